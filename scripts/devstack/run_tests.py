@@ -1,0 +1,146 @@
+"""`scripts/test`: chooses the groups that can run here, runs pytest with coverage, says what was left out."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from scripts.devstack import mongod
+from scripts.devstack.process import ROOT, StartError
+
+GROUPS: Final = {"desktop": ("Xvfb", "ffmpeg", "ffprobe")}
+"""Test groups, by marker, and the programs without which they cannot run."""
+
+_PACKAGES: Final = {"Xvfb": "xvfb", "ffmpeg": "ffmpeg", "ffprobe": "ffmpeg"}
+_COVERAGE: Final = [sys.executable, "-m", "coverage"]
+_CORE_PERCENT: Final = 100
+_WHOLE_PERCENT: Final = 90
+_CLOSING_LINE = re.compile(r"(?:\x1b\[[\d;]*m)*=+.* in [\d.]+s.*=+(?:\x1b\[[\d;]*m)*$")
+_RUN_VARIABLE: Final = "LUCID_TEST_RUN"
+
+
+def main(arguments: list[str]) -> int:
+    """Run the tests.
+
+    Returns:
+        The exit status: 0 only when every test passed, coverage is enough and no process is left.
+    """
+    left_out, problem = choose_groups(GROUPS, in_ci=os.environ.get("CI", "") not in ("", "false", "0"))
+    problem = problem or _mongod_problem()
+    if problem:
+        print(f"test: {problem}", file=sys.stderr)
+        return 1
+    for stale in ROOT.glob(".coverage*"):
+        stale.unlink()
+    os.environ[_RUN_VARIABLE] = run = uuid.uuid4().hex
+    os.environ["COVERAGE_FILE"] = str(ROOT / ".coverage")
+    status, closing = _pytest([*_deselect(arguments, list(left_out)), *_colour()])
+    left = end_leftovers(run)
+    os.environ.pop(_RUN_VARIABLE)
+    # Thresholds are for the whole: a single test cannot cover everything.
+    covered = _report_coverage(complete=not arguments)
+    print()
+    for group, reason in left_out.items():
+        print(f"test: left out: the tests marked '{group}', because {reason}")
+    if left:
+        print(f"test: FAILED: {len(left)} processes were left running (now ended): {', '.join(left)}")
+    if not covered:
+        print("test: FAILED: coverage is below its threshold")
+    print(closing)
+    return status or (1 if left or not covered else 0)
+
+
+def choose_groups(groups: Mapping[str, tuple[str, ...]], *, in_ci: bool) -> tuple[dict[str, str], str]:
+    """The groups to leave out, with the reason; and what is wrong, if nothing may be left out (`in_ci`)."""
+    left_out = {}
+    for group, programs in groups.items():
+        if missing := [program for program in programs if shutil.which(program) is None]:
+            packages = " ".join(sorted({_PACKAGES.get(program, program) for program in missing}))
+            left_out[group] = f"{', '.join(missing)} not found (apt-get install {packages})"
+    if in_ci and left_out:
+        group, reason = next(iter(left_out.items()))
+        return {}, f"with CI=true no test is left out, and the group '{group}' cannot run: {reason}"
+    return left_out, ""
+
+
+def _mongod_problem() -> str:
+    if os.environ.get("MONGODB_URL"):
+        return ""
+    try:
+        shown = subprocess.run([mongod.find(), "--version"], capture_output=True, text=True, check=False)
+    except StartError as error:
+        return str(error)
+    if shown.returncode:
+        return str(mongod.with_package(StartError("mongod", shown.stderr.strip()[:200], shown.stderr)))
+    return ""
+
+
+def _deselect(arguments: list[str], groups: list[str]) -> list[str]:
+    """Add `not GROUP` to whatever -m says already."""
+    if not groups:
+        return arguments
+    chosen = " and ".join(f"not {group}" for group in groups)
+    if "-m" in arguments[:-1]:
+        at = arguments.index("-m") + 1
+        return [*arguments[:at], f"({arguments[at]}) and {chosen}", *arguments[at + 1 :]]
+    return ["-m", chosen, *arguments]
+
+
+def _colour() -> list[str]:
+    return ["--color=yes"] if sys.stdout.isatty() else []
+
+
+def _pytest(arguments: list[str]) -> tuple[int, str]:
+    """Run pytest under coverage, show its output as it comes, and keep its closing line."""
+    closing = ""
+    command = [*_COVERAGE, "run", "-m", "pytest", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace", cwd=ROOT) as run:
+        assert run.stdout is not None
+        try:
+            for line in run.stdout:
+                print(line, end="", flush=True)
+                if _CLOSING_LINE.match(line.rstrip("\n")):
+                    closing = line.rstrip("\n")
+        except KeyboardInterrupt:
+            run.wait()
+    return run.returncode, closing or f"test: pytest ended with status {run.returncode} and no closing line"
+
+
+def end_leftovers(run: str) -> list[str]:
+    """Kill every process that carries this run's mark in its environment, and give their names."""
+    mark, found = f"{_RUN_VARIABLE}={run}".encode(), []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if int(folder.name) == os.getpid() or mark not in (folder / "environ").read_bytes().split(b"\0"):
+                continue
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            os.kill(int(folder.name), signal.SIGKILL)
+        except OSError:
+            continue
+        found.append(f"{folder.name} ({command[:60]})")
+    return found
+
+
+def _report_coverage(*, complete: bool) -> bool:
+    print("\ncoverage, of the services' processes, too:", flush=True)
+    if not list(ROOT.glob(".coverage.*")):
+        print("  nothing was measured")
+        return not complete
+    subprocess.run([*_COVERAGE, "combine", "--quiet"], check=True, cwd=ROOT)
+    if not complete:
+        subprocess.run([*_COVERAGE, "report", "--format=total"], check=False, cwd=ROOT)
+        return True
+    core = [*_COVERAGE, "report", "--include=sessions/core/*", f"--fail-under={_CORE_PERCENT}"]
+    whole = [*_COVERAGE, "report", f"--fail-under={_WHOLE_PERCENT}"]
+    statuses = [subprocess.run(command, check=False, cwd=ROOT).returncode for command in (core, whole)]
+    return not any(statuses)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,95 @@
+"""The real parts that tests stand on. Each is started when a test first asks for it, and stopped at the end."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from pymongo import MongoClient
+
+from scripts.devstack.anvil import Anvil
+from scripts.devstack.mongod import Mode, Mongod
+from scripts.devstack.stack import Stack
+
+_databases: list[str] = []
+
+
+def _mongod(folders: pytest.TempPathFactory, mode: Mode) -> Iterator[Mongod]:
+    folder = folders.mktemp(f"mongod-{mode}")
+    server = Mongod.from_environment(folder / "mongo", mode, test_commands=True)
+    try:
+        server.start()
+        yield server
+        if server.folder is None:  # not ours: leave it as it was
+            with MongoClient(server.url) as client:
+                for name in _databases:
+                    client.drop_database(name)
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def mongod_standalone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
+    """A standalone mongod; `.url`."""
+    yield from _mongod(tmp_path_factory, "standalone")
+
+
+@pytest.fixture(scope="session")
+def mongod_replset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
+    """A replica set of one node; `.url`."""
+    yield from _mongod(tmp_path_factory, "replset")
+
+
+@pytest.fixture(scope="session", params=["standalone", "replset"])
+def mongodb_url(request: pytest.FixtureRequest) -> str:
+    """URL of a MongoDB server: the test runs once on each kind."""
+    return request.getfixturevalue(f"mongod_{request.param}").url
+
+
+@pytest.fixture
+def database_name() -> str:
+    """Name of a database that no other test uses."""
+    name = f"lucid_test_{uuid.uuid4().hex[:16]}"
+    _databases.append(name)
+    return name
+
+
+@pytest.fixture(scope="session")
+def anvil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Anvil]:
+    """An EVM node with a block each second; `.url`, `.chain_id`, `.accounts` [(address, key)], `.call(method, ...)`."""
+    node = Anvil(tmp_path_factory.mktemp("anvil") / "chain")
+    try:
+        node.start()
+        yield node
+    finally:
+        node.stop()
+
+
+def _stack(folders: pytest.TempPathFactory, mode: Mode) -> Iterator[Stack]:
+    one = Stack(folders.mktemp(f"stack-{mode}"), mode, test_commands=True)
+    one.start()
+    try:
+        yield one
+    finally:
+        one.stop()
+        shutil.rmtree(one.folder / "mongo", ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The whole stack, on a standalone mongod. A test that breaks a part resumes it."""
+    yield from _stack(tmp_path_factory, "standalone")
+
+
+@pytest.fixture(scope="session")
+def stack_replset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The whole stack, on a replica set."""
+    yield from _stack(tmp_path_factory, "replset")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_proxy() -> None:
+    """Everything here is on the loopback."""
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
