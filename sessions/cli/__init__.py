@@ -1,0 +1,1 @@
+"""The command line, `lucid-sessions`: a recorder, an auditor and an operator in one."""

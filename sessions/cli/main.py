@@ -1,0 +1,94 @@
+"""Entry point `lucid-sessions`."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sessions.cli import auditor_commands, operator_commands, output, recorder_commands, verify_command
+from sessions.cli.exits import HELP, ExitCode, exit_code, words
+from sessions.cli.settings import PROCESSOR_URL_DEFAULT, STORAGE_URL_DEFAULT, Settings, read_token
+
+# Plain help: it is quick, and its lines stay as they are written.
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": output.WIDTH},
+    epilog=HELP,
+)
+
+
+@app.callback()
+def common(
+    context: typer.Context,
+    processor_url: Annotated[
+        str, typer.Option(envvar="LUCID_PROCESSOR_URL", metavar="URL", help="chunk-processor.")
+    ] = PROCESSOR_URL_DEFAULT,
+    storage_url: Annotated[
+        str, typer.Option(envvar="LUCID_STORAGE_URL", metavar="URL", help="session-storage.")
+    ] = STORAGE_URL_DEFAULT,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="LUCID_TOKEN_FILE", metavar="FILE", help="A file with the bearer token; or set LUCID_TOKEN."
+        ),
+    ] = None,
+    retry_seconds: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="SECONDS", help="Keep trying so long; 120 for transfers, 5 for the rest."),
+    ] = None,
+) -> None:
+    """Record, replay and prove sessions.
+
+    Recordings are kept encrypted and tamper-evident; a receipt proves them to
+    anybody, without trust in whoever runs the services.
+    """
+    if context.resilient_parsing or context.invoked_subcommand in _WITHOUT_SERVICES:
+        return
+    token = read_token(os.environ.get("LUCID_TOKEN"), token_file)
+    context.obj = Settings(processor_url, storage_url, token, retry_seconds)
+
+
+_WITHOUT_SERVICES = frozenset({"verify", "keys", "tokens", "deploy-contract"})
+
+app.command("record")(recorder_commands.record)
+app.command("status")(recorder_commands.status)
+app.command("seal")(recorder_commands.seal)
+app.command("replay")(recorder_commands.replay)
+app.command("list")(auditor_commands.list_sessions)
+app.command("receipt")(auditor_commands.receipt)
+app.command("proof")(auditor_commands.proof)
+app.command("envelopes")(auditor_commands.envelopes)
+app.command("verify")(verify_command.verify)
+app.command("deploy-contract")(operator_commands.deploy_contract)
+app.add_typer(operator_commands.keys, name="keys")
+app.add_typer(operator_commands.tokens, name="tokens")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; its exit code."""
+    try:
+        code = app(args=arguments, prog_name="lucid-sessions", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        output.drop_stdout()
+        return ExitCode.FAILED
+    except (KeyboardInterrupt, typer.Abort):
+        output.note("error: interrupted")
+        return ExitCode.INTERRUPTED
+    except typer.TyperException as error:
+        message = error.format_message()
+        output.note(message if message.startswith("Usage:") else f"error: {message.rstrip('.')} (see --help)")
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - the last line of defence: one line, no traceback
+        output.note(f"error: {words(error)}")
+        return exit_code(error)
+    return code if isinstance(code, int) else ExitCode.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

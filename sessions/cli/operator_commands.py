@@ -1,0 +1,136 @@
+"""keys, tokens, deploy-contract: what an operator needs to set the services up."""
+
+import base64
+import hashlib
+import os
+import re
+import secrets
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from sessions.cli import output, settings
+from sessions.cli.exits import CommandError, ExitCode
+from sessions.cli.settings import Json
+from sessions.client.errors import TargetError, TargetTakenError
+
+KEK_BYTES: Final = 32
+TOKEN_RANDOM_BYTES: Final = 32
+_KEK_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TOKEN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+keys = typer.Typer(help="Key-encryption keys of chunk-processor.", no_args_is_help=True)
+tokens = typer.Typer(help="Bearer tokens of both services.", no_args_is_help=True)
+
+
+class Role(StrEnum):
+    """What a token may be used for; the same words as the services'."""
+
+    RECORD = "record"
+    REPLAY = "replay"
+    AUDIT = "audit"
+    ADMIN = "admin"
+    PROCESSOR = "processor"
+
+
+@keys.command("new")
+def new_key(
+    key_id: Annotated[str | None, typer.Option("--id", help="Name of the key; made up when absent.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="A new file, readable by you alone.")] = None,
+) -> None:
+    """Make a key-encryption key: a line ID:BASE64 for KEK_FILE.
+
+    Whoever has it reads all recordings; without it nobody does. Keep a copy offline.
+    """
+    name = key_id or f"kek-{datetime.now(UTC):%Y%m%d}-{secrets.token_hex(3)}"
+    if not _KEK_ID.fullmatch(name):
+        raise CommandError("--id is not 1 to 64 of A-Z a-z 0-9 . _ -", code=ExitCode.USAGE)
+    line = f"{name}:{base64.b64encode(secrets.token_bytes(KEK_BYTES)).decode()}"
+    if out is None:
+        output.line(line)
+        return
+    _write_secret(out, line + "\n")
+    output.note(f"key {name} written to {out}; keep a copy offline")
+
+
+@tokens.command("new")
+def new_token(
+    name: Annotated[str, typer.Option(help="Whose token it is, for the logs.", show_default=False)],
+    role: Annotated[list[Role], typer.Option(help="What it allows; may be given again.", show_default=False)],
+    append: Annotated[Path | None, typer.Option(metavar="FILE", help="The services' TOKENS_FILE.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a bearer token: itself on stdout, this once; its hash into FILE, else on stderr."""
+    if not _TOKEN_NAME.fullmatch(name):
+        raise CommandError("--name is not 1 to 64 of A-Z a-z 0-9 . _ -, first a letter or digit", code=ExitCode.USAGE)
+    token = "lucid_" + base64.urlsafe_b64encode(secrets.token_bytes(TOKEN_RANDOM_BYTES)).decode().rstrip("=")
+    roles = ",".join(dict.fromkeys(one.value for one in role))
+    line = f"{name} roles={roles} sha256={hashlib.sha256(token.encode()).hexdigest()}"
+    if append is None:
+        output.note(line)
+    else:
+        _append(append, name, line)
+    if as_json:
+        output.document({"name": name, "roles": roles.split(","), "token": token, "line": line})
+    else:
+        output.line(token)
+
+
+def deploy_contract(
+    rpc: Annotated[str, typer.Option(metavar="URL", help="A node of the chain.", show_default=False)],
+    key_file: Annotated[
+        Path, typer.Option(metavar="FILE", help="Private key that pays, 32 bytes in hex.", show_default=False)
+    ],
+    as_json: Json = False,
+) -> None:
+    """Put the anchor contract onto a chain, once. The key that pays gets no rights over it."""
+    try:
+        from sessions.storage.contract.deploy import DeployError, deploy
+    except ImportError as error:
+        raise CommandError(
+            f"deploying needs a library that is not installed ({error.name})", "pip install 'lucid-sessions[chain]'"
+        ) from error
+    key = settings.read_text(key_file, "key file")
+    try:
+        done = deploy(rpc, key)
+    except DeployError as error:
+        raise CommandError(str(error), "check --rpc, the chain and the key's balance") from error
+    answer = {
+        "contract": "0x" + done.address.hex(),
+        "chain_id": done.chain_id,
+        "transaction": "0x" + done.transaction.hex(),
+        "gas_used": done.gas_used,
+    }
+    if as_json:
+        output.document(answer)
+    else:
+        output.fields(answer.items())
+
+
+def _write_secret(path: Path, text: str) -> None:
+    """A new file of mode 0600; what is there is never touched."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise TargetTakenError(f"{path} exists already", "a key is never overwritten: choose another name") from error
+    except OSError as error:
+        raise TargetError(f"cannot write {path}: {error.strerror}") from error
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _append(path: Path, name: str, line: str) -> None:
+    present = settings.read_text(path, "tokens file") if path.exists() else ""
+    if any(entry.split()[:1] == [name] for entry in present.splitlines()):
+        raise TargetTakenError(f"{path} has a token named {name} already", "choose another name")
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(("" if not present or present.endswith("\n") else "\n") + line + "\n")
+    except OSError as error:
+        raise TargetError(f"cannot write {path}: {error.strerror}") from error

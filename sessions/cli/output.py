@@ -1,0 +1,138 @@
+"""What a person sees: results on stdout, notes and progress on stderr, 80 columns wide."""
+
+import dataclasses
+import json
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from sessions.client.errors import TargetError
+from sessions.core.receipt import Anchor
+
+WIDTH: Final = 80
+
+Advance: TypeAlias = Callable[[int, int | None], None]
+"""`advance(done_bytes, total_bytes)`; the total is None when not known."""
+
+
+def note(text: str) -> None:
+    """A line for the person at the terminal."""
+    print(text, file=sys.stderr)  # noqa: T201 - this is the module that prints
+
+
+def line(text: str) -> None:
+    """A line of the result."""
+    print(text)  # noqa: T201 - the same
+
+
+def document(value: Any) -> None:
+    """The one JSON document of `--json`."""
+    line(json.dumps(jsonable(value), indent=2))
+
+
+def jsonable(value: Any) -> Any:
+    """Records as JSON objects; bytes in lower-case hex."""
+    if isinstance(value, Anchor) or hasattr(value, "to_json"):
+        return value.to_json()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: jsonable(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {name: jsonable(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(item) for item in value]
+    return value
+
+
+def fields(pairs: Iterable[tuple[str, object]]) -> None:
+    """Names and values, one pair a line; those that are None are left out."""
+    shown = [(name, str(value)) for name, value in pairs if value is not None]
+    width = max(len(name) for name, _ in shown)
+    for name, value in shown:
+        line(f"{name:<{width}}  {value}")
+
+
+def paragraph(mark: str, text: str) -> None:
+    """A marked sentence, wrapped. Hashes are not broken."""
+    line(
+        textwrap.fill(
+            text,
+            WIDTH,
+            initial_indent=f"{mark} ",
+            subsequent_indent=" " * (len(mark) + 1),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
+
+
+def size(count: int) -> str:
+    """A number of bytes for people."""
+    value, units = float(count), iter(("KiB", "MiB", "GiB", "TiB", "PiB"))
+    if count < 1024:  # noqa: PLR2004 - the unit
+        return f"{count} B"
+    unit = ""
+    while value >= 1024 and (following := next(units, "")):  # noqa: PLR2004 - the unit
+        value, unit = value / 1024, following
+    return f"{value:.1f} {unit}"
+
+
+def table(columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> None:
+    """A plain table; a column is its title and whether it is numbers. The first column gives way when it is tight."""
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for place, (title, right) in enumerate(columns):
+        grid.add_column(title, justify="right" if right else "left", no_wrap=place > 0, overflow="fold")
+    for row in rows:
+        grid.add_row(*row)
+    console = Console(file=sys.stdout)
+    Console(file=sys.stdout, width=min(console.width, WIDTH) if console.is_terminal else WIDTH).print(grid)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Advance]:
+    """A bar with rate on stderr, when that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    console = Console(stderr=True, width=min(console.width, WIDTH))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def save(path: Path, text: str) -> None:
+    """Write a small text file; it is there whole or not at all.
+
+    Raises:
+        TargetError: it cannot be written.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise TargetError(f"cannot write {path}: {error.strerror}") from error
+
+
+def drop_stdout() -> None:
+    """Stdout's reader is gone: let the interpreter's last flush go nowhere, without a word."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,273 @@
+"""What the services answer, as frozen records, read strictly from JSON.
+
+Members that are not known yet are passed over, so that a newer service does not break an older client; those that are
+known must be there and be of the right type. Formats that outlive the service (manifest, receipt, chunk proof) are
+read by `sessions.core`, to the letter.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias, cast
+
+from sessions.core import manifest as manifests
+from sessions.core import strict
+from sessions.core.envelope import chunk_leaf_input
+from sessions.core.errors import FormatError
+from sessions.core.manifest import Manifest
+from sessions.core.merkle import leaf_hash
+from sessions.core.receipt import Anchor, AnchorState
+from sessions.core.types import HASH_BYTES, MAX_CHUNK_INDEX, Hash, SessionId, session_id
+
+Status: TypeAlias = Literal["open", "sealing", "sealed", "shredded"]
+_STATUSES: Final = ("open", "sealing", "sealed", "shredded")
+_MAX_ITEMS: Final = 100_000
+
+
+class AnswerFormatError(FormatError):
+    """JSON that is not what the service's contract says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkAck:
+    """A chunk is kept. `new` is False when the same content was there already; `durability`: stored or spooled."""
+
+    session_id: SessionId
+    index: int
+    plaintext_bytes: int
+    envelope_bytes: int
+    envelope_sha256: Hash
+    leaf_hash: Hash
+    durability: str
+    new: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSummary:
+    """One session as storage lists it. `chunk_count` counts stored chunks; times are RFC 3339, UTC."""
+
+    session_id: SessionId
+    status: Status
+    chunk_count: int
+    plaintext_bytes: int
+    envelope_bytes: int
+    opened_at: str
+    sealed_at: str | None
+    root: Hash | None
+    anchor: Anchor | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionStatus(SessionSummary):
+    """A session, and where to resume: `next_index` is the highest stored index + 1, `missing` the gaps below it.
+
+    With `missing_truncated` there are more gaps after the last one listed.
+    """
+
+    next_index: int
+    missing: tuple[tuple[int, int], ...]
+    missing_truncated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seal:
+    """A sealed session: its manifest (whose hash was checked) and root."""
+
+    manifest: Manifest
+    manifest_sha256: Hash
+    root: Hash
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkRecord:
+    """One stored chunk: sizes in bytes, and the hashes that tie it into the tree."""
+
+    index: int
+    plaintext_bytes: int
+    envelope_bytes: int
+    envelope_sha256: Hash
+    leaf_hash: Hash
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnchorRecord:
+    """One batch and its anchor. `sessions` (ids, at most 1000) is filled when one anchor is asked for by its root."""
+
+    root: Hash
+    size: int
+    sequence: int
+    created_at: str
+    anchor: Anchor
+    gas_used: int | None
+    sessions: tuple[str, ...]
+
+
+def _read(what: str, value: object, members: Iterable[str]) -> strict.Reader:
+    """A reader that lets unknown members pass."""
+    names = list(members)
+    known = {name: value[name] for name in names if name in value} if isinstance(value, dict) else value
+    return strict.Reader(what, known, names, AnswerFormatError)
+
+
+def _hash(read: strict.Reader, name: str) -> Hash:
+    return Hash(read.hex(name, HASH_BYTES))
+
+
+def chunk_ack(value: object, *, new: bool) -> ChunkAck:
+    """Read the answer to a chunk, and check that the leaf hash is that of the envelope's hash.
+
+    Raises:
+        FormatError: it is not such an answer.
+    """
+    read = _read("chunk answer", value, (name for name in ChunkAck.__dataclass_fields__ if name != "new"))
+    ack = ChunkAck(
+        session_id=session_id(read.text("session_id")),
+        index=read.integer("index", 0, MAX_CHUNK_INDEX),
+        plaintext_bytes=read.integer("plaintext_bytes"),
+        envelope_bytes=read.integer("envelope_bytes"),
+        envelope_sha256=_hash(read, "envelope_sha256"),
+        leaf_hash=_hash(read, "leaf_hash"),
+        durability=read.one_of("durability", ("stored", "spooled")),
+        new=new,
+    )
+    leaf = leaf_hash(chunk_leaf_input(ack.session_id, ack.index, ack.envelope_bytes, ack.envelope_sha256))
+    if leaf != ack.leaf_hash:
+        raise AnswerFormatError("leaf_hash of the chunk answer is not the hash of the leaf that it describes")
+    return ack
+
+
+def _summary(read: strict.Reader) -> dict[str, Any]:
+    return {
+        "session_id": session_id(read.text("session_id")),
+        "status": cast("Status", read.one_of("status", _STATUSES)),
+        "chunk_count": read.integer("chunk_count"),
+        "plaintext_bytes": read.integer("plaintext_bytes"),
+        "envelope_bytes": read.integer("envelope_bytes"),
+        "opened_at": read.text("opened_at"),
+        "sealed_at": read.optional("sealed_at", read.text),
+        "root": read.optional("root", lambda name: _hash(read, name)),
+        "anchor": read.optional("anchor", lambda name: _anchor(read.value(name))),
+    }
+
+
+def session_summary(value: object) -> SessionSummary:
+    """Read one session of a list.
+
+    Raises:
+        FormatError: it is not such an answer.
+    """
+    return SessionSummary(**_summary(_read("session", value, SessionSummary.__dataclass_fields__)))
+
+
+def session_status(value: object) -> SessionStatus:
+    """Read the status of a session.
+
+    Raises:
+        FormatError: it is not such an answer.
+    """
+    read = _read("session", value, (name for name in SessionStatus.__dataclass_fields__ if name != "missing_truncated"))
+    gaps = []
+    for gap in read.items("missing", _MAX_ITEMS):
+        if not (isinstance(gap, list) and [type(end) for end in gap] == [int, int]):
+            raise read.fail("missing", "a list of [first, last]")
+        gaps.append((gap[0], gap[1]))
+    truncated = isinstance(value, dict) and value.get("missing_truncated") is True
+    return SessionStatus(
+        **_summary(read), next_index=read.integer("next_index"), missing=tuple(gaps), missing_truncated=truncated
+    )
+
+
+def seal(value: object) -> Seal:
+    """Read the answer to a seal, and check that hash and root are those of the manifest.
+
+    Raises:
+        FormatError: it is not such an answer.
+    """
+    read = _read("seal answer", value, Seal.__dataclass_fields__)
+    manifest = manifests.from_json(read.value("manifest"))
+    answer = Seal(manifest=manifest, manifest_sha256=_hash(read, "manifest_sha256"), root=_hash(read, "root"))
+    if (answer.manifest_sha256, answer.root) != (manifest.sha256(), manifest.root):
+        raise AnswerFormatError("the seal answer's hash or root is not that of its manifest")
+    return answer
+
+
+def chunk_page(value: object) -> tuple[list[ChunkRecord], int | None]:
+    """Read one page of a session's chunks, and where the next one starts.
+
+    Raises:
+        FormatError: it is not such an answer.
+    """
+    page = _read("list of chunks", value, ("chunks", "next_start"))
+    records = []
+    for item in page.items("chunks", _MAX_ITEMS):
+        read = _read("chunk", item, ChunkRecord.__dataclass_fields__)
+        records.append(
+            ChunkRecord(
+                index=read.integer("index", 0, MAX_CHUNK_INDEX),
+                plaintext_bytes=read.integer("plaintext_bytes"),
+                envelope_bytes=read.integer("envelope_bytes"),
+                envelope_sha256=_hash(read, "envelope_sha256"),
+                leaf_hash=_hash(read, "leaf_hash"),
+            )
+        )
+    return records, page.optional("next_start", page.integer)
+
+
+def session_page(value: object) -> tuple[list[SessionSummary], str | None]:
+    """Read one page of sessions, and the cursor of the next one.
+
+    Raises:
+        FormatError: it is not such an answer.
+    """
+    page = _read("list of sessions", value, ("sessions", "next_cursor"))
+    items = [session_summary(item) for item in page.items("sessions", _MAX_ITEMS)]
+    return items, page.optional("next_cursor", page.text)
+
+
+def anchor_page(value: object) -> tuple[list[AnchorRecord], str | None]:
+    """Read one page of anchors, and the cursor of the next one.
+
+    Raises:
+        FormatError: it is not such an answer.
+    """
+    page = _read("list of anchors", value, ("anchors", "next_cursor"))
+    items = [anchor_record(item) for item in page.items("anchors", _MAX_ITEMS)]
+    return items, page.optional("next_cursor", page.text)
+
+
+def anchor_record(value: object) -> AnchorRecord:
+    """Read one anchor.
+
+    Raises:
+        FormatError: it is not such an answer.
+    """
+    read = _read("anchor", value, (name for name in AnchorRecord.__dataclass_fields__ if name != "sessions"))
+    ids = value.get("sessions", []) if isinstance(value, dict) else []
+    if not (isinstance(ids, list) and all(isinstance(one, str) for one in ids)):
+        raise read.fail("sessions", "a list of session ids")
+    return AnchorRecord(
+        root=_hash(read, "root"),
+        size=read.integer("size", 1),
+        sequence=read.integer("sequence"),
+        created_at=read.text("created_at"),
+        anchor=_anchor(read.value("anchor")),
+        gas_used=read.optional("gas_used", read.integer),
+        sessions=tuple(ids),
+    )
+
+
+def _anchor(value: object) -> Anchor:
+    read = _read("anchor", value, Anchor.__dataclass_fields__)
+
+    def chain_hex(size: int) -> Any:
+        return lambda name: read.hex(name, size, "0x")
+
+    return Anchor(
+        state=AnchorState(read.one_of("state", list(AnchorState))),
+        chain_id=read.optional("chain_id", read.integer),
+        contract=read.optional("contract", chain_hex(20)),
+        publisher=read.optional("publisher", chain_hex(20)),
+        transaction=read.optional("transaction", chain_hex(HASH_BYTES)),
+        block_number=read.optional("block_number", read.integer),
+        block_hash=read.optional("block_hash", chain_hex(HASH_BYTES)),
+        block_timestamp=read.optional("block_timestamp", read.integer),
+    )
