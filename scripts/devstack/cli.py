@@ -21,8 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
         The exit status: 0, or 1 when something did not start or is down.
     """
     options = _parser().parse_args(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    interrupt_on_signals()
     try:
         if options.command == "start":
             return _start(options)
@@ -37,6 +36,12 @@ def main(arguments: list[str] | None = None) -> int:
         print("stack: interrupted; nothing was left running", file=sys.stderr)
         return 130
     return 1
+
+
+def interrupt_on_signals() -> None:
+    """Make SIGINT and SIGTERM end the script the same way, and only once."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

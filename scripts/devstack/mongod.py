@@ -112,6 +112,8 @@ class Mongod:
 
     def _ready(self) -> bool:
         """Whether it takes writes; makes the replica set of a server that has none yet."""
+        if self.process is None or not process.listens(self.process, self.port):
+            return False
         try:
             client: MongoClient[dict[str, Any]]
             with MongoClient(

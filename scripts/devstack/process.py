@@ -65,8 +65,8 @@ class Process:
         if not ended:
             self.send(signal.SIGKILL)
             wait_until(lambda: not self.alive, seconds)
-        if not self.alive:
-            _children.pop(self.pid, None)
+        if not self.alive and (child := _children.pop(self.pid, None)):
+            child.wait()
         return ended
 
     def exit_status(self) -> int | None:
@@ -99,6 +99,20 @@ def start(command: Sequence[str | Path], log: Path, environment: Mapping[str, st
     _children[child.pid] = child
     found = _stat(child.pid)
     return Process(child.pid, found[1] if found else 0)
+
+
+def listens(process: Process, port: int) -> bool:
+    """Whether it is this process that has the TCP port, and not another one that was quicker; see proc(5)."""
+    wanted, listening = f":{port:04X}", "0A"
+    tables = [table for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")) if table.exists()]
+    rows = [line.split() for table in tables for line in table.read_text().splitlines()[1:]]
+    sockets = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(wanted) and row[3] == listening}
+    with contextlib.suppress(OSError):
+        for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if str(descriptor.readlink()) in sockets:
+                    return True
+    return False
 
 
 def free_port() -> int:

@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+
 from scripts.devstack import process
 from scripts.devstack.anvil import Anvil
 from scripts.devstack.credentials import make_kek, make_tokens, write_private
@@ -28,6 +31,7 @@ PARTS: Final[tuple[Part, ...]] = ("mongod", "anvil", "storage", "processor")
 # What a service's process gets besides its settings: how to run, and how to measure coverage.
 _PASSED_ON: Final = ("PATH", "HOME", "LANG", "TMPDIR", "TZ", "LUCID_TEST_RUN")
 _MARKER: Final = ".lucid-stack"
+_FOREIGN_PREFIX: Final = "lucid_stack_"
 _ATTEMPTS: Final = 3
 
 
@@ -130,27 +134,28 @@ class Stack:
                 return
 
     def _choose_ports(self, secrets: Path) -> None:
-        storage_port, processor_port = process.free_port(), process.free_port()
-        self.storage_url, self.processor_url = (f"http://127.0.0.1:{port}" for port in (storage_port, processor_port))
+        ports = {service: self._setting(service, "PORT") or str(process.free_port()) for service in SERVICES}
+        self.storage_url, self.processor_url = (f"http://127.0.0.1:{ports[service]}" for service in SERVICES)
         both = {"HOST": "127.0.0.1", "LOG_LEVEL": "INFO", "TOKENS_FILE": str(secrets / "tokens")}
         self.env = {
             "processor": both
             | {
                 "SERVICE_NAME": "chunk-processor",
-                "PORT": str(processor_port),
+                "PORT": ports["processor"],
                 "KEK_FILE": str(secrets / "kek"),
                 "STORAGE_URL": self.storage_url,
                 "STORAGE_TOKEN_FILE": str(secrets / "storage-token"),
-                "SPOOL_DIR": str(self.folder / "spool"),
             }
             | dict(self.settings.get("processor", {})),
             "storage": both
             | {
                 "SERVICE_NAME": "session-storage",
-                "PORT": str(storage_port),
+                "PORT": ports["storage"],
                 "MONGODB_URL": self.mongod.url,
                 # A server that is not ours may have a lucid_sessions of its own.
-                "MONGODB_DATABASE": "lucid_sessions" if self.mongod.folder else f"lucid_stack_{os.urandom(6).hex()}",
+                "MONGODB_DATABASE": "lucid_sessions"
+                if self.mongod.folder
+                else f"{_FOREIGN_PREFIX}{os.urandom(6).hex()}",
                 "ANCHORING": "on",
                 "CHAIN_RPC_URLS": self.anvil.url,
                 "CHAIN_ID": str(self.anvil.chain_id),
@@ -162,8 +167,10 @@ class Stack:
             | dict(self.settings.get("storage", {})),
         }
 
+    def _setting(self, service: Service, name: str) -> str:
+        return self.settings.get(service, {}).get(name, "")
+
     def _launch(self, service: Service) -> None:
-        (self.folder / "spool").mkdir(exist_ok=True)
         command = [sys.executable, "-m", f"sessions.{service}.main"]
         passed_on = {
             name: value
@@ -174,9 +181,13 @@ class Stack:
         self.services[service] = process.start(command, self.log(service), environment)
 
     def _wait_ready(self, service: Service) -> None:
-        url = f"{self.storage_url if service == 'storage' else self.processor_url}/readyz"
-        running = self.services[service]
-        process.wait_ready(service, running, self.log(service), lambda: answers(url), process.START_SECONDS)
+        url = self.storage_url if service == "storage" else self.processor_url
+        port, running = int(url.rpartition(":")[2]), self.services[service]
+
+        def ready() -> bool:
+            return process.listens(running, port) and answers(f"{url}/readyz")
+
+        process.wait_ready(service, running, self.log(service), ready, process.START_SECONDS)
 
     def stop(self) -> None:
         """Stop everything, services first; nothing of it runs afterwards. Data and logs stay to be looked at."""
@@ -186,8 +197,16 @@ class Stack:
     def _stop_all(self) -> None:
         self._stop_services()
         self.anvil.stop()
+        self._drop_foreign_database()
         self.mongod.stop()
         self.file.unlink(missing_ok=True)
+
+    def _drop_foreign_database(self) -> None:
+        """Leave somebody else's server as it was."""
+        name = self.env.get("storage", {}).get("MONGODB_DATABASE", "")
+        if self.mongod.folder is None and name.startswith(_FOREIGN_PREFIX):
+            with contextlib.suppress(PyMongoError), MongoClient[dict[str, Any]](self.mongod.url) as client:
+                client.drop_database(name)
 
     def _stop_services(self) -> None:
         # The processor first: what it has taken on it can still hand over.
@@ -293,7 +312,7 @@ class Stack:
 
     def _clear(self) -> None:
         """Remove what an earlier stack left here, and nothing of anybody else's."""
-        ours = [self.folder / name for name in ("mongo", "chain", "secrets", "spool", "stack.json")]
+        ours = [self.folder / name for name in ("mongo", "chain", "secrets", "stack.json")]
         ours += [self.log(part) for part in PARTS]
         marker = self.folder / _MARKER
         if not marker.exists() and (found := [path.name for path in ours if path.exists()]):
