@@ -6,6 +6,7 @@ from typing import Any
 from sessions.core import strict
 from sessions.core.envelope import chunk_leaf_input
 from sessions.core.errors import CoreError, ProofFormatError, VerificationError
+from sessions.core.manifest import Manifest
 from sessions.core.merkle import leaf_hash, verify_inclusion
 from sessions.core.types import HASH_BYTES, MAX_CHUNK_INDEX, Hash, SessionId, session_id
 
@@ -40,6 +41,8 @@ class ChunkProof:
     def verify(self) -> None:
         """Check the leaf against the envelope's hash, and the path against the root.
 
+        A path fits trees of several sizes, so `tree_size` is not proven by this: `verify_in` is the whole check.
+
         Raises:
             VerificationError: it is not proven.
         """
@@ -47,6 +50,16 @@ class ChunkProof:
         if leaf != self.leaf_hash:
             raise VerificationError("the leaf hash is not the hash of this chunk's leaf input")
         verify_inclusion(leaf, self.index, self.tree_size, self.path, self.root)
+
+    def verify_in(self, manifest: Manifest) -> None:
+        """Check all of the proof: that the chunk is part of the session that the manifest states.
+
+        Raises:
+            VerificationError: it is not proven.
+        """
+        self.verify()
+        if (self.session_id, self.tree_size, self.root) != (manifest.session_id, manifest.chunk_count, manifest.root):
+            raise VerificationError("the chunk proof is for another session or tree than the manifest's")
 
 
 def from_json(value: object) -> ChunkProof:

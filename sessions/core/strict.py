@@ -9,8 +9,10 @@ from sessions.core.errors import FormatError
 
 _LOWER_HEX = re.compile(r"(?:[0-9a-f]{2})*")
 _RFC3339_MILLIS = re.compile(
-    r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{3}Z"
+    r"(\d{4})-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{3}Z", re.ASCII
 )
+_LEAP_YEAR_DAYS: Final = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_YEAR_DAYS: Final = (31, 28, *_LEAP_YEAR_DAYS[2:])
 MAX_JSON_INTEGER: Final = 2**53 - 1
 
 T = TypeVar("T")
@@ -28,7 +30,7 @@ class Reader:
         wanted = set(members)
         if missing := sorted(wanted - value.keys()):
             raise error(f"the {what} lacks {', '.join(missing)}")
-        if unknown := sorted(map(str, value.keys() - wanted)):
+        if unknown := sorted(map(ascii, value.keys() - wanted)):
             raise error(f"the {what} has unknown members: {', '.join(unknown)[:200]}")
 
     def value(self, name: str) -> Any:
@@ -78,7 +80,8 @@ class Reader:
     def timestamp(self, name: str) -> str:
         """A time as RFC 3339, UTC, with milliseconds."""
         value = self.text(name)
-        if not _RFC3339_MILLIS.fullmatch(value):
+        match = _RFC3339_MILLIS.fullmatch(value)
+        if not (match and _is_date(*map(int, match.groups()))):
             raise self.fail(name, "a time such as 2026-01-31T23:59:59.000Z")
         return value
 
@@ -95,8 +98,13 @@ class Reader:
         return bytes.fromhex(digits)
 
 
+def _is_date(year: int, month: int, day: int) -> bool:
+    is_leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+    return day <= (_LEAP_YEAR_DAYS if is_leap else _YEAR_DAYS)[month - 1]
+
+
 def loads(data: bytes | str, what: str, error: type[FormatError]) -> Any:
-    """Parse JSON; a member that comes twice is an error, and so are NaN and Infinity.
+    """Parse JSON, in UTF-8 if in bytes; a member that comes twice is an error, and so are NaN and Infinity.
 
     Raises:
         FormatError: of the class `error`.
@@ -112,6 +120,8 @@ def loads(data: bytes | str, what: str, error: type[FormatError]) -> Any:
         raise ValueError(f"{word} is not JSON")
 
     try:
-        return json.loads(data, object_pairs_hook=unique, parse_constant=constant)
+        # json would guess at UTF-16 and UTF-32: one more spelling of each value
+        text = data if isinstance(data, str) else str(data, "utf-8")
+        return json.loads(text, object_pairs_hook=unique, parse_constant=constant)
     except (ValueError, RecursionError) as cause:
         raise error(f"the {what} is not JSON: {str(cause)[:200]}") from cause
