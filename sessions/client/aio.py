@@ -30,8 +30,8 @@ class AsyncClient(ProcessorCalls, StorageCalls):
         retry: RetryPolicy | None = None,
     ) -> None:
         self._policy = retry or RetryPolicy()
-        self._processor = Transport(processor_url, token, self._policy)
-        self._storage_or_none = Transport(storage_url, token, self._policy) if storage_url else None
+        self._processor = Transport("chunk-processor", processor_url, token, self._policy)
+        self._storage_or_none = Transport("session-storage", storage_url, token, self._policy) if storage_url else None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

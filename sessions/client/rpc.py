@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 import httpx
 
 from sessions.client.errors import NodeError, UnreachableError
+from sessions.client.urls import checked_url
 from sessions.core import anchor_contract
 from sessions.core.errors import FormatError
 from sessions.core.receipt import Anchor, ChainFacts
@@ -31,14 +32,9 @@ class JsonRpc:
     """A node. Errors name its scheme and host only: the rest of such a URL is often an access key."""
 
     def __init__(self, url: str) -> None:
-        try:
-            parsed = httpx.URL(url)
-            self._name = f"{parsed.scheme}://{parsed.host}"
-        except httpx.InvalidURL as error:
-            raise NodeError("the node's URL is not one", "give it as https://host/...") from error
-        if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise NodeError("the node's URL is not one", "give it as https://host/...")
-        self._url = url
+        parsed = checked_url(url, "the node")
+        self._name = f"{parsed.scheme}://{parsed.netloc.decode()}"
+        self._url = parsed
         self._ids = count(1)
         self._http = httpx.Client(timeout=TIMEOUT_SECONDS, headers={"Accept-Encoding": "identity"})
 

@@ -9,8 +9,9 @@ from typing import Any, Final, TypeVar
 
 import httpx
 
-from sessions.client.errors import AnswerError, BadAnswerError, UnreachableError, from_answer
+from sessions.client.errors import AnswerError, BadAnswerError, ClientError, UnreachableError, from_answer
 from sessions.client.retry import RetryPolicy, retrying
+from sessions.client.urls import checked_url
 from sessions.core.errors import CoreError
 from sessions.core.types import session_id
 
@@ -22,23 +23,26 @@ T = TypeVar("T")
 
 
 class Transport:
-    """The way to one service. `base_url` is such as `http://127.0.0.1:8085`."""
+    """The way to one service, `what`. `base_url` is such as `http://127.0.0.1:8085`."""
 
-    def __init__(self, base_url: str, token: str | None, policy: RetryPolicy, *, connections: int = 16) -> None:
+    def __init__(
+        self, what: str, base_url: str, token: str | None, policy: RetryPolicy, *, connections: int = 16
+    ) -> None:
         headers = {"User-Agent": "lucid-sessions-client", "Accept-Encoding": "identity"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
         self._policy = policy
-        self._base_url = base_url
+        url = checked_url(base_url, what)
+        self._base_url = f"{url.scheme}://{url.netloc.decode()}"
         try:
             self._http = httpx.AsyncClient(
-                base_url=base_url,
+                base_url=url,
                 headers=headers,
                 timeout=_TIMEOUT,
                 limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
             )
-        except (httpx.InvalidURL, UnicodeEncodeError) as error:
-            raise UnreachableError(f"{base_url!r} or the token cannot be used: {error}", "check the settings") from None
+        except UnicodeEncodeError:
+            raise ClientError("the token holds characters that no token has", "check the token") from None
 
     async def close(self) -> None:
         """Close all connections."""
@@ -93,8 +97,9 @@ class Transport:
                 yield answer
         except httpx.TimeoutException as error:
             raise UnreachableError(f"{self._base_url} did not answer in time", _HINT) from error
-        except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.LocalProtocolError) as error:
-            raise BadAnswerError(f"{self._base_url!r} cannot be asked: {error}", "check URL and token") from error
+        except httpx.LocalProtocolError:
+            # Its words would quote the header that holds the token.
+            raise ClientError(f"the request to {self._base_url} cannot be sent", "check the token") from None
         except httpx.HTTPError as error:
             raise UnreachableError(f"cannot reach {self._base_url}: {_words(error)}", _HINT) from error
 
