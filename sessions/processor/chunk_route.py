@@ -1,0 +1,117 @@
+"""The hot route: PUT /api/v1/sessions/{id}/chunks/{index}. Plain ASGI, past FastAPI's request handling."""
+
+import json
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from sessions.core.errors import IndexOutOfRangeError
+from sessions.core.types import MAX_CHUNK_INDEX, SESSION_ID_PATTERN, ChunkIndex, chunk_index, session_id
+from sessions.processor.models import RecordedModel
+from sessions.processor.recording import Recording
+from sessions.runtime import body, digest
+from sessions.runtime.app import HotRoute
+from sessions.runtime.auth import Authenticator, Role, require
+from sessions.runtime.budget import ByteBudget
+from sessions.runtime.errors import DomainError
+from sessions.runtime.problems import responses
+
+PATH: Final = "/api/v1/sessions/{session_id}/chunks/{index}"
+_INDEX_DIGITS: Final = 19
+
+_ANSWER: Final = {"application/json": {"schema": RecordedModel.model_json_schema()}}
+OPERATION: Final[dict[str, Any]] = {
+    "tags": ["chunks"],
+    "operationId": "put_chunk",
+    "summary": "Record a chunk",
+    "description": "The body is the chunk, as it is; empty is a chunk too. Opens the session if need be. "
+    "A repeat with the same content is a 200, with other content a 409 that changes nothing.",
+    "parameters": [
+        {
+            "name": "session_id",
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", "pattern": SESSION_ID_PATTERN, "maxLength": 128},
+        },
+        {
+            "name": "index",
+            "in": "path",
+            "required": True,
+            "schema": {"type": "integer", "minimum": 0, "maximum": MAX_CHUNK_INDEX},
+        },
+        {
+            "name": "Content-Digest",
+            "in": "header",
+            "description": "RFC 9530; checked when sent",
+            "schema": {"type": "string", "pattern": digest.HEADER_PATTERN},
+        },
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    },
+    "responses": {
+        "201": {"description": "Durable", "content": _ANSWER},
+        "200": {"description": "Was there already, with this content", "content": _ANSWER},
+        **{
+            str(status): answer
+            for status, answer in responses(
+                "invalid-session-id",
+                "index-out-of-range",
+                "bad-content-digest",
+                "digest-mismatch",
+                "chunk-conflict",
+                "session-sealed",
+                "session-shredded",
+                "body-too-large",
+                "overloaded",
+                "storage-unavailable",
+                "envelope-corrupt",
+            ).items()
+        },
+    },
+}
+
+
+def parse_index(text: str) -> ChunkIndex:
+    """The chunk index of a path.
+
+    Raises:
+        DomainError: `invalid-request`; or `IndexOutOfRangeError` of the core.
+    """
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit()):
+        raise DomainError("invalid-request", "the chunk index is a whole number")
+    if len(digits) > _INDEX_DIGITS:
+        raise IndexOutOfRangeError(int(text[: _INDEX_DIGITS + 1]), MAX_CHUNK_INDEX)
+    return chunk_index(int(text))
+
+
+class ChunkEndpoint:
+    """Takes one chunk, answers when it is durable."""
+
+    def __init__(
+        self, recording: Recording, authenticator: Authenticator, budget: ByteBudget, chunk_max_bytes: int
+    ) -> None:
+        self._recording = recording
+        self._authenticator = authenticator
+        self._budget = budget
+        self._chunk_max_bytes = chunk_max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        request = Request(scope, receive)
+        require(request.headers.get("authorization"), self._authenticator, (Role.RECORD,))
+        session, index = session_id(request.path_params["session_id"]), parse_index(request.path_params["index"])
+        async with body.bounded(request, self._budget, self._chunk_max_bytes) as plaintext:
+            digest.check(request.headers.get("content-digest"), plaintext)
+            recorded = await self._recording.record(session, index, plaintext)
+        status = 201 if recorded.created else 200
+        await Response(json.dumps(recorded.to_json()), status, media_type="application/json")(scope, receive, send)
+
+
+def route(endpoint: ChunkEndpoint) -> tuple[HotRoute, dict[str, Any]]:
+    """The route and its OpenAPI operation."""
+    return HotRoute(PATH, endpoint, methods=["PUT"]), OPERATION

@@ -1,0 +1,133 @@
+"""Replaying a recording: its chunks in order, opened a few ahead, from any byte on."""
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sessions.core.types import SessionId
+from sessions.processor.recording import Recording
+from sessions.processor.storage_client import StorageClient, StoredChunk
+from sessions.runtime.budget import ByteBudget
+from sessions.runtime.errors import DomainError
+
+_PAGE_CHUNKS: Final = 1000
+_AHEAD: Final = 4
+_RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Bytes [start, end) of a recording of `total` bytes."""
+
+    start: int
+    end: int
+    total: int
+
+
+def parse_range(header: str | None, total: int) -> Span | None:
+    """The span that a Range header asks for; None when the whole is to be sent (no header, or not one we serve).
+
+    Raises:
+        DomainError: `range-not-satisfiable`.
+    """
+    found = _RANGE.fullmatch(header or "")
+    if found is None or found[1] == found[2] == "":
+        return None  # several ranges, or other units: the whole is a right answer (RFC 9110 section 14.2)
+    if found[1] == "":
+        start, end = max(0, total - int(found[2])), total
+    else:
+        start = int(found[1])
+        end = min(total, int(found[2]) + 1) if found[2] else total
+        if found[2] and int(found[2]) < start:
+            return None  # not a range at all
+    if start >= end:
+        raise DomainError("range-not-satisfiable", f"the recording has {total} bytes", total_bytes=total)
+    return Span(start, end, total)
+
+
+class Content:
+    """Recordings as streams of bytes."""
+
+    def __init__(self, storage: StorageClient, recording: Recording, budget: ByteBudget) -> None:
+        self._storage = storage
+        self._recording = recording
+        self._budget = budget
+
+    async def total_bytes(self, session_id: SessionId) -> int:
+        """How long the recording is: of a sealed session all of it, of an open one what is there now.
+
+        Raises:
+            DomainError: `session-not-found`, `session-shredded`, `chunks-missing`.
+        """
+        view: dict[str, Any]
+        view, _ = await self._storage.session(session_id)
+        if view["status"] == "shredded":
+            raise DomainError("session-shredded", f"session {session_id} was shredded", session_id=session_id)
+        if view["missing"]:
+            detail = f"session {session_id} has gaps, so its bytes have no places: read its chunks one by one"
+            raise DomainError("chunks-missing", detail, session_id=session_id, missing=view["missing"])
+        return int(view["plaintext_bytes"])
+
+    @asynccontextmanager
+    async def stream(self, session_id: SessionId, span: Span) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The bytes of a span, paid for out of the budget for as long as it is read.
+
+        Raises:
+            DomainError: `overloaded` before it starts; whatever goes wrong later breaks the stream off.
+        """
+        if span.start == span.end:
+            yield _nothing()
+            return
+        first, _ = await self._storage.chunks(session_id, 0, _PAGE_CHUNKS)
+        largest = max(chunk.plaintext_bytes + chunk.envelope_bytes for chunk in first)
+        async with self._budget.reserve(largest * (_AHEAD + 1)):
+            yield self._bytes(session_id, span)
+
+    async def _bytes(self, session_id: SessionId, span: Span) -> AsyncIterator[bytes]:
+        ahead: deque[tuple[int, asyncio.Task[bytes]]] = deque()
+        try:
+            async for offset, chunk in self._places(session_id, span):
+                task = asyncio.create_task(self._recording.read(session_id, chunk.index))
+                ahead.append((offset, task))
+                if len(ahead) > _AHEAD:
+                    yield _cut(span, *await _first(ahead))
+            while ahead:
+                yield _cut(span, *await _first(ahead))
+        finally:
+            for _, task in ahead:
+                task.cancel()
+            await asyncio.gather(*(task for _, task in ahead), return_exceptions=True)
+
+    async def _places(self, session_id: SessionId, span: Span) -> AsyncIterator[tuple[int, StoredChunk]]:
+        """The chunks that have bytes of the span, and where each starts in the recording."""
+        offset, start = 0, 0
+        next_start: int | None = 0
+        while next_start is not None:
+            start = next_start
+            page, next_start = await self._storage.chunks(session_id, start, _PAGE_CHUNKS)
+            for chunk in page:
+                if offset >= span.end:
+                    return
+                if offset + chunk.plaintext_bytes > span.start:
+                    yield offset, chunk
+                offset += chunk.plaintext_bytes
+
+
+async def _first(ahead: deque[tuple[int, asyncio.Task[bytes]]]) -> tuple[int, bytes]:
+    offset, task = ahead[0]
+    data = await task
+    ahead.popleft()
+    return offset, data
+
+
+def _cut(span: Span, offset: int, data: bytes) -> bytes:
+    return data[max(0, span.start - offset) : span.end - offset]
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield b""  # what makes this a generator

@@ -1,0 +1,216 @@
+"""The routes of the existing Lucid recorder: JSON with base64, thin, on the same use case."""
+
+import asyncio
+import base64
+import binascii
+import re
+import time
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, ValidationError
+from starlette.responses import JSONResponse
+
+from sessions.core.types import ChunkIndex, SessionId, chunk_index
+from sessions.processor import models
+from sessions.processor.models import LucidBatchRequest, LucidChunk, LucidProcessRequest
+from sessions.processor.recording import Recording
+from sessions.processor.storage_client import StorageClient
+from sessions.runtime import body
+from sessions.runtime.auth import Role, allow
+from sessions.runtime.budget import ByteBudget
+from sessions.runtime.errors import PROBLEMS, DomainError
+from sessions.runtime.models import SessionIdPath, checked
+from sessions.runtime.problems import responses
+
+_TRAILING_NUMBER = re.compile(r"(\d{1,18})$")
+_JSON_OVERHEAD_BYTES = 1024 * 1024
+_BATCH_PARALLEL = 8
+RequestT = TypeVar("RequestT", bound=BaseModel)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def index_of(chunk: LucidChunk) -> ChunkIndex:
+    """The chunk's index: `metadata.chunk_index`, else the number that ends `chunk_id`.
+
+    Raises:
+        DomainError: `invalid-request`, when there is neither.
+    """
+    if chunk.metadata is not None and chunk.metadata.chunk_index is not None:
+        return chunk_index(chunk.metadata.chunk_index)
+    found = _TRAILING_NUMBER.search(chunk.chunk_id)
+    if found is None:
+        raise DomainError("invalid-request", "give metadata.chunk_index, or a chunk_id that ends in the chunk's number")
+    return chunk_index(int(found[1]))
+
+
+def _decode(chunk: LucidChunk, limit_bytes: int) -> bytes:
+    try:
+        data = base64.b64decode(chunk.chunk_data_base64, validate=True)
+    except (binascii.Error, ValueError):
+        raise DomainError("invalid-request", f"chunk_data_base64 of {chunk.chunk_id!r} is not base64") from None
+    if len(data) > limit_bytes:
+        raise DomainError("body-too-large", f"a chunk may have at most {limit_bytes} bytes", limit_bytes=limit_bytes)
+    return data
+
+
+def _parse(model: type[RequestT], data: bytearray) -> RequestT:
+    try:
+        return model.model_validate_json(bytes(data))
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DomainError("invalid-request", f"{where or 'body'}: {first['msg']}") from None
+
+
+def _json_body(model: type[BaseModel]) -> dict[str, Any]:
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    definitions = schema.pop("$defs", {})
+    text = {"application/json": {"schema": _inlined(schema, definitions)}}
+    return {"requestBody": {"required": True, "content": text}}
+
+
+def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
+    """The schema with its references resolved: the body is read by hand, so FastAPI does not collect its parts."""
+    if isinstance(schema, list):
+        return [_inlined(item, definitions) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(definitions[schema["$ref"].rsplit("/", 1)[1]], definitions)
+    return {name: _inlined(value, definitions) for name, value in schema.items()}
+
+
+class LucidRecorder:
+    """The chunk routes of the Lucid recorder."""
+
+    def __init__(
+        self, recording: Recording, budget: ByteBudget, chunk_max_bytes: int, batch_body_max_bytes: int
+    ) -> None:
+        self._recording = recording
+        self._budget = budget
+        self._chunk_max_bytes = chunk_max_bytes
+        self._single_body_bytes = -(-chunk_max_bytes // 3) * 4 + _JSON_OVERHEAD_BYTES
+        self._batch_body_bytes = max(batch_body_max_bytes, self._single_body_bytes)
+
+    async def process(self, request: Request) -> dict[str, Any]:
+        """Record one chunk."""
+        async with body.bounded(request, self._budget, self._single_body_bytes) as data:
+            # Parsing 20 MB of JSON takes tens of milliseconds: not on the event loop.
+            chunk = await asyncio.to_thread(_parse, LucidProcessRequest, data)
+            data.clear()
+            return await self._record(SessionId(chunk.session_id), chunk)
+
+    async def process_batch(self, request: Request) -> dict[str, Any]:
+        """Record several chunks; each is answered for itself."""
+        async with body.bounded(request, self._budget, self._batch_body_bytes) as data:
+            batch = await asyncio.to_thread(_parse, LucidBatchRequest, data)
+            data.clear()
+            slots = asyncio.Semaphore(_BATCH_PARALLEL)
+
+            async def one(chunk: LucidChunk) -> dict[str, Any]:
+                async with slots:
+                    return await self._result(SessionId(batch.session_id), chunk)
+
+            results = await asyncio.gather(*map(one, batch.chunks))
+        successful = sum(result["success"] for result in results)
+        return {
+            "success": successful == len(results),
+            "session_id": batch.session_id,
+            "total_chunks": len(results),
+            "successful_chunks": successful,
+            "failed_chunks": len(results) - successful,
+            "results": results,
+            "timestamp": _now(),
+        }
+
+    async def _result(self, session_id: SessionId, chunk: LucidChunk) -> dict[str, Any]:
+        try:
+            return await self._record(session_id, chunk)
+        except (DomainError, ValueError) as error:
+            if isinstance(error, DomainError) and PROBLEMS[error.code][0] >= 500:  # noqa: PLR2004
+                raise  # the whole batch may be repeated: every chunk of it is idempotent
+            code = error.code if isinstance(error, DomainError) else "index-out-of-range"
+            return {
+                "success": False,
+                "session_id": session_id,
+                "chunk_id": chunk.chunk_id,
+                "error": {"code": code, "detail": str(error)},
+                "processing_time_ms": 0.0,
+                "timestamp": _now(),
+            }
+
+    async def _record(self, session_id: SessionId, chunk: LucidChunk) -> dict[str, Any]:
+        started = time.perf_counter()
+        index = index_of(chunk)
+        plaintext = await asyncio.to_thread(_decode, chunk, self._chunk_max_bytes)
+        recorded = await self._recording.record(session_id, index, plaintext)
+        return {
+            "success": True,
+            "session_id": session_id,
+            "chunk_id": chunk.chunk_id,
+            "metadata": recorded.to_json(),
+            "processing_time_ms": round((time.perf_counter() - started) * 1000, 3),
+            "timestamp": _now(),
+        }
+
+
+def router(recorder: LucidRecorder, storage: StorageClient) -> APIRouter:
+    """The four routes of the Lucid recorder."""
+    routes = APIRouter(prefix="/api/v1", tags=["Lucid recorder"], dependencies=[Depends(allow(Role.RECORD))])
+    refusals = responses(
+        "chunk-conflict",
+        "session-sealed",
+        "session-shredded",
+        "body-too-large",
+        "index-out-of-range",
+        "envelope-corrupt",
+    )
+
+    @routes.post(
+        "/chunks/process",
+        response_model=models.LucidResult,
+        responses=refusals,
+        openapi_extra=_json_body(LucidProcessRequest),
+    )
+    async def process(request: Request) -> Any:
+        """Record one chunk, sent as base64 in JSON."""
+        return await recorder.process(request)
+
+    @routes.post(
+        "/chunks/process-batch",
+        response_model=models.LucidBatchResult,
+        responses=responses("body-too-large", "envelope-corrupt"),
+        openapi_extra=_json_body(LucidBatchRequest),
+    )
+    async def process_batch(request: Request) -> Any:
+        """Record several chunks of one session; each has its own result."""
+        return JSONResponse(await recorder.process_batch(request))
+
+    @routes.post(
+        "/sessions/{session_id}/finalize",
+        response_model=models.LucidFinalized,
+        responses=responses("session-not-found", "chunks-missing", "chunk-count-mismatch"),
+    )
+    async def finalize(session_id: SessionIdPath) -> Any:
+        """Seal a session."""
+        sealed = await storage.seal(checked(session_id), None)
+        return {"session_id": session_id, "merkle_root": sealed["root"], "finalized": True, "timestamp": _now()}
+
+    @routes.get(
+        "/sessions/{session_id}/merkle-root",
+        response_model=models.LucidRoot,
+        responses=responses("session-not-found", "session-open"),
+    )
+    async def merkle_root(session_id: SessionIdPath) -> Any:
+        """The root of a sealed session."""
+        view, _ = await storage.session(checked(session_id))
+        if view["root"] is None:
+            raise DomainError("session-open", f"session {session_id} has no root until it is finalized")
+        return {"session_id": session_id, "merkle_root": view["root"], "timestamp": _now()}
+
+    return routes

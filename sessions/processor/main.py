@@ -1,0 +1,98 @@
+"""chunk-processor: the one place that names its parts.
+
+python -m sessions.processor.main
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+from fastapi import FastAPI
+
+from sessions import __version__
+from sessions.processor import chunk_route, lucid_routes, routes
+from sessions.processor.content import Content
+from sessions.processor.key_rings import KeyRings
+from sessions.processor.keys import load_keks
+from sessions.processor.pipeline import Submitter
+from sessions.processor.recording import Recording
+from sessions.processor.settings import ProcessorSettings
+from sessions.processor.storage_client import StorageClient
+from sessions.runtime import log, server
+from sessions.runtime.app import make_app
+from sessions.runtime.auth import load_tokens
+from sessions.runtime.budget import ByteBudget
+from sessions.runtime.health import Check
+from sessions.runtime.metrics import BUDGET_TOTAL_BYTES, BUDGET_USED_BYTES, watch_loop_lag
+from sessions.runtime.settings import ConfigurationError, exit_with, load, read_secret
+
+_log = structlog.get_logger()
+
+
+def build(settings: ProcessorSettings) -> FastAPI:
+    """Wire the service.
+
+    Raises:
+        ConfigurationError: names the setting that cannot work.
+    """
+    authenticator = load_tokens(settings.tokens_file)
+    wrapper = load_keks(settings.kek_file)
+    token = read_secret("STORAGE_TOKEN_FILE", settings.storage_token_file)
+    storage = StorageClient(str(settings.storage_url), token, settings.storage_timeout_seconds)
+    executor = ThreadPoolExecutor(settings.seal_threads, "seal")
+    rings = KeyRings(wrapper, storage, settings.dek_cache_max_sessions)
+    recording = Recording(rings, Submitter(storage), storage, executor, settings.zstd_level)
+    budget = ByteBudget(settings.inflight_max_bytes)
+    BUDGET_TOTAL_BYTES.set(budget.total_bytes)
+    BUDGET_USED_BYTES.set_function(lambda: budget.used_bytes)
+    lucid = lucid_routes.LucidRecorder(recording, budget, settings.chunk_max_bytes, settings.batch_body_max_bytes)
+
+    async def checks() -> Mapping[str, Check]:
+        problem = await storage.reachable()
+        return {"storage": Check("failed", problem) if problem else Check("ok")}
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        lag = asyncio.create_task(watch_loop_lag())
+        _log.info("service_started", version=__version__, active_kek=wrapper.active_id)
+        try:
+            async with storage:
+                yield
+        finally:
+            lag.cancel()
+            with suppress(asyncio.CancelledError):
+                await lag
+            executor.shutdown()
+            _log.info("service_stopped")
+
+    endpoint = chunk_route.ChunkEndpoint(recording, authenticator, budget, settings.chunk_max_bytes)
+    return make_app(
+        title="Lucid chunk-processor",
+        service=settings.service_name,
+        authenticator=authenticator,
+        checks=checks,
+        routers=[
+            lucid_routes.router(lucid, storage),
+            routes.router(storage, rings, recording, Content(storage, recording, budget)),
+        ],
+        hot_routes=[chunk_route.route(endpoint)],
+        lifespan=lifespan,
+    )
+
+
+def main() -> int:
+    """Run until SIGTERM; the exit code."""
+    try:
+        settings = load(ProcessorSettings)
+        log.configure("DEBUG" if settings.debug else settings.log_level, settings.service_name)
+        app = build(settings)
+    except ConfigurationError as error:
+        exit_with(error)
+    return server.serve(app, settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""The bodies that chunk-processor takes and answers with."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sessions.core.types import MAX_CHUNK_INDEX
+from sessions.runtime.models import HexHash, JsonSessionId, Metadata, Timestamp
+
+
+class OpenRequest(BaseModel):
+    """What the recorder says of a session: any JSON object, kept and hashed into the manifest."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    metadata: Metadata | None = None
+
+
+class RecordedModel(BaseModel):
+    """A chunk that is durable. Sizes in bytes."""
+
+    session_id: str
+    index: int
+    plaintext_bytes: int
+    envelope_bytes: int
+    envelope_sha256: HexHash
+    leaf_hash: HexHash
+    durability: Literal["stored", "spooled"]
+
+
+class LucidMetadata(BaseModel):
+    """What the Lucid recorder says of a chunk; of it only the index is used."""
+
+    model_config = ConfigDict(extra="allow")
+
+    chunk_index: Annotated[int, Field(strict=True, ge=0, le=MAX_CHUNK_INDEX)] | None = None
+
+
+class LucidChunk(BaseModel):
+    """A chunk of the Lucid recorder; its index is `metadata.chunk_index`, else the number that ends `chunk_id`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    chunk_id: Annotated[str, Field(min_length=1, max_length=256)]
+    chunk_data_base64: Annotated[str, Field(json_schema_extra={"pattern": r"^[A-Za-z0-9+/]*={0,2}$"})]
+    metadata: LucidMetadata | None = None
+
+
+class LucidProcessRequest(LucidChunk):
+    """One chunk."""
+
+    session_id: JsonSessionId
+
+
+class LucidBatchRequest(BaseModel):
+    """Several chunks of one session."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    session_id: JsonSessionId
+    chunks: Annotated[list[LucidChunk], Field(min_length=1, max_length=1000)]
+
+
+class LucidResult(BaseModel):
+    """What became of one chunk: `metadata` when it was stored, else `error`, a problem code and detail."""
+
+    success: bool
+    session_id: str
+    chunk_id: str
+    metadata: RecordedModel | None = None
+    error: dict[str, Any] | None = None
+    processing_time_ms: float
+    timestamp: Timestamp
+
+
+class LucidBatchResult(BaseModel):
+    """What became of each chunk."""
+
+    success: bool
+    session_id: str
+    total_chunks: int
+    successful_chunks: int
+    failed_chunks: int
+    results: list[LucidResult]
+    timestamp: Timestamp
+
+
+class LucidRoot(BaseModel):
+    """The session root."""
+
+    session_id: str
+    merkle_root: HexHash
+    timestamp: Timestamp
+
+
+class LucidFinalized(LucidRoot):
+    """The session is sealed."""
+
+    finalized: Literal[True] = True

@@ -1,0 +1,137 @@
+"""chunk-processor's REST interface, but for the hot route and those of the Lucid recorder."""
+
+from contextlib import AsyncExitStack
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from sessions.processor.content import Content, Span, parse_range
+from sessions.processor.key_rings import KeyRings
+from sessions.processor.models import OpenRequest
+from sessions.processor.recording import Recording
+from sessions.processor.storage_client import StorageClient
+from sessions.runtime.auth import Role, allow
+from sessions.runtime.digest import content_digest
+from sessions.runtime.errors import DomainError
+from sessions.runtime.models import IndexPath, Sealed, SealRequest, SessionIdPath, Status, checked, checked_index
+from sessions.runtime.problems import responses
+
+_BINARY: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_RANGE_PARAMETER: dict[str, Any] = {
+    "parameters": [
+        {"name": "Range", "in": "header", "description": "One range of bytes", "schema": {"type": "string"}},
+    ]
+}
+
+
+class _ClosingStream(StreamingResponse):
+    """A stream that gives back what it holds when it ends, whichever way."""
+
+    def __init__(self, stack: AsyncExitStack, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._stack = stack
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._stack:
+            await super().__call__(scope, receive, send)
+
+
+def router(storage: StorageClient, rings: KeyRings, recording: Recording, content: Content) -> APIRouter:
+    """All routes under /api/v1/sessions."""
+    routes = APIRouter(prefix="/api/v1/sessions", tags=["sessions"])
+    by_recorder, by_replayer = [Depends(allow(Role.RECORD))], [Depends(allow(Role.REPLAY))]
+    by_anyone = [Depends(allow(Role.RECORD, Role.REPLAY, Role.AUDIT))]
+
+    @routes.put(
+        "/{session_id}",
+        dependencies=by_recorder,
+        response_model=Status,
+        responses={
+            201: {"model": Status, "description": "Opened now"},
+            **responses("metadata-conflict", "session-sealed", "session-shredded"),
+        },
+    )
+    async def open_session(session_id: SessionIdPath, response: Response, request: OpenRequest | None = None) -> Any:
+        """Open a session; 200 when it is open already."""
+        name = checked(session_id)
+        _, created = await rings.open(name, request.metadata if request else None)
+        response.status_code = 201 if created else 200
+        return (await storage.session(name))[0]
+
+    @routes.get(
+        "/{session_id}", dependencies=by_anyone, response_model=Status, responses=responses("session-not-found")
+    )
+    async def get_session(session_id: SessionIdPath) -> Any:
+        """A session's state, and where to resume."""
+        return (await storage.session(checked(session_id)))[0]
+
+    @routes.post(
+        "/{session_id}/seal",
+        dependencies=by_recorder,
+        response_model=Sealed,
+        responses=responses("session-not-found", "chunks-missing", "chunk-count-mismatch"),
+    )
+    async def seal(session_id: SessionIdPath, request: SealRequest | None = None) -> Any:
+        """Seal a session: fix its chunk count and root. Repeated, it gives the same answer."""
+        return await storage.seal(checked(session_id), request.chunk_count if request else None)
+
+    @routes.delete(
+        "/{session_id}",
+        dependencies=[Depends(allow(Role.ADMIN))],
+        response_model=Status,
+        responses=responses("session-not-found", "session-open", "session-held"),
+    )
+    async def shred(session_id: SessionIdPath) -> Any:
+        """Shred a sealed session: its keys and bodies go, its proofs stay."""
+        name = checked(session_id)
+        view = await storage.shred(name)
+        rings.forget(name)
+        return view
+
+    @routes.get(
+        "/{session_id}/chunks/{index}",
+        dependencies=by_replayer,
+        response_class=Response,
+        responses={
+            200: {"content": _BINARY},
+            **responses("session-not-found", "chunk-not-found", "session-shredded", "envelope-corrupt"),
+        },
+    )
+    async def get_chunk(session_id: SessionIdPath, index: IndexPath) -> Response:
+        """A chunk's plaintext."""
+        data = await recording.read(checked(session_id), checked_index(index))
+        return Response(data, media_type="application/octet-stream", headers={"Content-Digest": content_digest(data)})
+
+    @routes.get(
+        "/{session_id}/content",
+        dependencies=by_replayer,
+        response_class=Response,
+        responses={
+            200: {"content": _BINARY},
+            206: {"content": _BINARY, "description": "The range that was asked for"},
+            **responses("session-not-found", "chunks-missing", "session-shredded", "range-not-satisfiable"),
+        },
+        openapi_extra=_RANGE_PARAMETER,
+    )
+    async def get_content(session_id: SessionIdPath, request: Request) -> Response:
+        """The recording, in order; of an open session, what is there so far."""
+        name = checked(session_id)
+        total = await content.total_bytes(name)
+        part = parse_range(request.headers.get("range"), total)
+        span = part or Span(0, total, total)
+        headers = {"Accept-Ranges": "bytes", "Content-Length": str(span.end - span.start)}
+        if part is not None:
+            headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{total}"
+        stack = AsyncExitStack()
+        try:
+            stream = await stack.enter_async_context(content.stream(name, span))
+        except DomainError:
+            await stack.aclose()
+            raise
+        return _ClosingStream(
+            stack, stream, 206 if part else 200, headers=headers, media_type="application/octet-stream"
+        )
+
+    return routes

@@ -1,0 +1,24 @@
+"""What chunk-processor is told by its environment."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AnyHttpUrl, Field
+
+from sessions.runtime.settings import MIB, ServiceSettings
+
+
+class ProcessorSettings(ServiceSettings):
+    """Settings of chunk-processor. Sizes in bytes, times in seconds."""
+
+    service_name: str = "chunk-processor"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8085
+    kek_file: Path
+    storage_url: AnyHttpUrl
+    storage_token_file: Path
+    storage_timeout_seconds: Annotated[float, Field(gt=0)] = 30
+    dek_cache_max_sessions: Annotated[int, Field(ge=1)] = 10_000
+    batch_body_max_bytes: Annotated[int, Field(ge=MIB)] = 64 * MIB
+    seal_threads: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: os.cpu_count() or 1)
+    zstd_level: Annotated[int, Field(ge=1, le=19)] = 3

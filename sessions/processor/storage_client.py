@@ -1,0 +1,176 @@
+"""The way to session-storage: one HTTP client, every call of which may be repeated."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+
+from sessions.core import frames
+from sessions.core.types import DekId, SessionId
+from sessions.processor.keys import WrappedDek
+from sessions.runtime.errors import PROBLEMS, DomainError
+from sessions.runtime.log import REQUEST_ID_HEADER, request_id
+
+_CONNECT_SECONDS: Final = 3.0
+_KEEP_ALIVE_SECONDS: Final = 30.0
+"""Below the server's, so that a connection is never used in the moment when the other side closes it."""
+_CONNECTIONS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class FrameAnswer:
+    """What storage did with one envelope: `stored`, `exists`, `conflict`, `sealed` or `unknown-session`."""
+
+    result: str
+    envelope_sha256: str | None
+    leaf_hash: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChunk:
+    """The record of a chunk at storage. Sizes in bytes, hashes in hex."""
+
+    index: int
+    plaintext_bytes: int
+    envelope_bytes: int
+    envelope_sha256: str
+    leaf_hash: str
+
+
+KeyRing = tuple[WrappedDek, ...]
+
+
+class StorageClient:
+    """session-storage, as the processor uses it.
+
+    Every method raises `DomainError`: what storage answered, or `storage-unavailable` when it did not.
+    """
+
+    def __init__(self, url: str, token: str, timeout_seconds: float) -> None:
+        self._http = httpx.AsyncClient(
+            base_url=url.rstrip("/"),
+            headers={"authorization": f"Bearer {token}"},
+            timeout=httpx.Timeout(timeout_seconds, connect=_CONNECT_SECONDS),
+            limits=httpx.Limits(
+                max_connections=_CONNECTIONS,
+                max_keepalive_connections=_CONNECTIONS,
+                keepalive_expiry=_KEEP_ALIVE_SECONDS,
+            ),
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        """Ready to use."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def open(
+        self, session_id: SessionId, metadata: Mapping[str, Any] | None, key: WrappedDek
+    ) -> tuple[KeyRing, bool]:
+        """Open a session, or find it open; gives its key ring, and whether it was opened now."""
+        body = {"metadata": metadata, "key": _key_json(key)}
+        response = await self._call("PUT", f"/api/v1/sessions/{session_id}", json=body)
+        return _ring(response.json()["keys"]), response.status_code == httpx.codes.CREATED
+
+    async def session(self, session_id: SessionId) -> tuple[dict[str, Any], KeyRing]:
+        """A session's status, and its key ring."""
+        view: dict[str, Any] = (await self._call("GET", f"/api/v1/sessions/{session_id}")).json()
+        return view, _ring(view.pop("keys"))
+
+    async def submit(self, envelopes: Sequence[bytes]) -> list[FrameAnswer]:
+        """Store envelopes; one answer each."""
+        response = await self._call(
+            "POST",
+            "/api/v1/envelopes",
+            content=frames.join(envelopes),
+            headers={"content-type": "application/octet-stream"},
+        )
+        answers = [FrameAnswer(**answer) for answer in response.json()["results"]]
+        if len(answers) != len(envelopes):
+            raise _unavailable("session-storage answered for another number of envelopes")
+        return answers
+
+    async def seal(self, session_id: SessionId, chunk_count: int | None) -> dict[str, Any]:
+        """Seal a session: manifest, its hash, root."""
+        body = {"chunk_count": chunk_count, "sealed_by": "recorder"}
+        answer: dict[str, Any] = (await self._call("POST", f"/api/v1/sessions/{session_id}/seal", json=body)).json()
+        return answer
+
+    async def chunks(self, session_id: SessionId, start: int, limit: int) -> tuple[list[StoredChunk], int | None]:
+        """A page of chunk records, and where the next starts."""
+        params = {"start": start, "limit": limit}
+        page = (await self._call("GET", f"/api/v1/sessions/{session_id}/chunks", params=params)).json()
+        return [StoredChunk(**chunk) for chunk in page["chunks"]], page["next_start"]
+
+    async def envelope(self, session_id: SessionId, index: int) -> bytes:
+        """An envelope's bytes."""
+        return (await self._call("GET", f"/api/v1/sessions/{session_id}/chunks/{index}/envelope")).content
+
+    async def shred(self, session_id: SessionId) -> dict[str, Any]:
+        """Shred a session; gives its status."""
+        view: dict[str, Any] = (await self._call("DELETE", f"/api/v1/sessions/{session_id}")).json()
+        return view
+
+    async def reachable(self) -> str | None:
+        """None when storage can do its job, else why not."""
+        try:
+            response = await self._http.get("/readyz", timeout=_CONNECT_SECONDS)
+        except httpx.HTTPError as error:
+            return f"STORAGE_URL does not answer ({type(error).__name__})"
+        if response.status_code != httpx.codes.OK:
+            return f"session-storage is not ready (HTTP {response.status_code})"
+        return None
+
+    async def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
+        headers = {REQUEST_ID_HEADER: request_id(), **options.pop("headers", {})}
+        try:
+            response = await self._http.request(method, path, headers=headers, **options)
+        except httpx.HTTPError as error:
+            raise _unavailable(f"session-storage does not answer ({type(error).__name__})") from error
+        if response.is_success:
+            return response
+        raise _problem(response)
+
+
+def _unavailable(detail: str) -> DomainError:
+    return DomainError("storage-unavailable", f"{detail}; repeat the request", retry_after_seconds=1)
+
+
+def _problem(response: httpx.Response) -> DomainError:
+    """What storage answered, as an error of our own."""
+    try:
+        body = response.json()
+        code, detail = str(body["code"]), str(body["detail"])
+    except (ValueError, KeyError, TypeError):
+        return _unavailable(f"session-storage answered HTTP {response.status_code}")
+    if code in ("unauthorized", "forbidden"):
+        return _unavailable("session-storage refuses our token: check STORAGE_TOKEN_FILE against its TOKENS_FILE")
+    if code not in PROBLEMS or code == "internal":
+        return _unavailable(f"session-storage answered {code!r}")
+    known = {"type", "title", "status", "detail", "code", "request_id"}
+    members = {name: value for name, value in body.items() if name not in known}
+    retry_after = response.headers.get("retry-after", "")
+    return DomainError(code, detail, retry_after_seconds=int(retry_after) if retry_after.isdigit() else None, **members)
+
+
+def _key_json(key: WrappedDek) -> dict[str, str]:
+    return {
+        "dek_id": base64.b64encode(key.dek_id).decode(),
+        "kek_id": key.kek_id,
+        "wrapped": base64.b64encode(key.wrapped).decode(),
+    }
+
+
+def _ring(keys: list[dict[str, str]]) -> KeyRing:
+    return tuple(
+        WrappedDek(DekId(base64.b64decode(key["dek_id"])), key["kek_id"], base64.b64decode(key["wrapped"]))
+        for key in keys
+    )

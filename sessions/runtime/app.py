@@ -1,0 +1,57 @@
+"""One way to make a service's app: problems, request context, probes and document, the same for both."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeAlias
+
+from fastapi import APIRouter, FastAPI
+from starlette.routing import Match, Route
+from starlette.types import Scope
+
+from sessions import __version__
+from sessions.runtime import health, openapi, problems
+from sessions.runtime.auth import Authenticator
+from sessions.runtime.middleware import RequestContext
+
+Lifespan: TypeAlias = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+"""What runs around the app's life: starts, and on leaving stops, what it needs."""
+
+
+class HotRoute(Route):
+    """A plain ASGI route that notes itself in the scope, as FastAPI's do, for logs and metrics."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """See `Route`."""
+        match, child_scope = super().matches(scope)
+        return match, {**child_scope, "route": self} if match is not Match.NONE else child_scope
+
+
+def make_app(
+    *,
+    title: str,
+    service: str,
+    authenticator: Authenticator,
+    checks: health.Checks,
+    routers: Sequence[APIRouter],
+    hot_routes: Sequence[tuple[HotRoute, dict[str, Any]]],
+    lifespan: Lifespan,
+) -> FastAPI:
+    """Put a service's app together.
+
+    `hot_routes` are plain ASGI routes, which skip FastAPI's request handling, each with its OpenAPI operation.
+    """
+    app = FastAPI(title=title, version=__version__, lifespan=lifespan, redirect_slashes=False)
+    app.state.authenticator = authenticator
+    documented: dict[str, dict[str, Any]] = {}
+    for route, operation in hot_routes:
+        app.router.routes.append(route)
+        for method in sorted((route.methods or set()) - {"HEAD"}):
+            documented.setdefault(route.path_format, {})[method.lower()] = operation
+    app.include_router(health.router(service, checks))
+    for router in routers:
+        app.include_router(router)
+    problems.install(app)
+    openapi.install(app, documented)
+    quiet = frozenset(route.path for route, _ in hot_routes)
+    app.add_middleware(RequestContext, quiet_routes=quiet)
+    return app

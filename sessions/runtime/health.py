@@ -1,0 +1,89 @@
+"""Probes: `/health` for operators and Docker, `/livez` and `/readyz` for schedulers, `/metrics` for Prometheus."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
+from starlette.responses import JSONResponse
+
+from sessions import __version__
+
+CheckStatus: TypeAlias = Literal["ok", "degraded", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one part says of itself: `degraded` still does the job, `failed` does not."""
+
+    status: CheckStatus
+    detail: str = ""
+
+
+Checks: TypeAlias = Callable[[], Awaitable[Mapping[str, Check]]]
+
+
+class Part(BaseModel):
+    """One part's state."""
+
+    status: CheckStatus
+    detail: str
+
+
+class Health(BaseModel):
+    """The service's state, and that of each part."""
+
+    status: CheckStatus
+    service: str
+    version: str
+    checks: dict[str, Part]
+
+
+class Alive(BaseModel):
+    """The process runs and its event loop turns."""
+
+    status: Literal["ok"]
+
+
+def router(service: str, checks: Checks) -> APIRouter:
+    """The probes' routes."""
+    routes = APIRouter(tags=["probes"])
+    failing: dict[int | str, dict[str, Any]] = {
+        503: {"model": Health, "description": "The service cannot do its job; `checks` says why"}
+    }
+
+    async def state() -> Response:
+        found = await checks()
+        ranks: list[CheckStatus] = ["ok", "degraded", "failed"]
+        worst = max((check.status for check in found.values()), key=ranks.index, default="ok")
+        health = Health(
+            status=worst,
+            service=service,
+            version=__version__,
+            checks={name: Part(status=check.status, detail=check.detail) for name, check in found.items()},
+        )
+        return JSONResponse(health.model_dump(), 503 if worst == "failed" else 200)
+
+    @routes.get("/health", response_model=Health, responses=failing)
+    async def health() -> Response:
+        """200 while the service can do its job, if need be degraded; else 503."""
+        return await state()
+
+    @routes.get("/readyz", response_model=Health, responses=failing)
+    async def readyz() -> Response:
+        """200 when requests may be sent here."""
+        return await state()
+
+    @routes.get("/livez")
+    async def livez() -> Alive:
+        """200 while the process is alive, whatever else is away."""
+        return Alive(status="ok")
+
+    @routes.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    async def metrics() -> Response:
+        """Metrics in the Prometheus text format."""
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return routes

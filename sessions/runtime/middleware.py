@@ -1,0 +1,73 @@
+"""What happens around every request: its id, its log line, its metrics, and the last resort for what nobody caught."""
+
+import re
+import time
+from typing import Final
+from uuid import uuid4
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sessions.runtime import problems
+from sessions.runtime.errors import DomainError
+from sessions.runtime.log import REQUEST_ID_HEADER
+from sessions.runtime.metrics import REQUEST_SECONDS, REQUESTS_IN_FLIGHT
+
+_log = structlog.get_logger()
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_QUIET: Final = frozenset({"/health", "/livez", "/readyz", "/metrics"})
+_HEADERS: Final = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+]
+
+
+class RequestContext:
+    """Pure ASGI, so that bodies stream through it untouched."""
+
+    def __init__(self, app: ASGIApp, quiet_routes: frozenset[str] = frozenset()) -> None:
+        """Wrap an app; requests to `quiet_routes` (path templates), like probes, are logged at debug level."""
+        self._app = app
+        self._quiet = _QUIET | quiet_routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        sent = dict(scope["headers"]).get(REQUEST_ID_HEADER.encode(), b"")
+        request_id = sent.decode() if _REQUEST_ID.fullmatch(sent) else uuid4().hex
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (REQUEST_ID_HEADER.encode(), request_id.encode()),
+                    *_HEADERS,
+                ]
+            await send(message)
+
+        started = time.perf_counter()
+        with structlog.contextvars.bound_contextvars(request_id=request_id), REQUESTS_IN_FLIGHT.track_inprogress():
+            try:
+                await self._app(scope, receive, send_with_headers)
+            except Exception:  # noqa: BLE001 - the last resort: a problem body instead of a dropped connection
+                _log.exception("request_failed", method=scope["method"], path=scope["path"])
+                if not status:
+                    error = DomainError("internal", "an unexpected error was logged under this request id")
+                    await problems.response(error)(scope, receive, send_with_headers)
+            seconds = time.perf_counter() - started
+            route = getattr(scope.get("route"), "path", "unmatched")
+            REQUEST_SECONDS.labels(scope["method"], route, status).observe(seconds)
+            log = _log.debug if route in self._quiet and status < 400 else _log.info  # noqa: PLR2004
+            log(
+                "request_served",
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                milliseconds=round(seconds * 1000, 1),
+            )
+            structlog.contextvars.unbind_contextvars("principal")

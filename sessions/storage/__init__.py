@@ -1,0 +1,1 @@
+"""session-storage: verifies, persists, seals, proves and anchors. It holds no key and cannot open an envelope."""

@@ -1,0 +1,142 @@
+"""Anchoring as the service runs it: off, or an anchorer on the chain of the settings."""
+
+import socket
+from secrets import token_hex
+from typing import Final, Protocol
+
+import structlog
+from prometheus_client import Gauge
+
+from sessions.runtime.health import Check
+from sessions.runtime.settings import ConfigurationError, read_secret
+from sessions.storage.anchor import ChainMisconfiguredError, ChainUnavailableError
+from sessions.storage.anchorer import Anchorer
+from sessions.storage.evm import EvmChain
+from sessions.storage.mongo import Database, Readiness
+from sessions.storage.mongo_batches import MongoBatches
+from sessions.storage.mongo_lease import MongoLease
+from sessions.storage.settings import StorageSettings
+
+_LEASE_SECONDS: Final = 30.0
+_START_CHECK_TIMEOUT_SECONDS: Final = 5.0
+_WEI_PER_COIN: Final = 10**18
+
+_log = structlog.get_logger()
+OLDEST_UNANCHORED = Gauge("lucid_anchor_oldest_unanchored_seconds", "Age of the oldest batch that is in no block.")
+BALANCE = Gauge("lucid_anchor_balance_coins", "What the publisher's account holds, in units of the chain's coin.")
+LEADER = Gauge("lucid_anchor_leader", "1 while this replica holds the anchorer's lease.")
+BATCHES = Gauge("lucid_anchor_batches", "Batches of this process by the step they took.", ("step",))
+
+
+class Anchoring(Protocol):
+    """What runs beside the service, and what it says of itself."""
+
+    async def run(self, readiness: Readiness) -> None:
+        """Anchor until cancelled."""
+
+    def check(self) -> Check:
+        """For `/health`: a chain that is away is degraded, never failed."""
+
+
+class Off:
+    """ANCHORING=off: sealed sessions stay pending, and are anchored should it be turned on."""
+
+    async def run(self, readiness: Readiness) -> None:
+        """Nothing to do."""
+
+    def check(self) -> Check:
+        """Off is what was asked for."""
+        return Check("ok", "anchoring is off")
+
+
+class On:
+    """An anchorer, once the database is ready."""
+
+    def __init__(self, anchorer: Anchorer, chain: EvmChain) -> None:
+        self._anchorer = anchorer
+        self._chain = chain
+        status = anchorer.status
+        OLDEST_UNANCHORED.set_function(lambda: status.oldest_unanchored_seconds)
+        BALANCE.set_function(lambda: (status.balance_wei or 0) / _WEI_PER_COIN)
+        LEADER.set_function(lambda: float(status.leader))
+        BATCHES.labels("made").set_function(lambda: float(status.batches_made))
+        BATCHES.labels("included").set_function(lambda: float(status.batches_included))
+        BATCHES.labels("confirmed").set_function(lambda: float(status.batches_confirmed))
+
+    async def run(self, readiness: Readiness) -> None:
+        """Anchor until cancelled."""
+        try:
+            await readiness.established.wait()
+            await self._anchorer.run()
+        finally:
+            await self._chain.close()
+
+    def check(self) -> Check:
+        """Degraded while the chain does not answer, or the last round failed."""
+        status = self._anchorer.status
+        if status.last_error is not None:
+            return Check("degraded", f"anchors are delayed: {status.last_error}")
+        if status.chain_ok is False:
+            return Check("degraded", "anchors are delayed: CHAIN_RPC_URLS do not answer")
+        return Check("ok", "" if status.chain_ok else "not asked yet")
+
+
+def build(settings: StorageSettings, db: Database, batches: MongoBatches) -> Anchoring:
+    """The anchoring that the settings ask for.
+
+    Raises:
+        ConfigurationError: a setting of the chain is missing or wrong.
+    """
+    if settings.anchoring == "off":
+        return Off()
+    chain = _chain(settings)
+    lease = MongoLease(db, "anchorer", f"{socket.gethostname()}-{token_hex(4)}", _LEASE_SECONDS)
+    anchorer = Anchorer(
+        batches=batches,
+        lease=lease,
+        chain=chain,
+        interval_seconds=settings.anchor_interval_seconds,
+        batch_max_sessions=settings.anchor_batch_max_sessions,
+    )
+    return On(anchorer, chain)
+
+
+async def check_configuration(settings: StorageSettings) -> None:
+    """See at start, if the chain answers, that it is the right one, with our contract on it.
+
+    Raises:
+        ConfigurationError: it is not, or a setting is missing.
+    """
+    if settings.anchoring == "off":
+        return
+    chain = _chain(settings, _START_CHECK_TIMEOUT_SECONDS)
+    try:
+        await chain.check()
+    except ChainMisconfiguredError as error:
+        raise _configuration_error(error) from None
+    except ChainUnavailableError as error:
+        _log.warning("chain_unavailable", setting="CHAIN_RPC_URLS", reason=str(error))
+    finally:
+        await chain.close()
+
+
+def _chain(settings: StorageSettings, timeout_seconds: float = 10.0) -> EvmChain:
+    settings.require_chain()
+    assert settings.chain_id is not None
+    assert settings.chain_key_file is not None
+    try:
+        return EvmChain(
+            rpc_urls=[url.strip() for url in settings.chain_rpc_urls.split(",") if url.strip()],
+            chain_id=settings.chain_id,
+            contract=bytes.fromhex(settings.chain_contract[2:]),
+            key=read_secret("CHAIN_KEY_FILE", settings.chain_key_file),
+            confirmations=settings.anchor_confirmations,
+            max_fee_gwei=settings.chain_max_fee_gwei,
+            timeout_seconds=timeout_seconds,
+        )
+    except ChainMisconfiguredError as error:
+        raise _configuration_error(error) from None
+
+
+def _configuration_error(error: ChainMisconfiguredError) -> ConfigurationError:
+    return ConfigurationError(error.setting, str(error).removeprefix(f"{error.setting}: "))

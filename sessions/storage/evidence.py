@@ -1,0 +1,131 @@
+"""What session-storage shows of a session: chunk records, envelopes, proofs and receipts."""
+
+from sessions.core import tiles
+from sessions.core.envelope import missing_leaf_input
+from sessions.core.manifest import Manifest
+from sessions.core.merkle import leaf_hash
+from sessions.core.proof import ChunkProof
+from sessions.core.receipt import Receipt
+from sessions.core.tiles import TILE_WIDTH
+from sessions.core.types import Hash, SessionId
+from sessions.runtime.errors import DomainError
+from sessions.storage import problems
+from sessions.storage.ledger import Ledger
+from sessions.storage.sealing import covers, sealed_manifest
+from sessions.storage.store import BodyStore, ChunkRecord, ChunkStore, SessionRecord, TileStore
+
+
+class Evidence:
+    """Reads what is stored, and proves it."""
+
+    def __init__(self, ledger: Ledger, chunks: ChunkStore, bodies: BodyStore, tile_store: TileStore) -> None:
+        self._ledger = ledger
+        self._chunks = chunks
+        self._bodies = bodies
+        self._tiles = tile_store
+
+    async def chunks(self, session_id: SessionId, start: int, limit: int) -> tuple[list[ChunkRecord], int | None]:
+        """Records from `start` on, and where the next page starts (None at the end).
+
+        Raises:
+            DomainError: `session-not-found`.
+        """
+        record = await self._ledger.get(session_id)
+        found = await self._chunks.page(session_id, start, limit)
+        next_start = found[-1].index + 1 if len(found) == limit else None
+        if record.seal is not None:
+            manifest = sealed_manifest(record)
+            found = [chunk for chunk in found if covers(manifest, chunk.index)]
+        return found, next_start
+
+    async def envelope(self, session_id: SessionId, index: int) -> bytes:
+        """An envelope's bytes.
+
+        Raises:
+            DomainError: `session-not-found`, `session-shredded`, `chunk-not-found`, `envelope-corrupt`.
+        """
+        record = await self._ledger.readable(session_id)
+        chunk = await self._chunk(record, index)
+        body = await self._bodies.read(session_id, chunk)
+        if body is None:
+            detail = f"the body of chunk {index} of session {session_id} is missing or cut short in the database"
+            raise DomainError("envelope-corrupt", detail, session_id=session_id, index=index)
+        return body
+
+    async def proof(self, session_id: SessionId, index: int) -> ChunkProof:
+        """The proof that a chunk is in its sealed session; it reads a few hundred hashes, however long the session.
+
+        Raises:
+            DomainError: `session-not-found`, `session-open`, `chunk-not-found`.
+        """
+        record = await self._ledger.get(session_id)
+        manifest = sealed_manifest(record)
+        chunk = await self._chunk(record, index)
+        path = await tiles.inclusion_path(index, manifest.chunk_count, self._fetcher(record, manifest))
+        return ChunkProof(
+            session_id=session_id,
+            index=index,
+            envelope_bytes=chunk.fingerprint.envelope_bytes,
+            envelope_sha256=chunk.fingerprint.envelope_sha256,
+            leaf_hash=chunk.fingerprint.leaf_hash,
+            tree_size=manifest.chunk_count,
+            root=manifest.root,
+            path=tuple(path),
+        )
+
+    async def receipt(self, session_id: SessionId) -> Receipt:
+        """What a third party keeps of a sealed session.
+
+        Raises:
+            DomainError: `session-not-found`, `session-open`.
+        """
+        record = await self._ledger.get(session_id)
+        manifest = sealed_manifest(record)
+        batch = record.placement.batch if record.placement is not None else None
+        return Receipt(manifest=manifest, batch=batch, anchor=await self._ledger.anchor_of(record))
+
+    async def manifest(self, session_id: SessionId) -> bytes:
+        """The canonical manifest.
+
+        Raises:
+            DomainError: `session-not-found`, `session-open`.
+        """
+        return sealed_manifest(await self._ledger.get(session_id)).to_bytes()
+
+    async def _chunk(self, record: SessionRecord, index: int) -> ChunkRecord:
+        found = await self._chunks.page(record.session_id, index, 1)
+        if not found or found[0].index != index:
+            raise problems.chunk_not_found(record.session_id, index)
+        if record.seal is not None and not covers(sealed_manifest(record), index):
+            raise problems.chunk_not_found(record.session_id, index)
+        return found[0]
+
+    def _fetcher(self, record: SessionRecord, manifest: Manifest) -> tiles.FetchTile:
+        """Reads tiles, each at most once for one proof: level 0 from the records, the rest as the seal stored them."""
+        seal = record.seal
+        assert seal is not None
+        read: dict[tuple[int, int], bytes] = {}
+
+        async def fetch(level: int, number: int) -> bytes:
+            if (level, number) not in read:
+                if level == 0:
+                    hashes: bytes | None = b"".join(await self._leaves(record.session_id, manifest, number))
+                else:
+                    hashes = await self._tiles.get(record.session_id, seal.tiles_attempt, level, number)
+                if hashes is None:
+                    detail = f"tile {level}/{number} of session {record.session_id} is missing in the database"
+                    raise DomainError("envelope-corrupt", detail)
+                read[level, number] = hashes
+            return read[level, number]
+
+        return fetch
+
+    async def _leaves(self, session_id: SessionId, manifest: Manifest, tile: int) -> list[Hash]:
+        start, end = tile * TILE_WIDTH, min((tile + 1) * TILE_WIDTH, manifest.chunk_count)
+        stored = {chunk.index: chunk for chunk in await self._chunks.page(session_id, start, TILE_WIDTH)}
+        return [
+            stored[index].fingerprint.leaf_hash
+            if covers(manifest, index) and index in stored
+            else leaf_hash(missing_leaf_input(session_id, index))
+            for index in range(start, end)
+        ]

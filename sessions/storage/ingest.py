@@ -1,0 +1,146 @@
+"""Taking envelopes in: check, store, and tell of each what became of it."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from sessions.core import envelope, frames
+from sessions.core.errors import FormatError
+from sessions.core.types import Buffer, Hash, SessionId
+from sessions.runtime.errors import DomainError
+from sessions.storage import problems
+from sessions.storage.sealing import covers, sealed_manifest
+from sessions.storage.store import (
+    ChunkRecord,
+    ChunkStore,
+    InsertOutcome,
+    NewChunk,
+    SessionStatus,
+    SessionStore,
+)
+
+_INLINE_BYTES: Final = 64 * 1024
+"""Up to here hashing takes less time than handing it to a thread."""
+MAX_FRAMES: Final = 4096
+_SEALING_POLL_SECONDS: Final = 0.05
+_SEALING_POLLS: Final = 200
+
+
+class FrameResult(StrEnum):
+    """What became of one envelope."""
+
+    STORED = "stored"
+    EXISTS = "exists"
+    CONFLICT = "conflict"
+    SEALED = "sealed"
+    UNKNOWN_SESSION = "unknown-session"
+
+
+@dataclass(frozen=True, slots=True)
+class FrameAnswer:
+    """What became of it, and the SHA-256 of the envelope that is stored at its place (None where there is none)."""
+
+    result: FrameResult
+    envelope_sha256: Hash | None
+    leaf_hash: Hash | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer as a JSON object."""
+        return {
+            "result": self.result.value,
+            "envelope_sha256": self.envelope_sha256 and self.envelope_sha256.hex(),
+            "leaf_hash": self.leaf_hash and self.leaf_hash.hex(),
+        }
+
+
+def parse(body: Buffer) -> list[NewChunk]:
+    """The envelopes of a request body, fingerprinted.
+
+    Raises:
+        DomainError: `bad-envelope`; nothing of the request is stored then.
+    """
+    chunks: list[NewChunk] = []
+    try:
+        for frame in frames.split(body):
+            if len(chunks) == MAX_FRAMES:
+                raise DomainError("bad-envelope", f"a request may hold at most {MAX_FRAMES} envelopes")
+            header = envelope.parse(frame).header
+            fingerprint = envelope.fingerprint(header.session_id, header.index, frame)
+            chunks.append(NewChunk(header.session_id, header.index, header.plaintext_bytes, fingerprint, frame))
+    except FormatError as error:
+        raise DomainError("bad-envelope", f"frame {len(chunks)}: {error}") from error
+    return chunks
+
+
+class Intake:
+    """Stores envelopes of any sessions."""
+
+    def __init__(self, sessions: SessionStore, chunks: ChunkStore) -> None:
+        self._sessions = sessions
+        self._chunks = chunks
+
+    async def submit(self, body: Buffer) -> list[FrameAnswer]:
+        """Store the envelopes of a request body; one answer each, in order.
+
+        Raises:
+            DomainError: `bad-envelope`, `database-unavailable`.
+        """
+        chunks = parse(body) if len(body) <= _INLINE_BYTES else await asyncio.to_thread(parse, body)
+        if not chunks:
+            return []
+        session_ids = list({chunk.session_id for chunk in chunks})
+        before = await self._sessions.statuses(session_ids)
+        writable = [chunk for chunk in chunks if before.get(chunk.session_id) is SessionStatus.OPEN]
+        outcomes = iter(await self._chunks.insert(writable) if writable else [])
+        # The state is read again, after the insert: a seal that began in between may or may not have seen it.
+        after = await self._sessions.statuses(session_ids) if writable else before
+        return [await self._answer(chunk, before, after, outcomes) for chunk in chunks]
+
+    async def _answer(
+        self,
+        chunk: NewChunk,
+        before: Mapping[SessionId, SessionStatus],
+        after: Mapping[SessionId, SessionStatus],
+        outcomes: Iterator[tuple[InsertOutcome, Hash]],
+    ) -> FrameAnswer:
+        status = before.get(chunk.session_id)
+        if status is None:
+            return FrameAnswer(FrameResult.UNKNOWN_SESSION, None, None)
+        if status is not SessionStatus.OPEN:
+            return await self._closed(chunk)
+        outcome, stored_sha256 = next(outcomes)
+        if outcome is InsertOutcome.CONFLICT:
+            return FrameAnswer(FrameResult.CONFLICT, stored_sha256, None)
+        if after[chunk.session_id] is not SessionStatus.OPEN and not await self._covered(chunk):
+            return FrameAnswer(FrameResult.SEALED, None, None)
+        return FrameAnswer(FrameResult(outcome.value), stored_sha256, chunk.fingerprint.leaf_hash)
+
+    async def _closed(self, chunk: NewChunk) -> FrameAnswer:
+        """For a session that takes nothing more: a repeat of what it has is still recognised as such."""
+        page = await self._chunks.page(chunk.session_id, chunk.index, 1)
+        if not page or page[0].index != chunk.index or not await self._covered(chunk):
+            return FrameAnswer(FrameResult.SEALED, None, None)
+        stored = page[0].fingerprint
+        same = stored.envelope_sha256 == chunk.fingerprint.envelope_sha256
+        result = FrameResult.EXISTS if same else FrameResult.CONFLICT
+        return FrameAnswer(result, stored.envelope_sha256, stored.leaf_hash if same else None)
+
+    async def _covered(self, chunk: NewChunk) -> bool:
+        """Wait for the seal to be decided; if it does not cover the chunk, take the chunk back."""
+        for _ in range(_SEALING_POLLS):
+            record = await self._sessions.get(chunk.session_id)
+            if record is None:
+                raise problems.session_not_found(chunk.session_id)
+            if record.status is SessionStatus.OPEN:  # the seal was refused
+                return True
+            if record.status is not SessionStatus.SEALING:
+                if covers(sealed_manifest(record), chunk.index):
+                    return True
+                # Final, so nobody else can come to count this chunk in.
+                record_of = ChunkRecord(chunk.index, chunk.plaintext_bytes, chunk.fingerprint)
+                await self._chunks.remove(chunk.session_id, record_of)
+                return False
+            await asyncio.sleep(_SEALING_POLL_SECONDS)
+        raise DomainError("overloaded", "the session is being sealed; repeat the request", retry_after_seconds=2)

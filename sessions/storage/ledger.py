@@ -1,0 +1,221 @@
+"""What session-storage does with sessions: open, ring keys, hold, shred, and tell."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import rfc8785
+
+from sessions.core.manifest import Manifest, SealedBy, metadata_sha256
+from sessions.core.receipt import Anchor
+from sessions.core.types import SessionId
+from sessions.runtime.errors import DomainError
+from sessions.storage import problems
+from sessions.storage.anchor import BatchReader
+from sessions.storage.progress import ProgressReader
+from sessions.storage.sealing import Sealer, sealed_manifest
+from sessions.storage.store import (
+    BodyStore,
+    Change,
+    Cursor,
+    SessionFilter,
+    SessionRecord,
+    SessionStatus,
+    SessionStore,
+    WrappedKey,
+)
+from sessions.storage.times import now, to_rfc3339
+
+MAX_METADATA_BYTES = 64 * 1024
+MAX_KEYS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A session that was opened now, or before."""
+
+    record: SessionRecord
+    created: bool
+
+
+class Ledger:
+    """The sessions' life, on whatever stores it is given."""
+
+    def __init__(
+        self, sessions: SessionStore, bodies: BodyStore, sealer: Sealer, progress: ProgressReader, batches: BatchReader
+    ) -> None:
+        self._sessions = sessions
+        self._bodies = bodies
+        self._sealer = sealer
+        self._progress = progress
+        self._batches = batches
+
+    async def open(self, session_id: SessionId, metadata: Mapping[str, Any] | None, key: WrappedKey) -> Opened:
+        """Open a session with its first key, or find it open: then its own keys stay, and `key` is not used.
+
+        Raises:
+            DomainError: `metadata-conflict`, `session-sealed`, `session-shredded`, `invalid-request`.
+        """
+        wanted = metadata_sha256(metadata or {})  # says what has no canonical form
+        canonical = rfc8785.dumps(dict(metadata or {}))
+        if len(canonical) > MAX_METADATA_BYTES:
+            raise DomainError("invalid-request", f"metadata may have at most {MAX_METADATA_BYTES} bytes as JSON")
+        record, created = await self._sessions.create(
+            SessionRecord(
+                session_id=session_id,
+                status=SessionStatus.OPEN,
+                opened_at=now(),
+                metadata=canonical,
+                keys=(key,),
+            )
+        )
+        if not created:
+            if record.status is SessionStatus.SHREDDED:
+                raise problems.session_shredded(session_id)
+            if record.status is not SessionStatus.OPEN:
+                raise problems.session_sealed(session_id)
+            if metadata is not None and record.metadata != canonical:
+                detail = f"session {session_id} was opened with other metadata than this (SHA-256 {wanted.hex()})"
+                raise DomainError("metadata-conflict", detail, session_id=session_id)
+        return Opened(record, created)
+
+    async def get(self, session_id: SessionId) -> SessionRecord:
+        """A session.
+
+        Raises:
+            DomainError: `session-not-found`.
+        """
+        record = await self._sessions.get(session_id)
+        if record is None:
+            raise problems.session_not_found(session_id)
+        return record
+
+    async def readable(self, session_id: SessionId) -> SessionRecord:
+        """A session whose content is there.
+
+        Raises:
+            DomainError: `session-not-found`, `session-shredded`.
+        """
+        record = await self.get(session_id)
+        if record.status is SessionStatus.SHREDDED:
+            raise problems.session_shredded(session_id)
+        return record
+
+    async def add_key(self, session_id: SessionId, key: WrappedKey) -> SessionRecord:
+        """Add a wrapped key to a session's ring; one that is there already stays as it is.
+
+        Raises:
+            DomainError: `session-not-found`, `session-sealed`, `session-shredded`, `invalid-request`.
+        """
+        record = await self.readable(session_id)
+        if record.status is not SessionStatus.OPEN:
+            raise problems.session_sealed(session_id)
+        if any(known.dek_id == key.dek_id for known in record.keys):
+            return record
+        if len(record.keys) >= MAX_KEYS:
+            raise DomainError("invalid-request", f"a key ring holds at most {MAX_KEYS} keys")
+        updated = await self._sessions.update(session_id, SessionStatus.OPEN, Change(add_key=key))
+        return updated or await self.add_key(session_id, key)
+
+    async def seal(self, session_id: SessionId, chunk_count: int | None, sealed_by: SealedBy) -> Manifest:
+        """Seal a session, or give the manifest it has. See `Sealer.seal`."""
+        manifest = await self._sealer.seal(session_id, chunk_count, sealed_by)
+        self._progress.forget(session_id)
+        return manifest
+
+    async def resume_seals(self, limit: int) -> int:
+        """Finish seals that a crash left half-way; gives how many."""
+        half_way = await self._sessions.page(SessionFilter(status=SessionStatus.SEALING), limit, None)
+        for record in half_way:
+            assert record.seal_order is not None
+            try:
+                await self.seal(record.session_id, record.seal_order.chunk_count, record.seal_order.sealed_by)
+            except DomainError as error:
+                if error.code == "database-unavailable":
+                    raise
+        return len(half_way)
+
+    async def hold(self, session_id: SessionId, *, held: bool) -> SessionRecord:
+        """Set or lift the legal hold.
+
+        Raises:
+            DomainError: `session-not-found`, `session-shredded`.
+        """
+        record = await self.readable(session_id)
+        updated = await self._sessions.update(session_id, record.status, Change(held=held))
+        return updated or await self.hold(session_id, held=held)
+
+    async def shred(self, session_id: SessionId) -> SessionRecord:
+        """Destroy a sealed session's keys, then its bodies; its proofs stay. May be repeated.
+
+        Raises:
+            DomainError: `session-not-found`, `session-open`, `session-held`.
+        """
+        record = await self.get(session_id)
+        if record.status in (SessionStatus.OPEN, SessionStatus.SEALING):
+            raise problems.session_open(session_id, "only a sealed session leaves a proof of what it was")
+        if record.status is SessionStatus.SEALED:
+            if record.held:
+                raise DomainError("session-held", f"lift the legal hold on session {session_id} first")
+            change = Change(status=SessionStatus.SHREDDED, shredded_at=now())
+            updated = await self._sessions.update(session_id, SessionStatus.SEALED, change)
+            record = updated or await self.get(session_id)
+        # Keys first: a crash here leaves bodies that nobody can open.
+        await self._bodies.drop(session_id)
+        return record
+
+    async def anchor_of(self, record: SessionRecord) -> Anchor:
+        """The anchor of a sealed session; pending while it is in no batch."""
+        if record.placement is None:
+            return Anchor()
+        batch = await self._batches.get_by_sequence(record.placement.sequence)
+        return batch.anchor if batch is not None else Anchor()
+
+    async def page(self, which: SessionFilter, limit: int, after: Cursor | None) -> list[dict[str, Any]]:
+        """Sessions as JSON objects, newest first."""
+        records = await self._sessions.page(which, limit, after)
+        return [await self.summary(record) for record in records]
+
+    async def summary(self, record: SessionRecord) -> dict[str, Any]:
+        """A session as a JSON object, without what takes a scan."""
+        view: dict[str, Any] = {
+            "session_id": record.session_id,
+            "status": record.status.value,
+            "chunk_count": None,
+            "plaintext_bytes": None,
+            "envelope_bytes": None,
+            "opened_at": to_rfc3339(record.opened_at),
+            "sealed_at": None,
+            "root": None,
+            "anchor": None,
+            "held": record.held,
+            "shredded_at": record.shredded_at and to_rfc3339(record.shredded_at),
+        }
+        if record.seal is not None:
+            manifest = sealed_manifest(record)
+            view |= {
+                "chunk_count": manifest.chunk_count - sum(last - first + 1 for first, last in manifest.missing),
+                "plaintext_bytes": manifest.plaintext_bytes,
+                "envelope_bytes": manifest.envelope_bytes,
+                "sealed_at": manifest.sealed_at,
+                "root": manifest.root.hex(),
+                "anchor": (await self.anchor_of(record)).to_json(),
+            }
+        return view
+
+    async def status(self, record: SessionRecord) -> dict[str, Any]:
+        """A session as a JSON object, with where to resume."""
+        view = await self.summary(record)
+        if record.seal is not None:
+            manifest = sealed_manifest(record)
+            missing = [list(gap) for gap in manifest.missing]
+            return view | {"next_index": manifest.chunk_count, "missing": missing, "missing_truncated": False}
+        progress = await self._progress.read(record.session_id)
+        return view | {
+            "next_index": progress.next_index,
+            "missing": [list(gap) for gap in progress.missing],
+            "missing_truncated": progress.missing_truncated,
+            "chunk_count": progress.chunk_count,
+            "plaintext_bytes": progress.plaintext_bytes,
+            "envelope_bytes": progress.envelope_bytes,
+        }

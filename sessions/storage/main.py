@@ -1,0 +1,125 @@
+"""session-storage: the one place that names its parts.
+
+python -m sessions.storage.main
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import structlog
+from fastapi import FastAPI
+
+from sessions import __version__
+from sessions.runtime import log, server
+from sessions.runtime.app import make_app
+from sessions.runtime.auth import load_tokens
+from sessions.runtime.budget import ByteBudget
+from sessions.runtime.errors import DomainError
+from sessions.runtime.health import Check
+from sessions.runtime.metrics import BUDGET_TOTAL_BYTES, BUDGET_USED_BYTES, watch_loop_lag
+from sessions.runtime.settings import ConfigurationError, exit_with, load
+from sessions.storage import anchor_routes, anchoring, mongo_batches, routes, submit
+from sessions.storage.evidence import Evidence
+from sessions.storage.ingest import Intake
+from sessions.storage.ledger import Ledger
+from sessions.storage.mongo import Readiness, connect
+from sessions.storage.mongo_chunks import MongoChunks
+from sessions.storage.mongo_sessions import MongoSessions, MongoTiles
+from sessions.storage.progress import ProgressReader
+from sessions.storage.sealing import Sealer
+from sessions.storage.settings import StorageSettings
+
+_log = structlog.get_logger()
+_RESUME_SEALS_SECONDS: Final = 30
+_RESUME_SEALS_AT_ONCE: Final = 100
+
+
+async def _resume_seals(ledger: Ledger, readiness: Readiness) -> None:
+    """Finish seals that a crash left half-way: at start, and now and then, for those of other replicas."""
+    while True:
+        try:
+            if readiness.ready and (finished := await ledger.resume_seals(_RESUME_SEALS_AT_ONCE)):
+                _log.info("seals_resumed", count=finished)
+        except DomainError as error:
+            _log.warning("seals_not_resumed", reason=error.detail)
+        await asyncio.sleep(_RESUME_SEALS_SECONDS if readiness.ready else 1)
+
+
+def build(settings: StorageSettings) -> FastAPI:
+    """Wire the service.
+
+    Raises:
+        ConfigurationError: names the setting that cannot work.
+    """
+    authenticator = load_tokens(settings.tokens_file)
+    try:
+        client, db = connect(settings.database_url(), settings.mongodb_database)
+    except ValueError as error:
+        raise ConfigurationError("MONGODB_URL", str(error)) from None
+    readiness = Readiness(db, mongo_batches.ensure_indexes)
+    sessions, chunks, tiles = MongoSessions(db), MongoChunks(db), MongoTiles(db)
+    batches = mongo_batches.MongoBatches(db)
+    ledger = Ledger(sessions, chunks, Sealer(sessions, chunks, tiles), ProgressReader(chunks), batches)
+    anchors = anchoring.build(settings, db, batches)
+    budget = ByteBudget(settings.inflight_max_bytes)
+    BUDGET_TOTAL_BYTES.set(budget.total_bytes)
+    BUDGET_USED_BYTES.set_function(lambda: budget.used_bytes)
+
+    async def checks() -> Mapping[str, Check]:
+        problem = await readiness.ping()
+        database = Check("failed", f"MONGODB_URL: {problem}") if problem else Check("ok")
+        return {"database": database, "chain": anchors.check()}
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        works: list[Coroutine[Any, Any, None]] = [
+            watch_loop_lag(),
+            readiness.establish(),
+            _resume_seals(ledger, readiness),
+            anchors.run(readiness),
+        ]
+        tasks = [asyncio.create_task(work) for work in works]
+        _log.info("service_started", version=__version__)
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await client.close()
+            _log.info("service_stopped")
+
+    endpoint = submit.SubmitEndpoint(
+        Intake(sessions, chunks), authenticator, readiness, budget, submit.body_limit(settings.chunk_max_bytes)
+    )
+    return make_app(
+        title="Lucid session-storage",
+        service=settings.service_name,
+        authenticator=authenticator,
+        checks=checks,
+        routers=[
+            routes.router(ledger, Evidence(ledger, chunks, chunks, tiles), readiness),
+            anchor_routes.router(batches, readiness),
+        ],
+        hot_routes=[submit.route(endpoint)],
+        lifespan=lifespan,
+    )
+
+
+def main() -> int:
+    """Run until SIGTERM; the exit code."""
+    try:
+        settings = load(StorageSettings)
+        log.configure("DEBUG" if settings.debug else settings.log_level, settings.service_name)
+        asyncio.run(anchoring.check_configuration(settings))
+        app = build(settings)
+    except ConfigurationError as error:
+        exit_with(error)
+    return server.serve(app, settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""The stores' twins in memory: for tests of logic, and held to the same contract as the real ones."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from sessions.core.types import Hash, SessionId
+from sessions.storage.store import (
+    Change,
+    ChunkRecord,
+    Cursor,
+    InsertOutcome,
+    NewChunk,
+    SessionFilter,
+    SessionRecord,
+    SessionStatus,
+)
+
+
+class MemorySessions:
+    """`SessionStore` in memory."""
+
+    def __init__(self) -> None:
+        self.records: dict[SessionId, SessionRecord] = {}
+
+    async def create(self, record: SessionRecord) -> tuple[SessionRecord, bool]:
+        """See `SessionStore`."""
+        if (existing := self.records.get(record.session_id)) is not None:
+            return existing, False
+        self.records[record.session_id] = record
+        return record, True
+
+    async def get(self, session_id: SessionId) -> SessionRecord | None:
+        """See `SessionStore`."""
+        return self.records.get(session_id)
+
+    async def statuses(self, session_ids: Sequence[SessionId]) -> Mapping[SessionId, SessionStatus]:
+        """See `SessionStore`."""
+        return {found: self.records[found].status for found in session_ids if found in self.records}
+
+    async def update(self, session_id: SessionId, expected: SessionStatus, change: Change) -> SessionRecord | None:
+        """See `SessionStore`."""
+        record = self.records.get(session_id)
+        if record is None or record.status is not expected:
+            return None
+        keys = record.keys
+        if change.add_key is not None:
+            if any(key.dek_id == change.add_key.dek_id for key in keys):
+                return None
+            keys = (*keys, change.add_key)
+        record = replace(
+            record,
+            status=change.status or record.status,
+            seal_order=change.seal_order or record.seal_order,
+            seal=change.seal or record.seal,
+            held=record.held if change.held is None else change.held,
+            shredded_at=change.shredded_at or record.shredded_at,
+            keys=() if change.shredded_at is not None else keys,
+        )
+        self.records[session_id] = record
+        return record
+
+    async def page(self, which: SessionFilter, limit: int, after: Cursor | None) -> list[SessionRecord]:
+        """See `SessionStore`."""
+        found = [
+            record
+            for record in self.records.values()
+            if (which.status is None or record.status is which.status)
+            and (which.opened_after is None or record.opened_at >= which.opened_after)
+            and (which.opened_before is None or record.opened_at < which.opened_before)
+            and (after is None or (record.opened_at, record.session_id) < after)
+        ]
+        return sorted(found, key=lambda record: (record.opened_at, record.session_id), reverse=True)[:limit]
+
+
+class MemoryChunks:
+    """`ChunkStore` and `BodyStore` in memory."""
+
+    def __init__(self) -> None:
+        self.records: dict[SessionId, dict[int, ChunkRecord]] = {}
+        self.bodies: dict[tuple[SessionId, int, Hash], bytes] = {}
+
+    async def insert(self, chunks: Sequence[NewChunk]) -> list[tuple[InsertOutcome, Hash]]:
+        """See `ChunkStore`."""
+        return [self._insert(chunk) for chunk in chunks]
+
+    def _insert(self, chunk: NewChunk) -> tuple[InsertOutcome, Hash]:
+        taken = self.records.setdefault(chunk.session_id, {})
+        sha256 = chunk.fingerprint.envelope_sha256
+        if (existing := taken.get(chunk.index)) is not None:
+            stored = existing.fingerprint.envelope_sha256
+            return (InsertOutcome.EXISTS if stored == sha256 else InsertOutcome.CONFLICT), stored
+        self.bodies[chunk.session_id, chunk.index, sha256] = bytes(chunk.envelope)
+        taken[chunk.index] = ChunkRecord(chunk.index, chunk.plaintext_bytes, chunk.fingerprint)
+        return InsertOutcome.STORED, sha256
+
+    async def page(self, session_id: SessionId, start: int, limit: int) -> list[ChunkRecord]:
+        """See `ChunkStore`."""
+        taken = self.records.get(session_id, {})
+        return [taken[index] for index in sorted(taken) if index >= start][:limit]
+
+    async def remove(self, session_id: SessionId, chunk: ChunkRecord) -> None:
+        """See `ChunkStore`."""
+        taken = self.records.get(session_id, {})
+        if (existing := taken.get(chunk.index)) is not None and existing.fingerprint == chunk.fingerprint:
+            del taken[chunk.index]
+        self.bodies.pop((session_id, chunk.index, chunk.fingerprint.envelope_sha256), None)
+
+    async def read(self, session_id: SessionId, chunk: ChunkRecord) -> bytes | None:
+        """See `BodyStore`."""
+        return self.bodies.get((session_id, chunk.index, chunk.fingerprint.envelope_sha256))
+
+    async def drop(self, session_id: SessionId) -> None:
+        """See `BodyStore`."""
+        for key in [key for key in self.bodies if key[0] == session_id]:
+            del self.bodies[key]
+
+
+class MemoryTiles:
+    """`TileStore` in memory."""
+
+    def __init__(self) -> None:
+        self.tiles: dict[tuple[SessionId, str, int, int], bytes] = {}
+
+    async def put(self, session_id: SessionId, attempt: str, tiles: Sequence[tuple[int, int, bytes]]) -> None:
+        """See `TileStore`."""
+        for level, number, hashes in tiles:
+            self.tiles.setdefault((session_id, attempt, level, number), hashes)
+
+    async def get(self, session_id: SessionId, attempt: str, level: int, number: int) -> bytes | None:
+        """See `TileStore`."""
+        return self.tiles.get((session_id, attempt, level, number))
+
+    async def drop(self, session_id: SessionId, attempt: str) -> None:
+        """See `TileStore`."""
+        for key in [key for key in self.tiles if key[:2] == (session_id, attempt)]:
+            del self.tiles[key]

@@ -1,0 +1,181 @@
+"""The bodies that session-storage takes and answers with."""
+
+from base64 import b64encode
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, Base64Bytes, BaseModel, ConfigDict, Field
+
+from sessions.runtime.models import Anchor, ChunkCount, HexHash, ManifestModel, Metadata, Status, Summary, Timestamp
+from sessions.storage.store import WrappedKey
+
+
+class KeyModel(BaseModel):
+    """A wrapped DEK; the bytes in base64."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dek_id: Annotated[Base64Bytes, Field(min_length=16, max_length=16, json_schema_extra={"maxLength": 24})]
+    kek_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    wrapped: Annotated[Base64Bytes, Field(min_length=1, max_length=4096)]
+
+    def to_key(self) -> WrappedKey:
+        """As the ledger knows it."""
+        return WrappedKey(self.dek_id, self.kek_id, self.wrapped)
+
+
+def key_json(key: WrappedKey) -> "KeyAnswer":
+    """A key for an answer."""
+    return KeyAnswer(dek_id=b64encode(key.dek_id).decode(), kek_id=key.kek_id, wrapped=b64encode(key.wrapped).decode())
+
+
+class KeyAnswer(BaseModel):
+    """A wrapped DEK; the bytes in base64."""
+
+    dek_id: str
+    kek_id: str
+    wrapped: str
+
+
+class OpenRequest(BaseModel):
+    """A session to open, with its first key; metadata null when the recorder said nothing of it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    metadata: Metadata | None = None
+    key: KeyModel
+
+
+class SessionWithKeys(BaseModel):
+    """A session and its key ring, for the processor."""
+
+    session: Summary
+    keys: list[KeyAnswer]
+
+
+class StatusWithKeys(Status):
+    """A session; its key ring is there for the role `processor` only."""
+
+    keys: list[KeyAnswer] | None = None
+
+
+class StorageSealRequest(BaseModel):
+    """How to seal, and by whom."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    chunk_count: ChunkCount | None = None
+    sealed_by: Literal["recorder", "idle"] = "recorder"
+
+
+class FrameAnswerModel(BaseModel):
+    """What became of one envelope, and the hashes of what is stored at its place."""
+
+    result: Literal["stored", "exists", "conflict", "sealed", "unknown-session"]
+    envelope_sha256: HexHash | None
+    leaf_hash: HexHash | None
+
+
+class SubmitAnswer(BaseModel):
+    """One answer for each frame, in order."""
+
+    results: list[FrameAnswerModel]
+
+
+class SessionPage(BaseModel):
+    """A page of sessions, newest opening first; `next_cursor` is null at the end."""
+
+    sessions: list[Summary]
+    next_cursor: str | None
+
+
+class ChunkModel(BaseModel):
+    """The record of a stored chunk. Sizes in bytes."""
+
+    index: int
+    plaintext_bytes: int
+    envelope_bytes: int
+    envelope_sha256: HexHash
+    leaf_hash: HexHash
+
+
+class ChunkPage(BaseModel):
+    """A page of chunk records, ascending; `next_start` is null at the end."""
+
+    chunks: list[ChunkModel]
+    next_start: int | None
+
+
+class BatchModel(BaseModel):
+    """A session's place in the tree that one transaction anchors."""
+
+    root: HexHash
+    size: int
+    index: int
+    path: list[HexHash]
+
+
+class ReceiptModel(BaseModel):
+    """Receipt v1."""
+
+    version: Literal[1]
+    manifest: ManifestModel
+    batch: BatchModel | None
+    anchor: Anchor
+
+
+class ProofModel(BaseModel):
+    """Chunk proof v1."""
+
+    version: Literal[1]
+    session_id: str
+    index: int
+    envelope_bytes: int
+    envelope_sha256: HexHash
+    leaf_hash: HexHash
+    tree_size: int
+    root: HexHash
+    path: list[HexHash]
+
+
+class AnchorModel(BaseModel):
+    """A batch and its transaction; gas in units of gas."""
+
+    root: HexHash
+    size: int
+    sequence: int
+    created_at: Timestamp
+    anchor: Anchor
+    gas_used: int | None
+
+
+class AnchorWithSessions(AnchorModel):
+    """A batch with (at most the first 1,000 of) its sessions, in leaf order."""
+
+    sessions: list[str]
+
+
+class AnchorPage(BaseModel):
+    """A page of anchors, newest first."""
+
+    anchors: list[AnchorModel]
+    next_cursor: str | None
+
+
+class HoldRequest(BaseModel):
+    """The legal hold, set or lifted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    held: bool = True
+
+
+class SessionQuery(BaseModel):
+    """Which sessions to list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: Literal["open", "sealing", "sealed", "shredded"] | None = None
+    opened_after: AwareDatetime | None = None
+    opened_before: AwareDatetime | None = None
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    cursor: Annotated[str, Field(max_length=300)] | None = None

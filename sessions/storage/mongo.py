@@ -1,0 +1,168 @@
+"""MongoDB: the connection, what is created at start, and how the driver's errors become ours.
+
+All writes are of one document and need no transaction, so a standalone `mongod`, a replica set and a sharded cluster
+(sharded on `_id`) all do. Write concern is majority and journaled: acknowledged means on disk.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeAlias
+
+import structlog
+from bson.codec_options import CodecOptions
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import CollectionInvalid, ConfigurationError, OperationFailure, PyMongoError
+from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
+
+from sessions.runtime.errors import DomainError
+
+Document: TypeAlias = dict[str, Any]
+Database: TypeAlias = AsyncDatabase[Document]
+
+_log = structlog.get_logger()
+_SELECT_SERVER_MS: Final = 5_000
+_OPERATION_MS: Final = 20_000
+_RETRY_SECONDS: Final = 1.0
+_NO_BLOCK_COMPRESSION: Final = {"wiredTiger": {"configString": "block_compressor=none"}}  # ciphertext does not shrink
+_COLLECTION_EXISTS: Final = 48
+DUPLICATE_KEY: Final = 11000
+
+
+def _object(required: Mapping[str, Any]) -> Document:
+    return {"bsonType": "object", "required": list(required), "properties": dict(required)}
+
+
+_TEXT: Final = {"bsonType": "string"}
+_BINARY: Final = {"bsonType": "binData"}
+_NUMBER: Final = {"bsonType": ["int", "long"], "minimum": 0}
+_SCHEMAS: Final[Mapping[str, Document]] = {
+    "sessions": _object(
+        {
+            "_id": _TEXT,
+            "status": {"enum": ["open", "sealing", "sealed", "shredded"]},
+            "opened_at": {"bsonType": "date"},
+            "metadata": _BINARY,
+            "keys": {"bsonType": "array"},
+        }
+    ),
+    "chunks": _object(
+        {
+            "_id": _object({"s": _TEXT, "i": _NUMBER}),
+            "plaintext_bytes": _NUMBER,
+            "envelope_bytes": _NUMBER,
+            "envelope_sha256": _BINARY,
+            "leaf_hash": _BINARY,
+        }
+    ),
+    "bodies": _object({"_id": _object({"s": _TEXT, "i": _NUMBER, "e": _BINARY, "p": _NUMBER}), "data": _BINARY}),
+    "tiles": _object({"_id": _object({"s": _TEXT, "a": _TEXT, "l": _NUMBER, "n": _NUMBER}), "hashes": _BINARY}),
+}
+
+
+def connect(url: str, database: str) -> tuple[AsyncMongoClient[Document], Database]:
+    """A client (which connects in the background) and its database.
+
+    Raises:
+        ValueError: the URL is not one of MongoDB.
+    """
+    try:
+        client: AsyncMongoClient[Document] = AsyncMongoClient(
+            url,
+            appname="session-storage",
+            serverSelectionTimeoutMS=_SELECT_SERVER_MS,
+            connectTimeoutMS=_SELECT_SERVER_MS,
+            timeoutMS=_OPERATION_MS,
+            maxPoolSize=32,
+        )
+    except (PyMongoError, ConfigurationError) as error:
+        raise ValueError(str(error)) from None
+    return client, client.get_database(
+        database,
+        codec_options=CodecOptions(tz_aware=True),
+        write_concern=WriteConcern(w="majority", j=True),
+        # What a majority has cannot be rolled back: a seal never covers a chunk that a failover takes away.
+        read_concern=ReadConcern("majority"),
+    )
+
+
+async def ensure_collections(db: Database) -> None:
+    """Create collections, validators and indexes, or bring them up to date. Safe to repeat, and by several replicas."""
+    for name, schema in _SCHEMAS.items():
+        validator = {"$jsonSchema": schema}
+        options: dict[str, Any] = {"storageEngine": _NO_BLOCK_COMPRESSION} if name == "bodies" else {}
+        try:
+            await db.create_collection(name, validator=validator, check_exists=False, **options)
+        except (CollectionInvalid, OperationFailure) as error:
+            if getattr(error, "code", _COLLECTION_EXISTS) != _COLLECTION_EXISTS:
+                raise
+            await db.command({"collMod": name, "validator": validator})
+    await db["sessions"].create_index([("opened_at", -1), ("_id", -1)])
+    await db["sessions"].create_index([("status", 1), ("opened_at", -1), ("_id", -1)])
+
+
+@asynccontextmanager
+async def translated() -> AsyncIterator[None]:
+    """Turn the driver's errors into `database-unavailable`: every write may be repeated, so the answer is to wait.
+
+    Raises:
+        DomainError: `database-unavailable`.
+    """
+    try:
+        yield
+    except PyMongoError as error:
+        _log.warning("database_error", error=type(error).__name__, reason=str(error)[:500])
+        raise DomainError(
+            "database-unavailable", "the database did not do this now; repeat the request", retry_after_seconds=1
+        ) from error
+
+
+class Readiness:
+    """Whether the database has been reached and prepared; keeps trying until it has."""
+
+    def __init__(self, db: Database, *prepare: Any) -> None:
+        """`prepare` are async functions of the database, repeated until all succeed."""
+        self._db = db
+        self._prepare = prepare
+        self.established = asyncio.Event()
+        self.reason = "not reached yet"
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has been prepared."""
+        return self.established.is_set()
+
+    async def establish(self) -> None:
+        """Try until it works."""
+        while not self.ready:
+            try:
+                for prepare in (ensure_collections, *self._prepare):
+                    await prepare(self._db)
+            except PyMongoError as error:
+                self.reason = f"{type(error).__name__}: {str(error)[:200]}"
+                _log.warning("database_not_ready", setting="MONGODB_URL", reason=self.reason)
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                self.established.set()
+                _log.info("database_ready")
+
+    async def ping(self) -> str | None:
+        """None when the database answers, else why not."""
+        if not self.ready:
+            return self.reason
+        try:
+            await asyncio.wait_for(self._db.command("ping"), _RETRY_SECONDS * 2)
+        except (PyMongoError, TimeoutError) as error:
+            return f"{type(error).__name__}: {str(error)[:200]}"
+        return None
+
+    def require(self) -> None:
+        """Refuse work before the collections are there.
+
+        Raises:
+            DomainError: `database-unavailable`.
+        """
+        if not self.ready:
+            raise DomainError("database-unavailable", "the database is not reached yet", retry_after_seconds=2)

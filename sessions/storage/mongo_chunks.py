@@ -1,0 +1,174 @@
+"""Chunks in MongoDB: collection `chunks` holds a small record each, `bodies` the envelopes, in parts of about 1 MiB.
+
+A body is keyed by session, index and the envelope's hash, so two writers of one index never mix their parts; the
+record, unique on (session, index), decides who was first, and is written after its body is journaled.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from bson import Binary, Int64, MaxKey
+from pymongo.errors import BulkWriteError
+
+from sessions.core.envelope import Fingerprint
+from sessions.core.types import Hash, SessionId
+from sessions.runtime.errors import DomainError
+from sessions.storage.mongo import DUPLICATE_KEY, Database, Document, translated
+from sessions.storage.store import ChunkRecord, InsertOutcome, NewChunk
+
+BODY_PART_BYTES: Final = 1024 * 1024 + 64 * 1024
+"""Headroom over 1 MiB, so that an incompressible chunk of 1 MiB stays one document."""
+_INSERT_BYTES: Final = 4 * 1024 * 1024
+"""Most bytes handed to the driver at once: it encodes on the event loop."""
+_BODY_KEY_BYTES: Final = 16
+
+
+def _chunk_id(session_id: SessionId, index: int) -> Document:
+    return {"s": session_id, "i": Int64(index)}
+
+
+def _body_id(session_id: SessionId, index: int, envelope_sha256: bytes, part: Any) -> Document:
+    return {**_chunk_id(session_id, index), "e": Binary(envelope_sha256[:_BODY_KEY_BYTES]), "p": part}
+
+
+def _record(document: Document) -> ChunkRecord:
+    return ChunkRecord(
+        index=int(document["_id"]["i"]),
+        plaintext_bytes=int(document["plaintext_bytes"]),
+        fingerprint=Fingerprint(
+            int(document["envelope_bytes"]), Hash(document["envelope_sha256"]), Hash(document["leaf_hash"])
+        ),
+    )
+
+
+def _part_count(envelope_bytes: int) -> int:
+    return -(-envelope_bytes // BODY_PART_BYTES)
+
+
+class MongoChunks:
+    """`ChunkStore` and `BodyStore` on MongoDB."""
+
+    def __init__(self, db: Database) -> None:
+        self._chunks = db["chunks"]
+        self._bodies = db["bodies"]
+
+    async def insert(self, chunks: Sequence[NewChunk]) -> list[tuple[InsertOutcome, Hash]]:
+        """See `ChunkStore`."""
+        async with translated():
+            for group in _groups(chunks):
+                await insert_new(self._bodies, group)
+            taken = await insert_new(self._chunks, [self._document(chunk) for chunk in chunks])
+            return [
+                (InsertOutcome.STORED, chunk.fingerprint.envelope_sha256)
+                if position not in taken
+                else await self._settle(chunk)
+                for position, chunk in enumerate(chunks)
+            ]
+
+    async def _settle(self, chunk: NewChunk) -> tuple[InsertOutcome, Hash]:
+        """Its index is taken: by these very bytes, or by others."""
+        document = await self._chunks.find_one({"_id": _chunk_id(chunk.session_id, chunk.index)})
+        if document is None:  # not yet with a majority, or removed just now: a repeat will tell
+            raise DomainError(
+                "database-unavailable",
+                "the chunk is being written elsewhere; repeat the request",
+                retry_after_seconds=1,
+            )
+        stored = Hash(document["envelope_sha256"])
+        if stored == chunk.fingerprint.envelope_sha256:
+            return InsertOutcome.EXISTS, stored
+        await self._delete_body(chunk.session_id, chunk.index, chunk.fingerprint)
+        return InsertOutcome.CONFLICT, stored
+
+    async def page(self, session_id: SessionId, start: int, limit: int) -> list[ChunkRecord]:
+        """See `ChunkStore`."""
+        async with translated():
+            cursor = self._chunks.find(
+                {"_id": {"$gte": _chunk_id(session_id, start), "$lt": {"s": session_id, "i": MaxKey()}}},
+                sort=[("_id", 1)],
+                limit=limit,
+                batch_size=limit,
+            )
+            return [_record(document) for document in await cursor.to_list()]
+
+    async def remove(self, session_id: SessionId, chunk: ChunkRecord) -> None:
+        """See `ChunkStore`."""
+        async with translated():
+            await self._chunks.delete_one(
+                {
+                    "_id": _chunk_id(session_id, chunk.index),
+                    "envelope_sha256": Binary(chunk.fingerprint.envelope_sha256),
+                }
+            )
+            await self._delete_body(session_id, chunk.index, chunk.fingerprint)
+
+    async def read(self, session_id: SessionId, chunk: ChunkRecord) -> bytes | None:
+        """See `BodyStore`."""
+        digest, size = chunk.fingerprint.envelope_sha256, chunk.fingerprint.envelope_bytes
+        async with translated():
+            cursor = self._bodies.find(_body_range(session_id, chunk.index, digest), sort=[("_id", 1)])
+            parts = [bytes(document["data"]) for document in await cursor.to_list()]
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        return body if len(body) == size and len(parts) == _part_count(size) else None
+
+    async def drop(self, session_id: SessionId) -> None:
+        """See `BodyStore`."""
+        async with translated():
+            await self._bodies.delete_many(
+                {"_id": {"$gte": {"s": session_id}, "$lt": {"s": session_id, "i": MaxKey()}}}
+            )
+
+    async def _delete_body(self, session_id: SessionId, index: int, fingerprint: Fingerprint) -> None:
+        await self._bodies.delete_many(_body_range(session_id, index, fingerprint.envelope_sha256))
+
+    @staticmethod
+    def _document(chunk: NewChunk) -> Document:
+        return {
+            "_id": _chunk_id(chunk.session_id, chunk.index),
+            "plaintext_bytes": Int64(chunk.plaintext_bytes),
+            "envelope_bytes": Int64(chunk.fingerprint.envelope_bytes),
+            "envelope_sha256": Binary(chunk.fingerprint.envelope_sha256),
+            "leaf_hash": Binary(chunk.fingerprint.leaf_hash),
+        }
+
+
+def _body_range(session_id: SessionId, index: int, digest: bytes) -> Document:
+    return {
+        "_id": {
+            "$gte": _body_id(session_id, index, digest, 0),
+            "$lt": _body_id(session_id, index, digest, MaxKey()),
+        }
+    }
+
+
+def _groups(chunks: Sequence[NewChunk]) -> Iterator[list[Document]]:
+    """The parts of all bodies, in groups of bounded size."""
+    group: list[Document] = []
+    size = 0
+    for chunk in chunks:
+        view = memoryview(chunk.envelope)
+        for part in range(_part_count(len(view))):
+            data = view[part * BODY_PART_BYTES : (part + 1) * BODY_PART_BYTES]
+            if group and size + len(data) > _INSERT_BYTES:
+                yield group
+                group, size = [], 0
+            digest = chunk.fingerprint.envelope_sha256
+            group.append({"_id": _body_id(chunk.session_id, chunk.index, digest, part), "data": Binary(data)})
+            size += len(data)
+    if group:
+        yield group
+
+
+async def insert_new(collection: Any, documents: list[Document]) -> set[int]:
+    """Insert documents, unordered; gives the positions of those whose `_id` was taken."""
+    try:
+        await collection.insert_many(documents, ordered=False)
+    except BulkWriteError as error:
+        details: Any = error.details or {}
+        errors: list[Document] = details.get("writeErrors", [])
+        if details.get("writeConcernErrors") or any(entry["code"] != DUPLICATE_KEY for entry in errors):
+            raise
+        # A document that is taken may have been written a moment ago and not be journaled yet; this very command,
+        # which asks for a journaled acknowledgement, has waited for the journal all the same.
+        return {int(entry["index"]) for entry in errors}
+    return set()

@@ -1,0 +1,170 @@
+"""Sessions and tiles in MongoDB."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bson import Binary, Int64
+from pymongo import ReturnDocument
+from pymongo.errors import DuplicateKeyError
+
+from sessions.core.receipt import Batch
+from sessions.core.types import Hash, SessionId
+from sessions.storage.mongo import Database, Document, translated
+from sessions.storage.mongo_chunks import insert_new
+from sessions.storage.store import (
+    Change,
+    Cursor,
+    Placement,
+    Seal,
+    SealOrder,
+    SessionFilter,
+    SessionRecord,
+    SessionStatus,
+    WrappedKey,
+)
+
+
+def _key_document(key: WrappedKey) -> Document:
+    return {"dek_id": Binary(key.dek_id), "kek_id": key.kek_id, "wrapped": Binary(key.wrapped)}
+
+
+def _record(document: Document) -> SessionRecord:
+    order, seal, batch = document.get("seal_order"), document.get("manifest"), document.get("batch")
+    return SessionRecord(
+        session_id=SessionId(document["_id"]),
+        status=SessionStatus(document["status"]),
+        opened_at=document["opened_at"],
+        metadata=bytes(document["metadata"]),
+        keys=tuple(WrappedKey(bytes(key["dek_id"]), key["kek_id"], bytes(key["wrapped"])) for key in document["keys"]),
+        seal_order=order and SealOrder(order["chunk_count"], order["sealed_by"], order["sealed_at"]),
+        seal=Seal(bytes(seal), document["tiles_attempt"]) if seal is not None else None,
+        placement=batch and _placement(batch),
+        held=document.get("held", False),
+        shredded_at=document.get("shredded_at"),
+    )
+
+
+def _placement(batch: Document) -> Placement:
+    path = tuple(Hash(bytes(node)) for node in batch["path"])
+    root = Hash(bytes(batch["root"]))
+    return Placement(int(batch["sequence"]), Batch(root=root, size=batch["size"], index=batch["index"], path=path))
+
+
+def _set(change: Change) -> Document:
+    fields: dict[str, Any] = {}
+    if change.status is not None:
+        fields["status"] = change.status.value
+    if change.seal_order is not None:
+        order = change.seal_order
+        count = None if order.chunk_count is None else Int64(order.chunk_count)
+        fields["seal_order"] = {"chunk_count": count, "sealed_by": order.sealed_by, "sealed_at": order.sealed_at}
+    if change.seal is not None:
+        # `unbatched` is what the anchorer looks for; it takes the mark away when it places the session in a batch.
+        fields |= {
+            "manifest": Binary(change.seal.manifest),
+            "tiles_attempt": change.seal.tiles_attempt,
+            "unbatched": True,
+        }
+    if change.held is not None:
+        fields["held"] = change.held
+    if change.shredded_at is not None:
+        fields |= {"shredded_at": change.shredded_at, "keys": []}
+    return fields
+
+
+class MongoSessions:
+    """`SessionStore` on MongoDB."""
+
+    def __init__(self, db: Database) -> None:
+        self._sessions = db["sessions"]
+
+    async def create(self, record: SessionRecord) -> tuple[SessionRecord, bool]:
+        """See `SessionStore`."""
+        document = {
+            "_id": record.session_id,
+            "status": record.status.value,
+            "opened_at": record.opened_at,
+            "metadata": Binary(record.metadata),
+            "keys": [_key_document(key) for key in record.keys],
+        }
+        async with translated():
+            try:
+                await self._sessions.insert_one(document)
+            except DuplicateKeyError:
+                existing = await self._sessions.find_one({"_id": record.session_id})
+                assert existing is not None  # sessions are never deleted
+                return _record(existing), False
+        return record, True
+
+    async def get(self, session_id: SessionId) -> SessionRecord | None:
+        """See `SessionStore`."""
+        async with translated():
+            document = await self._sessions.find_one({"_id": session_id})
+        return None if document is None else _record(document)
+
+    async def statuses(self, session_ids: Sequence[SessionId]) -> Mapping[SessionId, SessionStatus]:
+        """See `SessionStore`."""
+        async with translated():
+            cursor = self._sessions.find({"_id": {"$in": list(session_ids)}}, projection={"status": 1})
+            return {SessionId(found["_id"]): SessionStatus(found["status"]) for found in await cursor.to_list()}
+
+    async def update(self, session_id: SessionId, expected: SessionStatus, change: Change) -> SessionRecord | None:
+        """See `SessionStore`."""
+        update: Document = {"$set": _set(change)} if _set(change) else {}
+        condition: Document = {"_id": session_id, "status": expected.value}
+        if change.add_key is not None:
+            condition["keys.dek_id"] = {"$ne": Binary(change.add_key.dek_id)}
+            update["$push"] = {"keys": _key_document(change.add_key)}
+        async with translated():
+            document = await self._sessions.find_one_and_update(condition, update, return_document=ReturnDocument.AFTER)
+        return None if document is None else _record(document)
+
+    async def page(self, which: SessionFilter, limit: int, after: Cursor | None) -> list[SessionRecord]:
+        """See `SessionStore`."""
+        parts: list[Document] = []
+        if which.status is not None:
+            parts.append({"status": which.status.value})
+        if which.opened_after is not None:
+            parts.append({"opened_at": {"$gte": which.opened_after}})
+        if which.opened_before is not None:
+            parts.append({"opened_at": {"$lt": which.opened_before}})
+        if after is not None:
+            opened_at, session_id = after
+            parts.append(
+                {"$or": [{"opened_at": {"$lt": opened_at}}, {"opened_at": opened_at, "_id": {"$lt": session_id}}]}
+            )
+        async with translated():
+            cursor = self._sessions.find(
+                {"$and": parts} if parts else {}, sort=[("opened_at", -1), ("_id", -1)], limit=limit
+            )
+            return [_record(document) for document in await cursor.to_list()]
+
+
+class MongoTiles:
+    """`TileStore` on MongoDB."""
+
+    def __init__(self, db: Database) -> None:
+        self._tiles = db["tiles"]
+
+    async def put(self, session_id: SessionId, attempt: str, tiles: Sequence[tuple[int, int, bytes]]) -> None:
+        """See `TileStore`."""
+        documents = [
+            {"_id": {"s": session_id, "a": attempt, "l": level, "n": Int64(number)}, "hashes": Binary(hashes)}
+            for level, number, hashes in tiles
+        ]
+        async with translated():
+            if documents:
+                await insert_new(self._tiles, documents)
+
+    async def get(self, session_id: SessionId, attempt: str, level: int, number: int) -> bytes | None:
+        """See `TileStore`."""
+        key = {"s": session_id, "a": attempt, "l": level, "n": Int64(number)}
+        async with translated():
+            document = await self._tiles.find_one({"_id": key})
+        return None if document is None else bytes(document["hashes"])
+
+    async def drop(self, session_id: SessionId, attempt: str) -> None:
+        """See `TileStore`."""
+        prefix = {"s": session_id, "a": attempt}
+        async with translated():
+            await self._tiles.delete_many({"_id": {"$gte": prefix, "$lt": {"s": session_id, "a": attempt + "\0"}}})

@@ -1,0 +1,45 @@
+"""The ledger's refusals, each with its stable code and what to do."""
+
+from sessions.core.types import SessionId
+from sessions.runtime.errors import DomainError
+
+
+def session_not_found(session_id: SessionId) -> DomainError:
+    """There is no such session."""
+    return DomainError("session-not-found", f"no session {session_id} was ever opened here", session_id=session_id)
+
+
+def chunk_not_found(session_id: SessionId, index: int) -> DomainError:
+    """There is no such chunk."""
+    detail = f"session {session_id} has no chunk {index}"
+    return DomainError("chunk-not-found", detail, session_id=session_id, index=index)
+
+
+def session_open(session_id: SessionId, what: str) -> DomainError:
+    """It takes a sealed session."""
+    return DomainError("session-open", f"seal session {session_id} first: {what}", session_id=session_id)
+
+
+def session_sealed(session_id: SessionId) -> DomainError:
+    """It takes an open session."""
+    return DomainError(
+        "session-sealed", f"session {session_id} is sealed and takes nothing more", session_id=session_id
+    )
+
+
+def session_shredded(session_id: SessionId) -> DomainError:
+    """Its content is gone for good."""
+    detail = f"session {session_id} was shredded; its manifest, proofs and receipt remain"
+    return DomainError("session-shredded", detail, session_id=session_id)
+
+
+def chunks_missing(session_id: SessionId, missing: list[list[int]]) -> DomainError:
+    """It has gaps; `missing` holds the first and last index of each."""
+    detail = f"session {session_id} cannot be sealed with gaps: send the missing chunks, or seal with another count"
+    return DomainError("chunks-missing", detail, session_id=session_id, missing=missing)
+
+
+def chunk_count_mismatch(session_id: SessionId, chunk_count: int, stored: int) -> DomainError:
+    """It has chunks that the count leaves out."""
+    detail = f"session {session_id} has chunks up to index {stored - 1}, the seal was asked for {chunk_count}"
+    return DomainError("chunk-count-mismatch", detail, session_id=session_id, chunk_count=stored)

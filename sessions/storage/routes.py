@@ -1,0 +1,234 @@
+"""session-storage's REST interface, but for the hot route in `submit.py`."""
+
+import base64
+import binascii
+import json
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from sessions.core.errors import CoreError
+from sessions.core.types import SessionId, session_id
+from sessions.runtime.auth import Principal, Role, allow
+from sessions.runtime.errors import DomainError
+from sessions.runtime.models import (
+    IndexPath,
+    Limit,
+    ManifestModel,
+    Sealed,
+    SessionIdPath,
+    Status,
+    checked,
+    checked_index,
+)
+from sessions.runtime.problems import responses
+from sessions.storage import models
+from sessions.storage.evidence import Evidence
+from sessions.storage.ledger import Ledger
+from sessions.storage.models import key_json
+from sessions.storage.mongo import Readiness
+from sessions.storage.store import Cursor, SessionFilter, SessionStatus
+
+READERS = allow(Role.AUDIT, Role.PROCESSOR)
+_OCTETS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+}
+
+
+def encode_cursor(opened_at: str, last: str) -> str:
+    """A page's end, opaque to clients."""
+    return base64.urlsafe_b64encode(json.dumps([opened_at, last]).encode()).decode()
+
+
+def decode_cursor(text: str | None) -> Cursor | None:
+    """Read a cursor.
+
+    Raises:
+        DomainError: `invalid-request`.
+    """
+    if text is None:
+        return None
+    try:
+        opened_at, last = json.loads(base64.urlsafe_b64decode(text.encode()))
+        time = datetime.fromisoformat(opened_at)
+        if time.tzinfo is None:
+            raise ValueError("no time zone")
+        return time, session_id(last)
+    except (ValueError, TypeError, binascii.Error, RecursionError, CoreError):
+        raise DomainError("invalid-request", "cursor: use next_cursor of the page before, unchanged") from None
+
+
+def router(ledger: Ledger, evidence: Evidence, readiness: Readiness) -> APIRouter:
+    """All routes under /api/v1/sessions."""
+
+    async def ready() -> None:
+        readiness.require()
+
+    # Access first: whoever may not ask learns nothing of the database's state.
+    routes = APIRouter(prefix="/api/v1/sessions", tags=["sessions"])
+    by_processor = [Depends(allow(Role.PROCESSOR)), Depends(ready)]
+    by_reader = [Depends(READERS), Depends(ready)]
+    by_admin = [Depends(allow(Role.ADMIN, Role.PROCESSOR)), Depends(ready)]
+    _processor_routes(routes, ledger, by_processor)
+    _reader_routes(routes, evidence, by_reader)
+
+    @routes.get("", dependencies=by_reader, response_model=models.SessionPage)
+    async def list_sessions(query: Annotated[models.SessionQuery, Query()]) -> Any:
+        """Sessions, newest opening first."""
+        which = SessionFilter(
+            status=SessionStatus(query.status) if query.status else None,
+            opened_after=query.opened_after,
+            opened_before=query.opened_before,
+        )
+        found = await ledger.page(which, query.limit, decode_cursor(query.cursor))
+        full = len(found) == query.limit
+        return {
+            "sessions": found,
+            "next_cursor": encode_cursor(found[-1]["opened_at"], found[-1]["session_id"]) if full else None,
+        }
+
+    @routes.get(
+        "/{session_id}",
+        dependencies=[Depends(ready)],
+        response_model=models.StatusWithKeys,
+        response_model_exclude_none=False,
+        responses=responses("session-not-found"),
+    )
+    async def get_session(session_id: SessionIdPath, principal: Annotated[Principal, Depends(READERS)]) -> Any:
+        """A session, and where to resume; with its key ring for the role `processor`."""
+        record = await ledger.get(checked(session_id))
+        keys = [key_json(key) for key in record.keys] if Role.PROCESSOR in principal.roles else None
+        return {**await ledger.status(record), "keys": keys}
+
+    @routes.delete(
+        "/{session_id}",
+        dependencies=by_admin,
+        response_model=Status,
+        responses=responses("session-not-found", "session-open", "session-held"),
+    )
+    async def shred(session_id: SessionIdPath) -> Any:
+        """Shred a sealed session: its keys and bodies go, its proofs stay."""
+        return await ledger.status(await ledger.shred(checked(session_id)))
+
+    @routes.put(
+        "/{session_id}/hold",
+        dependencies=by_admin,
+        response_model=Status,
+        responses=responses("session-not-found", "session-shredded"),
+    )
+    async def hold(session_id: SessionIdPath, request: models.HoldRequest) -> Any:
+        """Set or lift the legal hold: while it is set, the session cannot be shredded."""
+        return await ledger.status(await ledger.hold(checked(session_id), held=request.held))
+
+    return routes
+
+
+def _processor_routes(routes: APIRouter, ledger: Ledger, by_processor: list[Any]) -> None:
+    @routes.put(
+        "/{session_id}",
+        dependencies=by_processor,
+        response_model=models.SessionWithKeys,
+        responses={
+            201: {"model": models.SessionWithKeys, "description": "Opened now"},
+            **responses("metadata-conflict", "session-sealed", "session-shredded"),
+        },
+    )
+    async def open_session(session_id: SessionIdPath, request: models.OpenRequest, response: Response) -> Any:
+        """Open a session with its first key; when it is open already, its own key ring is the answer."""
+        opened = await ledger.open(checked(session_id), request.metadata, request.key.to_key())
+        response.status_code = 201 if opened.created else 200
+        keys = [key_json(key) for key in opened.record.keys]
+        return {"session": await ledger.summary(opened.record), "keys": keys}
+
+    @routes.post(
+        "/{session_id}/keys",
+        dependencies=by_processor,
+        response_model=models.SessionWithKeys,
+        responses=responses("session-not-found", "session-sealed", "session-shredded"),
+    )
+    async def add_key(session_id: SessionIdPath, request: models.KeyModel) -> Any:
+        """Add a wrapped key to an open session's ring."""
+        record = await ledger.add_key(checked(session_id), request.to_key())
+        return {"session": await ledger.summary(record), "keys": [key_json(key) for key in record.keys]}
+
+    @routes.post(
+        "/{session_id}/seal",
+        dependencies=by_processor,
+        response_model=Sealed,
+        responses=responses("session-not-found", "chunks-missing", "chunk-count-mismatch"),
+    )
+    async def seal(session_id: SessionIdPath, request: models.StorageSealRequest) -> Any:
+        """Seal a session; repeated, it gives the same manifest."""
+        manifest = await ledger.seal(checked(session_id), request.chunk_count, request.sealed_by)
+        return {
+            "manifest": manifest.to_json(),
+            "manifest_sha256": manifest.sha256().hex(),
+            "root": manifest.root.hex(),
+        }
+
+
+def _reader_routes(routes: APIRouter, evidence: Evidence, by_reader: list[Any]) -> None:
+    def name(raw: str) -> SessionId:
+        return checked(raw)
+
+    @routes.get(
+        "/{session_id}/manifest",
+        dependencies=by_reader,
+        responses={
+            200: {"content": {"application/json": {"schema": ManifestModel.model_json_schema()}}},
+            **responses("session-not-found", "session-open"),
+        },
+    )
+    async def manifest(session_id: SessionIdPath) -> Response:
+        """The manifest, in its canonical bytes."""
+        return Response(await evidence.manifest(name(session_id)), media_type="application/json")
+
+    @routes.get(
+        "/{session_id}/chunks",
+        dependencies=by_reader,
+        response_model=models.ChunkPage,
+        responses=responses("session-not-found"),
+    )
+    async def chunks(
+        session_id: SessionIdPath,
+        start: Annotated[int, Query(ge=0, le=2**53 - 1)] = 0,
+        limit: Limit = 1000,
+    ) -> Any:
+        """Records of stored chunks by index."""
+        found, next_start = await evidence.chunks(name(session_id), start, limit)
+        return {"chunks": [chunk.to_json() for chunk in found], "next_start": next_start}
+
+    @routes.get(
+        "/{session_id}/chunks/{index}/envelope",
+        dependencies=by_reader,
+        response_class=Response,
+        responses={
+            **_OCTETS,
+            **responses("session-not-found", "chunk-not-found", "session-shredded", "envelope-corrupt"),
+        },
+    )
+    async def envelope(session_id: SessionIdPath, index: IndexPath) -> Response:
+        """An envelope, byte for byte as it was stored."""
+        body = await evidence.envelope(name(session_id), checked_index(index))
+        return Response(body, media_type="application/octet-stream")
+
+    @routes.get(
+        "/{session_id}/chunks/{index}/proof",
+        dependencies=by_reader,
+        response_model=models.ProofModel,
+        responses=responses("session-not-found", "chunk-not-found", "session-open", "envelope-corrupt"),
+    )
+    async def proof(session_id: SessionIdPath, index: IndexPath) -> Any:
+        """The proof that a chunk is in its sealed session."""
+        return (await evidence.proof(name(session_id), checked_index(index))).to_json()
+
+    @routes.get(
+        "/{session_id}/receipt",
+        dependencies=by_reader,
+        response_model=models.ReceiptModel,
+        responses=responses("session-not-found", "session-open"),
+    )
+    async def receipt(session_id: SessionIdPath) -> Any:
+        """What a third party keeps; `anchor.state` says how far the anchor has come."""
+        return (await evidence.receipt(name(session_id))).to_json()

@@ -1,0 +1,182 @@
+"""Sealing: fixing a session's chunk count and root.
+
+A writer inserts, then reads the session's state again; a sealer writes the state, then scans. So one of the two always
+sees the other: no chunk is acknowledged that the seal does not cover.
+"""
+
+import asyncio
+import hashlib
+from secrets import token_hex
+from typing import Final
+
+from sessions.core.envelope import missing_leaf_input
+from sessions.core.manifest import MAX_MISSING_RANGES, Manifest, SealedBy
+from sessions.core.manifest import from_bytes as manifest_from_bytes
+from sessions.core.merkle import leaf_hash
+from sessions.core.tiles import TreeBuilder
+from sessions.core.types import Hash, SessionId
+from sessions.runtime.errors import DomainError
+from sessions.storage import problems
+from sessions.storage.progress import MAX_REPORTED_GAPS, PAGE_CHUNKS
+from sessions.storage.store import (
+    Change,
+    ChunkRecord,
+    ChunkStore,
+    Seal,
+    SealOrder,
+    SessionRecord,
+    SessionStatus,
+    SessionStore,
+    TileStore,
+)
+from sessions.storage.times import now, to_rfc3339
+
+MAX_MISSING_CHUNKS: Final = 2**24
+"""A seal with gaps hashes a leaf for each missing chunk: one stray index must not make that endless."""
+_TILE_WRITES: Final = 64
+
+
+class _Scan:
+    """Takes records in index order; gives the tree, the totals and the gaps."""
+
+    def __init__(self, session_id: SessionId) -> None:
+        self.tree = TreeBuilder()
+        self.gaps: list[tuple[int, int]] = []
+        self.missing_chunks = 0
+        self.plaintext_bytes = 0
+        self.envelope_bytes = 0
+        self._session_id = session_id
+        self._next = 0
+
+    def add(self, records: list[ChunkRecord], *, allow_missing: bool) -> list[tuple[int, int, bytes]]:
+        """Hash a page of records, with missing leaves for gaps; gives the tiles that it fills."""
+        tiles: list[tuple[int, int, bytes]] = []
+        for record in records:
+            if record.index > self._next:
+                tiles += self.gap(record.index, allow_missing=allow_missing)
+            self._next = record.index + 1
+            tiles += self.tree.extend((record.fingerprint.leaf_hash,))
+            self.plaintext_bytes += record.plaintext_bytes
+            self.envelope_bytes += record.fingerprint.envelope_bytes
+        return tiles
+
+    def gap(self, end: int, *, allow_missing: bool) -> list[tuple[int, int, bytes]]:
+        """Note that all from the current end up to `end` is missing."""
+        start, self._next = self._next, end
+        self.gaps.append((start, end - 1))
+        self.missing_chunks += end - start
+        if not allow_missing:
+            return []
+        if self.missing_chunks > MAX_MISSING_CHUNKS or len(self.gaps) > MAX_MISSING_RANGES:
+            raise problems.chunks_missing(self._session_id, [list(gap) for gap in self.gaps[:MAX_REPORTED_GAPS]])
+        leaves = (leaf_hash(missing_leaf_input(self._session_id, index)) for index in range(start, end))
+        return list(self.tree.extend(leaves))
+
+
+class Sealer:
+    """Seals sessions; any replica may take over where another died."""
+
+    def __init__(self, sessions: SessionStore, chunks: ChunkStore, tiles: TileStore) -> None:
+        self._sessions = sessions
+        self._chunks = chunks
+        self._tiles = tiles
+
+    async def seal(self, session_id: SessionId, chunk_count: int | None, sealed_by: SealedBy) -> Manifest:
+        """Seal a session, or give the manifest that it has been sealed with.
+
+        A seal by the recorder takes all of 0 .. n-1; one by idleness notes what is missing.
+
+        Raises:
+            DomainError: `session-not-found`, `chunks-missing`, `chunk-count-mismatch`; the session stays open.
+        """
+        record = await self._sessions.get(session_id)
+        if record is None:
+            raise problems.session_not_found(session_id)
+        if record.status is SessionStatus.OPEN:
+            order = SealOrder(chunk_count, sealed_by, now())
+            change = Change(status=SessionStatus.SEALING, seal_order=order)
+            record = await self._sessions.update(session_id, SessionStatus.OPEN, change) or await self._again(
+                session_id
+            )
+        if record.status is SessionStatus.SEALING:
+            record = await self._finish(record)
+        manifest = sealed_manifest(record)
+        if chunk_count is not None and chunk_count != manifest.chunk_count:
+            raise problems.chunk_count_mismatch(session_id, chunk_count, manifest.chunk_count)
+        return manifest
+
+    async def _again(self, session_id: SessionId) -> SessionRecord:
+        record = await self._sessions.get(session_id)
+        assert record is not None  # sessions are never deleted
+        return record
+
+    async def _finish(self, record: SessionRecord) -> SessionRecord:
+        order = record.seal_order
+        assert order is not None  # written together with the state
+        attempt = token_hex(8)
+        try:
+            scan = await self._scan(record.session_id, order, attempt)
+        except DomainError as error:
+            if error.code in ("chunks-missing", "chunk-count-mismatch"):
+                reopen = Change(status=SessionStatus.OPEN)
+                await self._sessions.update(record.session_id, SessionStatus.SEALING, reopen)
+                await self._tiles.drop(record.session_id, attempt)
+            raise
+        manifest = Manifest(
+            session_id=record.session_id,
+            chunk_count=scan.tree.size,
+            missing=tuple(scan.gaps),
+            plaintext_bytes=scan.plaintext_bytes,
+            envelope_bytes=scan.envelope_bytes,
+            root=scan.tree.root(),
+            opened_at=to_rfc3339(record.opened_at),
+            sealed_at=to_rfc3339(order.sealed_at),
+            sealed_by=order.sealed_by,
+            metadata_sha256=Hash(hashlib.sha256(record.metadata).digest()),
+        )
+        change = Change(status=SessionStatus.SEALED, seal=Seal(manifest.to_bytes(), attempt))
+        sealed = await self._sessions.update(record.session_id, SessionStatus.SEALING, change)
+        if sealed is None:  # another sealer was first: its manifest counts
+            await self._tiles.drop(record.session_id, attempt)
+            sealed = await self._again(record.session_id)
+        return sealed
+
+    async def _scan(self, session_id: SessionId, order: SealOrder, attempt: str) -> _Scan:
+        scan, start = _Scan(session_id), 0
+        allow_missing = order.sealed_by == "idle"
+        tiles: list[tuple[int, int, bytes]] = []
+        while True:
+            page = await self._chunks.page(session_id, start, PAGE_CHUNKS)
+            if page:
+                tiles += await asyncio.to_thread(scan.add, page, allow_missing=allow_missing)
+                start = page[-1].index + 1
+            if len(tiles) >= _TILE_WRITES:
+                await self._tiles.put(session_id, attempt, tiles)
+                tiles = []
+            if len(page) < PAGE_CHUNKS:
+                break
+        if order.chunk_count is not None:
+            if start > order.chunk_count:
+                raise problems.chunk_count_mismatch(session_id, order.chunk_count, start)
+            if start < order.chunk_count:
+                tiles += await asyncio.to_thread(scan.gap, order.chunk_count, allow_missing=allow_missing)
+        if scan.gaps and not allow_missing:
+            raise problems.chunks_missing(session_id, [list(gap) for gap in scan.gaps[:MAX_REPORTED_GAPS]])
+        await self._tiles.put(session_id, attempt, [*tiles, *scan.tree.partial_tiles()])
+        return scan
+
+
+def sealed_manifest(record: SessionRecord) -> Manifest:
+    """The manifest of a session that is sealed (and perhaps shredded).
+
+    Raises:
+        DomainError: `session-open`.
+    """
+    if record.seal is None:
+        raise problems.session_open(record.session_id, "a manifest, a root and proofs come with the seal")
+    return manifest_from_bytes(record.seal.manifest)
+
+
+def covers(manifest: Manifest, index: int) -> bool:
+    """Whether a seal covers the chunk of this index, and not a gap."""
+    return index < manifest.chunk_count and not any(first <= index <= last for first, last in manifest.missing)

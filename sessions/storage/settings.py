@@ -1,0 +1,52 @@
+"""What session-storage is told by its environment."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr
+
+from sessions.runtime.settings import ConfigurationError, ServiceSettings, read_secret
+
+
+class StorageSettings(ServiceSettings):
+    """Settings of session-storage. Sizes in bytes, times in seconds, fees in gwei."""
+
+    service_name: str = "session-storage"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8086
+    mongodb_url: SecretStr | None = None
+    mongodb_url_file: Path | None = None
+    mongodb_database: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,38}$")] = "lucid_sessions"
+    anchoring: Literal["on", "off"] = "on"
+    chain_rpc_urls: str = ""
+    chain_id: int | None = None
+    chain_contract: Annotated[str, Field(pattern=r"^(0x[0-9A-Fa-f]{40})?$")] = ""
+    chain_key_file: Path | None = None
+    chain_max_fee_gwei: Annotated[float, Field(gt=0)] = 200
+    anchor_interval_seconds: Annotated[float, Field(gt=0)] = 60
+    anchor_confirmations: Annotated[int, Field(ge=1)] | Literal["finalized"] = "finalized"
+    anchor_batch_max_sessions: Annotated[int, Field(ge=1, le=16_384)] = 10_000
+
+    def database_url(self) -> str:
+        """The MongoDB URL, from wherever it was given.
+
+        Raises:
+            ConfigurationError: neither or both of MONGODB_URL and MONGODB_URL_FILE are set.
+        """
+        if (self.mongodb_url is None) == (self.mongodb_url_file is None):
+            raise ConfigurationError(
+                "MONGODB_URL", "set this, or MONGODB_URL_FILE to a file that holds it (one of both)"
+            )
+        if self.mongodb_url is not None:
+            return self.mongodb_url.get_secret_value()
+        assert self.mongodb_url_file is not None
+        return read_secret("MONGODB_URL_FILE", self.mongodb_url_file)
+
+    def require_chain(self) -> None:
+        """Check that anchoring has all that it needs.
+
+        Raises:
+            ConfigurationError: names the first setting that is missing.
+        """
+        for name in ("chain_rpc_urls", "chain_id", "chain_contract", "chain_key_file"):
+            if not getattr(self, name):
+                raise ConfigurationError(name.upper(), "is required for anchoring (or set ANCHORING=off)")

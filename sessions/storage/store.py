@@ -1,0 +1,194 @@
+"""What the ledger keeps, and the ports to where it keeps it. Twins: `memory.py`; the real thing: `mongo_*.py`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+from sessions.core.envelope import Fingerprint
+from sessions.core.manifest import SealedBy
+from sessions.core.receipt import Batch
+from sessions.core.types import Buffer, Hash, SessionId
+
+
+class SessionStatus(StrEnum):
+    """A session's life."""
+
+    OPEN = "open"
+    """Takes chunks. A crash loses nothing that was acknowledged: each chunk's record is journaled by itself."""
+    SEALING = "sealing"
+    """The seal order is stored and its scan may be under way. After a crash whoever seals next scans again."""
+    SEALED = "sealed"
+    """The manifest is stored: nothing about the session changes any more but its anchor."""
+    SHREDDED = "shredded"
+    """The key ring is gone; bodies may remain after a crash, unreadable, until the next attempt deletes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrappedKey:
+    """An entry of a key ring: opaque here. `dek_id` is 16 bytes, `kek_id` names the key that wraps it."""
+
+    dek_id: bytes
+    kek_id: str
+    wrapped: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SealOrder:
+    """What was asked when the session began to be sealed, so that another replica can finish it."""
+
+    chunk_count: int | None
+    sealed_by: SealedBy
+    sealed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """The outcome: canonical manifest bytes, and under which attempt the tiles of its tree are stored."""
+
+    manifest: bytes
+    tiles_attempt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Which batch the session is in, and its path there."""
+
+    sequence: int
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRecord:
+    """One session. `metadata` is canonical JSON; `contiguous` counts the chunks known to be there without a gap."""
+
+    session_id: SessionId
+    status: SessionStatus
+    opened_at: datetime
+    metadata: bytes
+    keys: tuple[WrappedKey, ...]
+    seal_order: SealOrder | None = None
+    seal: Seal | None = None
+    placement: Placement | None = None
+    held: bool = False
+    shredded_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What one update of a session sets; None leaves as it is."""
+
+    status: SessionStatus | None = None
+    seal_order: SealOrder | None = None
+    seal: Seal | None = None
+    add_key: WrappedKey | None = None
+    held: bool | None = None
+    shredded_at: datetime | None = None
+    """Set together with the deletion of the whole key ring."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFilter:
+    """Which sessions to list; times of opening, `after` inclusive and `before` exclusive."""
+
+    status: SessionStatus | None = None
+    opened_after: datetime | None = None
+    opened_before: datetime | None = None
+
+
+Cursor = tuple[datetime, SessionId]
+"""The last session of a page: when it was opened, and its id."""
+
+
+class SessionStore(Protocol):
+    """Sessions. Every write is one document and journaled before it returns."""
+
+    async def create(self, record: SessionRecord) -> tuple[SessionRecord, bool]:
+        """Store a new session; if its id is taken, give the one that is there, and False."""
+
+    async def get(self, session_id: SessionId) -> SessionRecord | None:
+        """A session, as last acknowledged by the primary."""
+
+    async def statuses(self, session_ids: Sequence[SessionId]) -> Mapping[SessionId, SessionStatus]:
+        """The states of those sessions that exist."""
+
+    async def update(self, session_id: SessionId, expected: SessionStatus, change: Change) -> SessionRecord | None:
+        """Change a session that is in the expected state; None if there is none such."""
+
+    async def page(self, which: SessionFilter, limit: int, after: Cursor | None) -> list[SessionRecord]:
+        """Sessions, newest opening first, those behind the cursor."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewChunk:
+    """An envelope on its way in."""
+
+    session_id: SessionId
+    index: int
+    plaintext_bytes: int
+    fingerprint: Fingerprint
+    envelope: Buffer = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRecord:
+    """The record of a stored chunk: unique on (session, index), it is what makes the chunk exist."""
+
+    index: int
+    plaintext_bytes: int
+    fingerprint: Fingerprint
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as a JSON object."""
+        return {
+            "index": self.index,
+            "plaintext_bytes": self.plaintext_bytes,
+            "envelope_bytes": self.fingerprint.envelope_bytes,
+            "envelope_sha256": self.fingerprint.envelope_sha256.hex(),
+            "leaf_hash": self.fingerprint.leaf_hash.hex(),
+        }
+
+
+class InsertOutcome(StrEnum):
+    """What became of an insert."""
+
+    STORED = "stored"
+    EXISTS = "exists"
+    CONFLICT = "conflict"
+
+
+class ChunkStore(Protocol):
+    """Chunks: a record and a body each. The body is journaled before the record that makes it exist."""
+
+    async def insert(self, chunks: Sequence[NewChunk]) -> list[tuple[InsertOutcome, Hash]]:
+        """Store chunks; for each the outcome and the SHA-256 of the envelope that is stored under its index."""
+
+    async def page(self, session_id: SessionId, start: int, limit: int) -> list[ChunkRecord]:
+        """Records from index `start` on, ascending, as a majority of the database has them."""
+
+    async def remove(self, session_id: SessionId, chunk: ChunkRecord) -> None:
+        """Take back a chunk that no seal covers and nobody was told is stored."""
+
+
+class BodyStore(Protocol):
+    """The envelopes' bytes."""
+
+    async def read(self, session_id: SessionId, chunk: ChunkRecord) -> bytes | None:
+        """An envelope; None when any part of it is not there."""
+
+    async def drop(self, session_id: SessionId) -> None:
+        """Delete all bodies of a session."""
+
+
+class TileStore(Protocol):
+    """Tiles (`sessions.core.tiles`) of level 1 and up of sealed sessions' trees, apart for each sealing attempt."""
+
+    async def put(self, session_id: SessionId, attempt: str, tiles: Sequence[tuple[int, int, bytes]]) -> None:
+        """Store (level, number, joined hashes)."""
+
+    async def get(self, session_id: SessionId, attempt: str, level: int, number: int) -> bytes | None:
+        """The joined hashes of a tile."""
+
+    async def drop(self, session_id: SessionId, attempt: str) -> None:
+        """Delete the tiles of an attempt that came second."""

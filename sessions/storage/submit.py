@@ -1,0 +1,83 @@
+"""The hot route: POST /api/v1/envelopes. Plain ASGI, since FastAPI's request handling costs more than the work."""
+
+import json
+from typing import Any, Final
+
+from prometheus_client import Counter
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from sessions.core import frames
+from sessions.core.envelope import MAX_HEADER_BYTES, TAG_BYTES
+from sessions.runtime import body
+from sessions.runtime.app import HotRoute
+from sessions.runtime.auth import Authenticator, Role, require
+from sessions.runtime.budget import ByteBudget
+from sessions.runtime.problems import responses
+from sessions.storage.ingest import Intake
+from sessions.storage.models import SubmitAnswer
+from sessions.storage.mongo import Readiness
+
+PATH: Final = "/api/v1/envelopes"
+SUBMIT_TARGET_BYTES: Final = 16 * 1024 * 1024
+"""What a processor puts into one request, unless a single envelope is larger."""
+
+ENVELOPES = Counter("lucid_envelopes_total", "Envelopes by what became of them.", ("result",))
+ENVELOPE_BYTES = Counter("lucid_envelope_bytes_total", "Bytes of envelopes that were stored.")
+
+OPERATION: Final[dict[str, Any]] = {
+    "tags": ["envelopes"],
+    "operationId": "submit_envelopes",
+    "summary": "Store envelopes, of any sessions",
+    "description": "The body is a sequence of frames: u32 big-endian length, then as many bytes of an envelope v1. "
+    "One answer for each, in order; what it acknowledges is journaled.",
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    },
+    "responses": {
+        "200": {
+            "description": "What became of each envelope",
+            "content": {"application/json": {"schema": SubmitAnswer.model_json_schema()}},
+        },
+        **{str(status): answer for status, answer in responses("bad-envelope", "body-too-large", "overloaded").items()},
+    },
+}
+
+
+def body_limit(chunk_max_bytes: int) -> int:
+    """The most that one request may hold, in bytes: the target, or one envelope of the largest chunk."""
+    largest = chunk_max_bytes + MAX_HEADER_BYTES + TAG_BYTES + frames.LENGTH_BYTES
+    return max(SUBMIT_TARGET_BYTES + 1024 * 1024, largest)
+
+
+class SubmitEndpoint:
+    """Takes frames, answers with what became of each."""
+
+    def __init__(
+        self, intake: Intake, authenticator: Authenticator, readiness: Readiness, budget: ByteBudget, limit_bytes: int
+    ) -> None:
+        self._intake = intake
+        self._authenticator = authenticator
+        self._readiness = readiness
+        self._budget = budget
+        self._limit_bytes = limit_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        request = Request(scope, receive)
+        require(request.headers.get("authorization"), self._authenticator, (Role.PROCESSOR,))
+        self._readiness.require()
+        async with body.bounded(request, self._budget, self._limit_bytes) as data:
+            answers = await self._intake.submit(data)
+        for answer in answers:
+            ENVELOPES.labels(answer.result.value).inc()
+        ENVELOPE_BYTES.inc(len(data))
+        content = json.dumps({"results": [answer.to_json() for answer in answers]})
+        await Response(content, media_type="application/json")(scope, receive, send)
+
+
+def route(endpoint: SubmitEndpoint) -> tuple[HotRoute, dict[str, Any]]:
+    """The route and its OpenAPI operation."""
+    return HotRoute(PATH, endpoint, methods=["POST"]), OPERATION
