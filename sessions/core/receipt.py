@@ -132,7 +132,7 @@ def verify_anchor(receipt: Receipt, facts: ChainFacts) -> int:
     batch, anchor = verify_batch(receipt), receipt.anchor
     if anchor.state not in (AnchorState.INCLUDED, AnchorState.CONFIRMED):
         raise VerificationError(f"the anchor is only {anchor.state.value}: fetch the receipt again later")
-    _same("chain", facts.chain_id, anchor.chain_id)
+    _same("chain id", facts.chain_id, anchor.chain_id)
     if not facts.contract_is_genuine:
         raise VerificationError("the contract's code is not that of LucidAnchors, so its answers prove nothing")
     if not facts.anchored_at:
