@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -43,6 +44,7 @@ class Anvil:
     block_seconds: int = 1
     chain_id: int = 31337
     extra: tuple[str, ...] = ()
+    marks: Mapping[str, str] = field(default_factory=dict)
     port: int = 0
     process: Process | None = field(default=None)
     accounts: list[tuple[str, str]] = field(default_factory=list, repr=False)
@@ -73,7 +75,7 @@ class Anvil:
         command += ["--cache-path", self.folder / "cache"]
         if self.block_seconds:
             command += ["--block-time", str(self.block_seconds)]
-        self.process = process.start([*command, *self.extra], self.log, os.environ)
+        self.process = process.start([*command, *self.extra], self.log, {**os.environ, **self.marks})
         try:
             process.wait_ready("anvil", self.process, self.log, self._ready, process.START_SECONDS)
         except BaseException:

@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from scripts.devstack import folder as folders
+from scripts.devstack.folder import BusyError
 from scripts.devstack.process import ROOT, StartError
-from scripts.devstack.stack import PARTS, SERVICES, BusyError, Stack, answers
+from scripts.devstack.services import SERVICES, answers
+from scripts.devstack.stack import PARTS, Stack
 
 _SETTING = re.compile(r"(processor|storage):([A-Z][A-Z0-9_]*)=(.*)", re.DOTALL)
 
@@ -106,6 +109,8 @@ def _stop(folder: Path) -> int:
     known = Stack.load(folder)
     if known is None:
         print(f"stack: none runs in {_short(folder)}")
+        if (folder / folders.MARKER).exists():
+            Stack(folder).stop()
         return 0
     known.stop()
     print("stack: stopped")

@@ -1,8 +1,6 @@
 """`scripts/demo [FILE]`: record, seal, anchor, verify and replay, with real parts and real figures."""
 
 import argparse
-import contextlib
-import fcntl
 import hashlib
 import json
 import re
@@ -11,13 +9,14 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from scripts.devstack import cli, material
+from scripts.devstack import folder as folders
+from scripts.devstack.folder import BusyError
 from scripts.devstack.process import ROOT, StartError
-from scripts.devstack.stack import BusyError, Stack
+from scripts.devstack.stack import Stack
 from sessions.client import Client, ClientError
 from sessions.client.recording import Recording
 from sessions.client.verifying import Request, verify
@@ -46,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     cli.interrupt_on_signals()
     began = time.monotonic()
     try:
-        with _alone():
+        with folders.hold(FOLDER, "demo", ".demo-lock"):
             _run(file)
     except KeyboardInterrupt:
         print("\ndemo: interrupted; nothing was left running", file=sys.stderr)
@@ -58,17 +57,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     _next_steps(time.monotonic() - began)
     return 0
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    FOLDER.mkdir(mode=0o700, exist_ok=True)
-    with (FOLDER / ".demo-lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError("another demo is running") from None
-        yield
 
 
 def _run(file: Path | None) -> None:
@@ -144,7 +132,9 @@ def _fetch_receipt(stack: Stack, name: str) -> Receipt:
         receipt = client.receipt(name, wait_seconds=_ANCHOR_SECONDS, poll_seconds=0.2)
         batch, anchor = receipt.batch, receipt.anchor
         if batch is None or anchor.state != "confirmed" or anchor.transaction is None:
-            raise DemoError(f"the anchor of {name} is still {anchor.state} after {_ANCHOR_SECONDS:.0f} s")
+            raise DemoError(
+                f"the anchor of {name} is still {anchor.state} after {_ANCHOR_SECONDS:.0f} s: see .demo/storage.log"
+            )
         gas = client.anchor(batch.root).gas_used
     _fact("confirmed", f"after {time.monotonic() - began:.1f} s")
     _fact("batch", f"session {batch.index + 1} of {batch.size}, root")
@@ -209,7 +199,7 @@ def _heading(word: str, rest: str) -> None:
 
 
 def _fact(name: str, value: str) -> None:
-    print(f"  {name:12} {value}", flush=True)
+    print(f"  {name:13} {value}", flush=True)
 
 
 def _paragraph(text: str) -> None:

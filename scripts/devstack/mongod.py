@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -45,13 +46,15 @@ def find() -> Path:
 class Mongod:
     """A MongoDB server: one that we start, or (without `folder`) the one that MONGODB_URL names.
 
-    `extra` are further command-line arguments; `test_commands` allows fail points.
+    `extra` are further command-line arguments, `marks` further variables of its environment; `test_commands` allows
+    fail points.
     """
 
     folder: Path | None
     mode: Mode = "standalone"
     test_commands: bool = False
     extra: tuple[str, ...] = ()
+    marks: Mapping[str, str] = field(default_factory=dict)
     url: str = ""
     port: int = 0
     process: Process | None = field(default=None)
@@ -101,7 +104,7 @@ class Mongod:
             command += ["--setParameter", "enableTestCommands=1"]
         if self.mode == "replset":
             command += ["--replSet", REPLICA_SET, "--oplogSize", "64"]
-        self.process = process.start([*command, *self.extra], self.log, os.environ)
+        self.process = process.start([*command, *self.extra], self.log, {**os.environ, **self.marks})
         try:
             process.wait_ready("mongod", self.process, self.log, self._ready, process.START_SECONDS)
         except StartError as error:

@@ -69,6 +69,18 @@ class Process:
             child.wait()
         return ended
 
+    def command(self) -> str:
+        """Its command line, as far as a reader needs it."""
+        with contextlib.suppress(OSError):
+            return (
+                Path(f"/proc/{self.pid}/cmdline")
+                .read_bytes()
+                .replace(b"\0", b" ")
+                .decode(errors="replace")[:60]
+                .strip()
+            )
+        return "?"
+
     def exit_status(self) -> int | None:
         """Its exit status (minus the signal's number, if one ended it); None when it runs or was not ours."""
         child = _children.get(self.pid)
@@ -82,6 +94,17 @@ def _stat(pid: int) -> tuple[str, int] | None:
     except OSError:
         return None
     return ("ended" if fields[0] in "ZX" else ""), int(fields[19])
+
+
+def marked(variable: str, value: str) -> list[Process]:
+    """All processes that were started with this variable in their environment, but not the one that asks."""
+    mark, found = f"{variable}={value}".encode(), []
+    for folder in Path("/proc").glob("[0-9]*"):
+        pid = int(folder.name)
+        with contextlib.suppress(OSError):
+            if pid != os.getpid() and mark in (folder / "environ").read_bytes().split(b"\0") and (stat := _stat(pid)):
+                found.append(Process(pid, stat[1]))
+    return found
 
 
 def start(command: Sequence[str | Path], log: Path, environment: Mapping[str, str], cwd: Path = ROOT) -> Process:

@@ -8,10 +8,9 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
-from scripts.devstack import mongod
+from scripts.devstack import mongod, process
 from scripts.devstack.process import ROOT, StartError
 
 GROUPS: Final = {"desktop": ("Xvfb", "ffmpeg", "ffprobe")}
@@ -114,16 +113,10 @@ def _pytest(arguments: list[str]) -> tuple[int, str]:
 
 def end_leftovers(run: str) -> list[str]:
     """Kill every process that carries this run's mark in its environment, and give their names."""
-    mark, found = f"{_RUN_VARIABLE}={run}".encode(), []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if int(folder.name) == os.getpid() or mark not in (folder / "environ").read_bytes().split(b"\0"):
-                continue
-            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            os.kill(int(folder.name), signal.SIGKILL)
-        except OSError:
-            continue
-        found.append(f"{folder.name} ({command[:60]})")
+    found = []
+    for left in process.marked(_RUN_VARIABLE, run):
+        found.append(f"{left.pid} ({left.command()})")
+        left.send(signal.SIGKILL)
     return found
 
 

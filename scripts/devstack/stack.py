@@ -1,42 +1,35 @@
 """The whole stack: mongod, anvil, the contract, and both services, all on free loopback ports."""
 
 import contextlib
-import fcntl
 import json
 import os
-import shutil
 import signal
-import sys
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from scripts.devstack import process
+from scripts.devstack import folder as folders
+from scripts.devstack import process, services
 from scripts.devstack.anvil import Anvil
-from scripts.devstack.credentials import make_kek, make_tokens, write_private
+from scripts.devstack.credentials import write_private
 from scripts.devstack.mongod import Mode, Mongod
 from scripts.devstack.process import Process, StartError
+from scripts.devstack.services import SERVICES, Secrets, Service
 
-Service = Literal["processor", "storage"]
 Part = Literal["mongod", "anvil", "processor", "storage"]
-SERVICES: Final[tuple[Service, Service]] = ("storage", "processor")
 PARTS: Final[tuple[Part, ...]] = ("mongod", "anvil", "storage", "processor")
 
-# What a service's process gets besides its settings: how to run, and how to measure coverage.
-_PASSED_ON: Final = ("PATH", "HOME", "LANG", "TMPDIR", "TZ", "LUCID_TEST_RUN")
-_MARKER: Final = ".lucid-stack"
+STACK_VARIABLE: Final = "LUCID_STACK"
+"""In the environment of every process of a stack, with its folder: so none is lost, whatever becomes of the script."""
+
 _FOREIGN_PREFIX: Final = "lucid_stack_"
 _ATTEMPTS: Final = 3
-
-
-class BusyError(RuntimeError):
-    """The folder cannot be used for a stack: somebody else's files, or another start at work."""
 
 
 @dataclass
@@ -67,6 +60,11 @@ class Stack:
         self.folder = self.folder.absolute()
         self.mongod = Mongod.from_environment(self.folder / "mongo", self.mode, test_commands=self.test_commands)
         self.anvil = Anvil(self.folder / "chain", self.block_seconds)
+        self.mongod.marks = self.anvil.marks = self._marks
+
+    @property
+    def _marks(self) -> dict[str, str]:
+        return {STACK_VARIABLE: str(self.folder)}
 
     @property
     def mongodb_url(self) -> str:
@@ -94,8 +92,10 @@ class Stack:
             StartError: a part did not start; then none is left running.
             BusyError: the folder cannot be used.
         """
-        with self._alone():
-            self._clear()
+        with folders.hold(self.folder):
+            self._end_strays()
+            names = ["mongo", "chain", "secrets", "stack.json", *(self.log(part).name for part in PARTS)]
+            folders.clear(self.folder, names)
             try:
                 self._start()
             except BaseException:
@@ -104,19 +104,22 @@ class Stack:
 
     def _start(self) -> None:
         # stack.json is written as parts come up, so that a start which is killed half-way can still be stopped.
-        self.mongod.start()
-        self._write()
         self.anvil.start()
         self._write()
-        self.contract = _deploy(self.anvil.url, self.anvil.accounts[0][1])
+        with ThreadPoolExecutor(1) as pool:  # the contract's block and mongod take a second each
+            deployment = pool.submit(services.deploy_contract, self.anvil.url, self.anvil.accounts[0][1])
+            self.mongod.start()
+            self._write()
+            self.contract = deployment.result()
         self.chain_id, (self.publisher, publisher_key) = self.anvil.chain_id, self.anvil.accounts[1]
-        secrets = self.folder / "secrets"
-        self.tokens = make_tokens(secrets / "tokens")
-        make_kek(secrets / "kek")
-        write_private(secrets / "storage-token", self.tokens["processor"] + "\n")
-        write_private(secrets / "publisher-key", publisher_key + "\n")
+        secrets = Secrets(self.folder / "secrets")
+        self.tokens = secrets.make(publisher_key)
+        # A server that is not ours may have a lucid_sessions of its own.
+        database = "lucid_sessions" if self.mongod.folder else f"{_FOREIGN_PREFIX}{os.urandom(6).hex()}"
         for attempt in range(1, _ATTEMPTS + 1):
-            self._choose_ports(secrets)
+            mongodb = self.mongod.url, database
+            self.env = services.settings(secrets, mongodb, self.anvil, self.contract, self.settings)
+            self.storage_url, self.processor_url = (f"http://127.0.0.1:{self._port(name)}" for name in SERVICES)
             try:
                 for service in SERVICES:
                     self._launch(service)
@@ -133,65 +136,18 @@ class Stack:
             else:
                 return
 
-    def _choose_ports(self, secrets: Path) -> None:
-        ports = {service: self._setting(service, "PORT") or str(process.free_port()) for service in SERVICES}
-        self.storage_url, self.processor_url = (f"http://127.0.0.1:{ports[service]}" for service in SERVICES)
-        both = {"HOST": "127.0.0.1", "LOG_LEVEL": "INFO", "TOKENS_FILE": str(secrets / "tokens")}
-        self.env = {
-            "processor": both
-            | {
-                "SERVICE_NAME": "chunk-processor",
-                "PORT": ports["processor"],
-                "KEK_FILE": str(secrets / "kek"),
-                "STORAGE_URL": self.storage_url,
-                "STORAGE_TOKEN_FILE": str(secrets / "storage-token"),
-            }
-            | dict(self.settings.get("processor", {})),
-            "storage": both
-            | {
-                "SERVICE_NAME": "session-storage",
-                "PORT": ports["storage"],
-                "MONGODB_URL": self.mongod.url,
-                # A server that is not ours may have a lucid_sessions of its own.
-                "MONGODB_DATABASE": "lucid_sessions"
-                if self.mongod.folder
-                else f"{_FOREIGN_PREFIX}{os.urandom(6).hex()}",
-                "ANCHORING": "on",
-                "CHAIN_RPC_URLS": self.anvil.url,
-                "CHAIN_ID": str(self.anvil.chain_id),
-                "CHAIN_CONTRACT": self.contract,
-                "CHAIN_KEY_FILE": str(secrets / "publisher-key"),
-                "ANCHOR_INTERVAL_SECONDS": "1",
-                "ANCHOR_CONFIRMATIONS": "2",
-            }
-            | dict(self.settings.get("storage", {})),
-        }
-
-    def _setting(self, service: Service, name: str) -> str:
-        return self.settings.get(service, {}).get(name, "")
+    def _port(self, service: Service) -> int:
+        return int(self.env[service]["PORT"])
 
     def _launch(self, service: Service) -> None:
-        command = [sys.executable, "-m", f"sessions.{service}.main"]
-        passed_on = {
-            name: value
-            for name, value in os.environ.items()
-            if name in _PASSED_ON or name.startswith(("COVERAGE_", "LC_"))
-        }
-        environment = passed_on | {"PYTHONUNBUFFERED": "1"} | self.env[service]
-        self.services[service] = process.start(command, self.log(service), environment)
+        self.services[service] = services.launch(service, self.env[service], self._marks, self.log(service))
 
     def _wait_ready(self, service: Service) -> None:
-        url = self.storage_url if service == "storage" else self.processor_url
-        port, running = int(url.rpartition(":")[2]), self.services[service]
-
-        def ready() -> bool:
-            return process.listens(running, port) and answers(f"{url}/readyz")
-
-        process.wait_ready(service, running, self.log(service), ready, process.START_SECONDS)
+        services.wait_ready(service, self.services[service], self._port(service), self.log(service))
 
     def stop(self) -> None:
         """Stop everything, services first; nothing of it runs afterwards. Data and logs stay to be looked at."""
-        with self._alone():
+        with folders.hold(self.folder):
             self._stop_all()
 
     def _stop_all(self) -> None:
@@ -199,7 +155,13 @@ class Stack:
         self.anvil.stop()
         self._drop_foreign_database()
         self.mongod.stop()
+        self._end_strays()
         self.file.unlink(missing_ok=True)
+
+    def _end_strays(self) -> None:
+        """Stop what a script started and was killed before it wrote that down."""
+        for stray in process.marked(STACK_VARIABLE, str(self.folder)):
+            stray.stop()
 
     def _drop_foreign_database(self) -> None:
         """Leave somebody else's server as it was."""
@@ -215,7 +177,10 @@ class Stack:
                 running.stop()
 
     def kill(self, part: Part, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal to a part; for one that ends processes, wait for the end. SIGSTOP and SIGCONT work, too."""
+        """Send a signal to a part; for one that ends processes, wait for the end. SIGSTOP and SIGCONT work, too.
+
+        Only SIGTERM lets anvil write its chain down: after SIGKILL it is as at the last SIGTERM, or empty.
+        """
         running = self.process(part)
         assert running is not None, f"{part} does not run, or is not ours"
         if number in (signal.SIGSTOP, signal.SIGCONT):
@@ -233,6 +198,9 @@ class Stack:
             self.mongod.start()
         elif part == "anvil":
             self.anvil.start()
+            if self.anvil.call("eth_getCode", self.contract, "latest") == "0x":
+                # An empty chain gives the first contract of the same account the same address.
+                self.contract = services.deploy_contract(self.anvil.url, self.anvil.accounts[0][1])
         else:
             self._launch(part)
             self._wait_ready(part)
@@ -290,55 +258,12 @@ class Stack:
             processes = {part: Process(pid, content["started"][part]) for part, pid in content["pids"].items()}
             for name in ("processor_url", "storage_url", "chain_id", "contract", "publisher", "tokens", "env"):
                 setattr(stack, name, content[name])
-            stack.anvil.port = int(content["rpc_url"].rpartition(":")[2])
-            stack.mongod = Mongod(folder / "mongo" if "mongod" in processes else None, stack.mode)
-            stack.mongod.url = content["mongodb_url"]
+            stack.anvil.port = int(urlsplit(content["rpc_url"]).port or 0)
+            own = stack.folder / "mongo" if "mongod" in processes else None
+            stack.mongod = Mongod(own, stack.mode, url=content["mongodb_url"], marks=stack._marks)
+            stack.mongod.port = int(urlsplit(stack.mongod.url).port or 0) if own else 0
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         stack.mongod.process, stack.anvil.process = processes.get("mongod"), processes.get("anvil")
         stack.services = {name: processes[name] for name in SERVICES if name in processes}
         return stack
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the folder, so that two scripts do not start or stop in it at once."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BusyError(f"another start or stop is at work in {self.folder}") from None
-            yield
-
-    def _clear(self) -> None:
-        """Remove what an earlier stack left here, and nothing of anybody else's."""
-        ours = [self.folder / name for name in ("mongo", "chain", "secrets", "stack.json")]
-        ours += [self.log(part) for part in PARTS]
-        marker = self.folder / _MARKER
-        if not marker.exists() and (found := [path.name for path in ours if path.exists()]):
-            raise BusyError(f"{self.folder} has {', '.join(found)} of somebody else: name another folder")
-        marker.touch()
-        for path in ours:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-
-
-def _deploy(rpc_url: str, key: str) -> str:
-    """Deploy the contract, and give its address, 0x and 40 hex digits."""
-    from sessions.storage.contract.deploy import DeployError, deploy  # it takes a second to import
-
-    try:
-        return "0x" + deploy(rpc_url, key).address.hex()
-    except DeployError as error:
-        raise StartError("contract", str(error)) from error
-
-
-def answers(url: str, seconds: float = 5.0) -> bool:
-    """Whether a GET is answered with 200."""
-    try:
-        with urllib.request.urlopen(url, timeout=seconds) as answer:  # noqa: S310 - our own URL
-            return bool(answer.status == 200)  # noqa: PLR2004
-    except (urllib.error.URLError, OSError):
-        return False
