@@ -72,7 +72,7 @@ class Tree:
         return [*self._subproof(m - k, size - k, start + k, whole=False), self._mth(start, start + k)]
 
 
-def header(codec, dek_id, nonce, index, plaintext_bytes, session_id):
+def header(codec, dek_id, nonce, index, plaintext_bytes, session_id):  # noqa: PLR0917 - the format's fields, in its order
     name = session_id.encode()
     return b"".join(
         (b"LSE1", u(codec, 1), u(0, 3), dek_id, nonce, u(index, 8), u(plaintext_bytes, 8), u(len(name), 2), name)

@@ -72,9 +72,10 @@ class Chain:
     blocks: dict[int, tuple[bytes, int]] = dataclasses.field(default_factory=dict)
     anchored: dict[tuple[bytes, bytes], int] = dataclasses.field(default_factory=dict)
 
-    def include(self, transaction, publisher, root, block_number, block_hash, timestamp):
-        self.transactions[transaction] = (self.contract, publisher, root, block_number)
-        self.blocks[block_number] = (block_hash, timestamp)
+    def include(self, transaction, publisher, root, block):
+        number, block_hash, timestamp = block
+        self.transactions[transaction] = (self.contract, publisher, root, number)
+        self.blocks[number] = (block_hash, timestamp)
         self.anchored.setdefault((publisher, root), timestamp)
 
     def facts_for(self, receipt):

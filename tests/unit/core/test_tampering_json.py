@@ -27,8 +27,8 @@ OTHER_ANCHOR = dataclasses.replace(
 def chain():
     chain = tamper.Chain(ANCHOR.chain_id, ANCHOR.contract)
     for root, one in ((ROOT, ANCHOR), (OTHER_ROOT, OTHER_ANCHOR)):
-        place = one.block_number, one.block_hash, one.block_timestamp
-        chain.include(one.transaction, one.publisher, root, *place)
+        block = one.block_number, one.block_hash, one.block_timestamp
+        chain.include(one.transaction, one.publisher, root, block)
     return chain
 
 
