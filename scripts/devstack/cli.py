@@ -101,14 +101,14 @@ def _start(options: argparse.Namespace) -> int:
     stack = Stack(options.dir, options.mongo, settings)
     stack.start()
     print(f"stack: ready. processor {stack.processor_url}, storage {stack.storage_url}")
-    print(f"stack: addresses and tokens are in {_short(stack.file)}, logs next to it")
+    print(f"stack: addresses and tokens are in {short(stack.file)}, logs next to it")
     return 0
 
 
 def _stop(folder: Path) -> int:
     known = Stack.load(folder)
     if known is None:
-        print(f"stack: none runs in {_short(folder)}")
+        print(f"stack: none runs in {short(folder)}")
         if (folder / folders.MARKER).exists():
             Stack(folder).stop()
         return 0
@@ -120,7 +120,7 @@ def _stop(folder: Path) -> int:
 def _status(folder: Path) -> int:
     known = Stack.load(folder)
     if known is None:
-        print(f"stack: none runs in {_short(folder)}")
+        print(f"stack: none runs in {short(folder)}")
         return 1
     alive = known.alive()
     up = dict(alive)
@@ -144,7 +144,8 @@ def _without_password(url: str) -> str:
     return re.sub(r"//[^/@]*@", "//***@", url)
 
 
-def _short(path: Path) -> str:
+def short(path: Path) -> str:
+    """A path as a reader would type it here."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 

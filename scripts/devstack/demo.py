@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -19,10 +20,12 @@ from scripts.devstack.process import ROOT, StartError
 from scripts.devstack.stack import Stack
 from sessions.client import Client, ClientError
 from sessions.client.recording import Recording
-from sessions.client.verifying import Request, verify
+from sessions.client.verifying import Outcome, Request, verify
 from sessions.core.receipt import Receipt
 
-FOLDER: Final = ROOT / ".demo"
+_PASSING: Final = ("replayed", "envelopes")
+"""Folders that are needed while it runs only."""
+
 _KIB: Final = 1024
 _MIB: Final = 1024 * 1024
 _COLUMNS: Final = 78
@@ -41,12 +44,14 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="what to record; else the demo makes some")
-    file: Path | None = parser.parse_args(arguments).file
+    parser.add_argument("--dir", type=Path, default=ROOT / ".demo", help="where it works (default: .demo)")
+    options = parser.parse_args(arguments)
+    folder: Path = options.dir.absolute()
     cli.interrupt_on_signals()
     began = time.monotonic()
     try:
-        with folders.hold(FOLDER, "demo", ".demo-lock"):
-            _run(file)
+        with folders.hold(folder, "demo", ".demo-lock"):
+            _run(folder, options.file)
     except KeyboardInterrupt:
         print("\ndemo: interrupted; nothing was left running", file=sys.stderr)
         return 130
@@ -55,19 +60,19 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(error, StartError) and error.tail:
             print(textwrap.indent(error.tail, "  | "), file=sys.stderr)
         return 1
-    _next_steps(time.monotonic() - began)
+    _next_steps(folder, time.monotonic() - began)
     return 0
 
 
-def _run(file: Path | None) -> None:
+def _run(folder: Path, file: Path | None) -> None:
     if file is not None and not file.is_file():
         raise DemoError(f"{file} is not a file")
-    if left := Stack.load(FOLDER):
+    if left := Stack.load(folder):
         left.stop()  # a demo that was killed
-    for name in ("recordings", "replayed", "receipts"):
-        shutil.rmtree(FOLDER / name, ignore_errors=True)
-        (FOLDER / name).mkdir()
-    stack = Stack(FOLDER)
+    for name in ("recordings", "receipts", *_PASSING):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / name).mkdir()
+    stack = Stack(folder)
     try:
         _heading("Start", "a MongoDB, an EVM node, the contract and both services")
         began = time.monotonic()
@@ -76,31 +81,36 @@ def _run(file: Path | None) -> None:
         _fact("contract", f"{stack.contract} on chain {stack.chain_id}")
         _fact("processor", f"{stack.processor_url}  holds the keys")
         _fact("storage", f"{stack.storage_url}  holds none")
-        sources = [file] if file else _make_sources()
+        sources = [file] if file else _make_sources(folder)
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         sessions = {f"demo-{stamp}-{_slug(source.name)}": source for source in sources}
         for name, source in sessions.items():
             _record(stack, name, source)
-        for name in sessions:
-            receipt = _fetch_receipt(stack, name)
-            _verify(stack, name, receipt)
+        for name, source in sessions.items():
+            request = _fetch_proof(stack, name, _fetch_receipt(stack, name))
+            _verify(replace(request, metadata=json.dumps(_metadata(source)).encode()))
+            _tamper(request)
         for name, source in sessions.items():
             _replay(stack, name, source)
     finally:
         stack.stop()
-        for data in ("mongo", "chain", "replayed"):
-            shutil.rmtree(FOLDER / data, ignore_errors=True)
+        for data in ("mongo", "chain", *_PASSING):
+            shutil.rmtree(folder / data, ignore_errors=True)
 
 
-def _make_sources() -> list[Path]:
+def _make_sources(folder: Path) -> list[Path]:
     _heading("Make", "something to record (name a file to use that instead)")
-    cast, screen = FOLDER / "recordings" / "terminal.cast", FOLDER / "recordings" / "screen.bgra"
+    cast, screen = folder / "recordings" / "terminal.cast", folder / "recordings" / "screen.bgra"
     commands = material.record_terminal(cast)
     _fact(cast.name, f"{_size(cast.stat().st_size)}, {commands} commands in a terminal, asciicast v2")
     frames = material.draw_screen(screen)
     picture = f"{material.WIDTH}x{material.HEIGHT}"
     _fact(screen.name, f"{_size(screen.stat().st_size)}, {frames} frames of {picture} with moving tiles")
     return [cast, screen]
+
+
+def _metadata(source: Path) -> dict[str, str]:
+    return {"file": source.name}
 
 
 def _slug(name: str) -> str:
@@ -112,7 +122,7 @@ def _record(stack: Stack, name: str, source: Path) -> Recording:
     _fact("session", name)
     with Client(stack.processor_url, token=stack.tokens["record"]) as client:
         began = time.monotonic()
-        done = client.record(source, name, metadata={"file": source.name})
+        done = client.record(source, name, metadata=_metadata(source))
         seconds = time.monotonic() - began
     manifest = done.seal.manifest
     plain, sealed = manifest.plaintext_bytes, manifest.envelope_bytes
@@ -120,7 +130,7 @@ def _record(stack: Stack, name: str, source: Path) -> Recording:
         raise DemoError(f"{name}: {plain} bytes were sealed and {source.stat().st_size} are in {source}")
     speed = f", {plain / _MIB / seconds:.0f} MiB/s with the seal" if plain >= _MIB else ""
     _fact("sent", f"{_size(plain)} in {_count(manifest.chunk_count, 'chunk')}, {seconds:.2f} s{speed}")
-    _fact("kept", f"{_size(sealed)} encrypted" + (f", {100 * sealed / plain:.1f} % of that" if plain else ""))
+    _fact("kept", f"{_size(sealed)} encrypted" + (f", {100 * sealed / plain:.1f} % of that" if plain >= _KIB else ""))
     _fact("root", done.seal.root.hex())
     return done
 
@@ -132,9 +142,7 @@ def _fetch_receipt(stack: Stack, name: str) -> Receipt:
         receipt = client.receipt(name, wait_seconds=_ANCHOR_SECONDS, poll_seconds=0.2)
         batch, anchor = receipt.batch, receipt.anchor
         if batch is None or anchor.state != "confirmed" or anchor.transaction is None:
-            raise DemoError(
-                f"the anchor of {name} is still {anchor.state} after {_ANCHOR_SECONDS:.0f} s: see .demo/storage.log"
-            )
+            raise DemoError(f"the anchor of {name} is still {anchor.state}: see {stack.log('storage')}")
         gas = client.anchor(batch.root).gas_used
     _fact("confirmed", f"after {time.monotonic() - began:.1f} s")
     _fact("batch", f"session {batch.index + 1} of {batch.size}, root")
@@ -144,27 +152,52 @@ def _fetch_receipt(stack: Stack, name: str) -> Receipt:
     return receipt
 
 
-def _verify(stack: Stack, name: str, receipt: Receipt) -> None:
-    path = FOLDER / "receipts" / f"{name}.json"
-    path.write_text(_pretty(receipt))
-    _heading("Verify", "the receipt file against the chain; no service is asked")
-    _fact("receipt", f"{_relative(path)}, {_size(path.stat().st_size)}")
-    asked = Request(
+def _fetch_proof(stack: Stack, name: str, receipt: Receipt) -> Request:
+    """Put all that a third party needs into files."""
+    path, envelopes = stack.folder / "receipts" / f"{name}.json", stack.folder / "envelopes" / name
+    path.write_text(json.dumps(receipt.to_json(), indent=2) + "\n")
+    with Client(stack.processor_url, stack.storage_url, token=stack.tokens["audit"]) as client:
+        count, size = client.envelopes(name, envelopes)
+    _heading("Verify", "with these files and a node of the chain; no service, no key")
+    _fact("receipt", f"{cli.short(path)}")
+    _fact("envelopes", f"{_count(count, 'file')}, {_size(size)}, encrypted")
+    return Request(
         receipt=path.read_bytes(),
+        envelopes=envelopes,
         node_url=stack.rpc_url,
         publisher=bytes.fromhex(stack.publisher[2:]),
         contract=bytes.fromhex(stack.contract[2:]),
     )
-    report = verify(asked)
+
+
+def _verify(request: Request) -> None:
+    report = verify(request)
     for step in report.steps:
         _paragraph(f"[{step.outcome.value}] {step.text}")
     if not report.anchor_proven or report.failed:
-        raise DemoError(f"the receipt of {name} was not proven: {report.verdict}")
+        raise DemoError(f"the receipt was not proven: {report.verdict}")
+
+
+def _tamper(request: Request) -> None:
+    """Change one byte of one envelope, and see that it is found."""
+    assert request.envelopes is not None
+    files = sorted(request.envelopes.glob("*.lse"))
+    if not files:
+        return
+    victim = files[len(files) // 2]
+    changed = bytearray(victim.read_bytes())
+    changed[-1] ^= 1
+    victim.write_bytes(changed)
+    _heading("Tamper", f"one bit of {victim.name} is changed, and it is verified again")
+    failed = [step for step in verify(request).steps if step.outcome is Outcome.FAILED]
+    if not failed:
+        raise DemoError("a changed envelope was not found")
+    _paragraph(f"[{failed[0].outcome.value}] {failed[0].text}")
 
 
 def _replay(stack: Stack, name: str, source: Path) -> None:
     _heading("Replay", name)
-    target = FOLDER / "replayed" / _slug(source.name)
+    target = stack.folder / "replayed" / _slug(source.name)
     with Client(stack.processor_url, token=stack.tokens["replay"]) as client:
         began = time.monotonic()
         fetched = client.replay(name, target)
@@ -181,12 +214,13 @@ def _replay(stack: Stack, name: str, source: Path) -> None:
     target.unlink()
 
 
-def _next_steps(seconds: float) -> None:
+def _next_steps(folder: Path, seconds: float) -> None:
+    shown = cli.short(folder)
     print(f"\nDone in {seconds:.1f} s; everything was stopped again. To go on:")
     for command, what in (
         ("scripts/demo FILE", "the same with a file of yours"),
-        ("less .demo/receipts/*.json", "what a third party keeps"),
-        ("less .demo/storage.log", "what a service said, one JSON object a line"),
+        (f"less {shown}/receipts/*.json", "what a third party keeps"),
+        (f"less {shown}/storage.log", "what a service said, one JSON object a line"),
         ("scripts/stack start", "a stack that stays; then scripts/stack status"),
         (".venv/bin/lucid-sessions --help", "the command line of recorder and auditor"),
         ("scripts/test", "every test that this machine can run"),
@@ -220,14 +254,6 @@ def _count(number: int, noun: str) -> str:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _relative(path: Path) -> str:
-    return str(path.relative_to(ROOT))
-
-
-def _pretty(receipt: Receipt) -> str:
-    return json.dumps(receipt.to_json(), indent=2) + "\n"
 
 
 if __name__ == "__main__":

@@ -34,6 +34,17 @@ def _script(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
+def _demo(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "scripts.devstack.demo", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+
+
 def _running_in(folder: Path) -> list[str]:
     """Processes that name the folder, in their command or their environment."""
     found = []
@@ -216,6 +227,41 @@ class TestStack:
     def test_one_script_at_a_time(self, stack: Stack) -> None:
         with hold(stack.folder), pytest.raises(BusyError, match="another start or stop"):
             Stack(stack.folder).start()
+
+
+class TestDemo:
+    @pytest.mark.parametrize("content", [b"", b"x", None], ids=["empty", "one byte", "made"])
+    def test_the_whole_job(self, tmp_path: Path, content: bytes | None) -> None:
+        given = tmp_path / "a recording.bin"
+        if content is not None:
+            given.write_bytes(content)
+        done = _demo("--dir", str(tmp_path / "demo"), *([] if content is None else [str(given)]))
+        assert done.returncode == 0, done.stdout + done.stderr
+        recordings = 1 if content is not None else 2
+        assert done.stdout.count("identical, byte for byte") == recordings
+        assert done.stdout.count("[proven] the batch root is on chain 31337") == recordings
+        assert len(list((tmp_path / "demo" / "receipts").iterdir())) == recordings
+        tampered = done.stdout.count("[failed] the envelopes are exactly those that were sealed")
+        assert tampered == (0 if content == b"" else recordings)
+        before_next_steps = done.stdout.partition("\nDone in")[0].replace(str(tmp_path), "")
+        assert max(map(len, before_next_steps.splitlines())) <= 80
+        assert _running_in(tmp_path) == []
+
+    def test_a_file_that_is_none(self, tmp_path: Path) -> None:
+        failed = _demo("--dir", str(tmp_path / "demo"), str(tmp_path))
+        assert (failed.returncode, "is not a file" in failed.stderr) == (1, True)
+
+    def test_interrupted_nothing_is_left(self, tmp_path: Path) -> None:
+        with subprocess.Popen(
+            [sys.executable, "-m", "scripts.devstack.demo", "--dir", str(tmp_path)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ) as demo:
+            assert wait_until((tmp_path / "processor.log").exists, 30)
+            demo.send_signal(signal.SIGINT)
+            assert demo.wait(60) == 130
+        assert _running_in(tmp_path) == []
 
 
 class TestParts:
