@@ -1,0 +1,260 @@
+"""What anchoring is made of: a batch, its transactions, and the ports that keep and move them.
+
+A batch is the Merkle tree over the manifests of newly sealed sessions; one transaction puts its root on the chain.
+
+    sealed sessions --append--> pending --sign, store--> submitted --seen in a block--> included --deep--> confirmed
+                                                             ^                             |
+                                                             +------ reorganised away -----+
+
+No database transaction is needed. The batch's document is the commit point: its key is its number, so of two writers
+of one number one gets it. And whatever is sent to the chain twice changes nothing there: the contract ignores a root
+that the publisher has anchored already.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+from sessions.core.receipt import Anchor, AnchorState
+from sessions.core.types import Hash, SessionId
+
+UNSETTLED: Final = (AnchorState.PENDING, AnchorState.SUBMITTED, AnchorState.INCLUDED)
+"""The states that still need work."""
+
+
+class AnchoringError(Exception):
+    """Base of what can go wrong with anchoring; none of it stops recording.
+
+    AnchoringError
+    ├── ChainUnavailableError     try again later
+    ├── ChainMisconfiguredError   somebody has to change a setting
+    └── StaleLeaderError          another replica leads by now
+    """
+
+
+class ChainUnavailableError(AnchoringError):
+    """No node answers, or the chain cannot take a transaction now. Nothing is lost: try again later."""
+
+
+class ChainMisconfiguredError(AnchoringError):
+    """The chain is not what the settings say, and waiting will not help.
+
+    Attributes:
+        setting: Name of the environment variable to look at.
+    """
+
+    def __init__(self, setting: str, message: str) -> None:
+        super().__init__(f"{setting}: {message}")
+        self.setting = setting
+
+
+class StaleLeaderError(AnchoringError):
+    """The batch was changed by a replica that leads since; what this one wanted to write is not written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedTransaction:
+    """A signed call of `anchor(root)`. Addresses are 20 bytes, hashes 32; fees are in wei per gas."""
+
+    hash: bytes
+    raw: bytes = field(repr=False)
+    nonce: int
+    chain_id: int
+    contract: bytes
+    publisher: bytes
+    max_fee_wei: int
+    priority_fee_wei: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inclusion:
+    """The block that holds a transaction; `block_timestamp` is in seconds since 1970."""
+
+    transaction: SignedTransaction
+    block_number: int
+    block_hash: bytes
+    block_timestamp: int
+    gas_used: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """What one node says about a batch's transactions.
+
+    `inclusion` is the block of the one that the chain took, if it took any. `confirmed_height` is the highest block
+    that counts as confirmed. `live` is the newest that can still get into a block; None when the nonces are used up, or
+    none was meant for this chain: then a new one is needed.
+    """
+
+    head: int
+    confirmed_height: int
+    inclusion: Inclusion | None
+    live: SignedTransaction | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRecord:
+    """A batch as it is stored.
+
+    What survives a crash in each state of `anchor.state`:
+
+    - pending: the root and the sessions' order. `placed` says that each session's document holds its path; while it
+      does not, the next leader places them again, which changes nothing where it was done.
+    - submitted: `transactions`, signed and stored before the first byte went out. The next leader sends the same
+      bytes again, and a node that has them says so.
+    - included: the block. If the chain drops it, the batch goes back to submitted and the same bytes go out again.
+    - confirmed: all there is. Nothing happens to it any more.
+
+    Attributes:
+        sequence: Number of the batch, consecutive from 0.
+        root: Root of the tree over the sessions' manifests; no two batches share one.
+        size: How many sessions it holds.
+        created_at: UTC, whole milliseconds.
+        session_ids: In leaf order; empty or cut short where a reader asked for less.
+        placed: Whether every member session's document has its place.
+        transactions: Oldest first; the last is the one that is broadcast. Older ones may still be the one that the
+            chain takes, so they are kept.
+        submitted_at: When the last transaction was signed, UTC.
+        gas_used: What the transaction took, in gas.
+    """
+
+    sequence: int
+    root: Hash
+    size: int
+    created_at: datetime
+    session_ids: tuple[SessionId, ...] = ()
+    placed: bool = False
+    anchor: Anchor = field(default_factory=Anchor)
+    transactions: tuple[SignedTransaction, ...] = ()
+    submitted_at: datetime | None = None
+    gas_used: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The batch as the REST interface shows it, without its sessions; times are RFC 3339."""
+        return {
+            "root": self.root.hex(),
+            "size": self.size,
+            "sequence": self.sequence,
+            "created_at": self.created_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "anchor": self.anchor.to_json(),
+            "gas_used": self.gas_used,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A sealed session that is in no batch yet, and the leaf that stands for it."""
+
+    session_id: SessionId
+    leaf_hash: Hash
+
+
+class SessionPool(Protocol):
+    """The sealed sessions, as anchoring sees them."""
+
+    async def unbatched(self, limit: int) -> Sequence[Leaf]:
+        """At most `limit` sealed sessions that are in no batch, by session id."""
+        ...
+
+    async def place(self, sequence: int, token: int) -> None:
+        """Write into each member session of a batch where it stands, and mark the batch as placed.
+
+        A session that has a place keeps it. May be repeated at any point.
+
+        Raises:
+            StaleLeaderError: `token` is not the newest that wrote to this batch.
+        """
+        ...
+
+
+class BatchLog(Protocol):
+    """The batches, written by the leader only. `token` is the leader's fencing number."""
+
+    async def last(self) -> BatchRecord | None:
+        """The newest batch, without session ids."""
+        ...
+
+    async def unsettled(self) -> Sequence[BatchRecord]:
+        """All batches that are not confirmed, oldest first, without session ids."""
+        ...
+
+    async def append(self, record: BatchRecord, leaf_hashes: Sequence[bytes], token: int) -> None:
+        """Store a new batch whose leaves are the record's sessions in order.
+
+        Raises:
+            StaleLeaderError: there is a batch of that number already.
+        """
+        ...
+
+    async def update(self, record: BatchRecord, expected: AnchorState, token: int) -> None:
+        """Replace state, anchor, transactions and gas of a batch.
+
+        Raises:
+            StaleLeaderError: it is not in the state `expected`, or a newer leader wrote to it.
+        """
+        ...
+
+
+class BatchReader(Protocol):
+    """The batches, for whoever asks."""
+
+    async def get(self, root: bytes, max_sessions: int = 1000) -> BatchRecord | None:
+        """The batch with that root, with its first `max_sessions` session ids."""
+        ...
+
+    async def get_by_sequence(self, sequence: int) -> BatchRecord | None:
+        """The batch of that number, without session ids."""
+        ...
+
+    async def list(self, limit: int, before_sequence: int | None = None) -> Sequence[BatchRecord]:
+        """At most `limit` batches, newest first, without session ids."""
+        ...
+
+
+class Lease(Protocol):
+    """Who may act. The time that counts is the database's, so that replicas' clocks may differ."""
+
+    async def acquire(self) -> int | None:
+        """Take or prolong the lease; the fencing number, or None while another holds it.
+
+        The number grows with each change of holder, so a holder that slept through the end of its lease cannot undo
+        what the next one wrote.
+        """
+        ...
+
+    async def release(self) -> None:
+        """Let go of the lease if it is held here."""
+        ...
+
+
+class Chain(Protocol):
+    """An EVM chain with the contract and the publisher's account on it.
+
+    Every method raises `ChainUnavailableError` when no node answers, and `ChainMisconfiguredError` when what answers
+    is not the chain of the settings.
+    """
+
+    async def check(self) -> None:
+        """See that the chain is the one of the settings, and the contract the one that we know."""
+        ...
+
+    async def sign(self, root: Hash, replaces: SignedTransaction | None = None) -> SignedTransaction | None:
+        """Sign a transaction that anchors `root`; nothing is sent.
+
+        With `replaces`, one at the same nonce and with a fee that is higher by enough for nodes to take it instead;
+        None when that is more than the cap on fees, or the other was signed with another key.
+        """
+        ...
+
+    async def broadcast(self, transaction: SignedTransaction) -> None:
+        """Send it. A node that has it already, or whose chain has moved past its nonce, is no error: `find` tells."""
+        ...
+
+    async def find(self, transactions: Sequence[SignedTransaction], not_below: int = 0) -> Sighting:
+        """Look for a batch's transactions on one node; one that is behind block `not_below` counts as away."""
+        ...
+
+    async def balance_wei(self) -> int:
+        """What the publisher's account holds, in wei."""
+        ...

@@ -1,0 +1,297 @@
+"""The anchorer: makes batches of sealed sessions, and brings each onto the chain, one step after the other.
+
+Each step is stored before the next is taken, so the process may die between any two of them; what is done twice, for
+that or because two replicas both think that they lead, changes nothing the second time.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+import structlog
+
+from sessions.core.merkle import root as tree_root
+from sessions.core.receipt import Anchor, AnchorState
+from sessions.storage.anchor import (
+    AnchoringError,
+    BatchLog,
+    BatchRecord,
+    Chain,
+    ChainMisconfiguredError,
+    ChainUnavailableError,
+    Inclusion,
+    Lease,
+    SessionPool,
+    SignedTransaction,
+    StaleLeaderError,
+)
+from sessions.storage.times import now as present
+
+BATCH_MAX_SESSIONS: Final = 10_000
+REPLACE_AFTER_SECONDS: Final = 300.0
+"""After this long without a block a transaction is replaced by one with a higher fee."""
+IN_FLIGHT_POLL_SECONDS: Final = 4.0
+"""How often to look for a transaction that is in no block yet."""
+RETRY_SECONDS: Final = 15.0
+"""How soon to try again after a failure."""
+
+_NOT_INCLUDED: Final = (AnchorState.PENDING, AnchorState.SUBMITTED)
+_log = structlog.get_logger()
+
+
+class Batches(SessionPool, BatchLog, Protocol):
+    """What the anchorer writes to."""
+
+
+@dataclass
+class AnchorerStatus:
+    """How anchoring is, for health and metrics. Counts are of this process.
+
+    Attributes:
+        leader: Whether this replica acts.
+        chain_ok: Whether the chain answered when it was asked last; None before that.
+        last_error: Why it did not, or what else went wrong in the last round; None when all went well.
+        oldest_unanchored_seconds: Age of the oldest batch that is in no block; 0 without one. Known to the leader.
+        balance_wei: What the publisher's account held when it was asked last, in wei.
+    """
+
+    leader: bool = False
+    chain_ok: bool | None = None
+    last_error: str | None = None
+    oldest_unanchored_seconds: float = 0.0
+    balance_wei: int | None = None
+    batches_made: int = 0
+    sessions_batched: int = 0
+    transactions_signed: int = 0
+    batches_included: int = 0
+    batches_confirmed: int = 0
+    reorganisations: int = 0
+    failures: int = 0
+
+
+class Anchorer:
+    """Run one in each replica; the lease sees to it that one acts."""
+
+    def __init__(
+        self,
+        *,
+        batches: Batches,
+        lease: Lease,
+        chain: Chain,
+        interval_seconds: float = 60,
+        batch_max_sessions: int = BATCH_MAX_SESSIONS,
+        replace_after_seconds: float = REPLACE_AFTER_SECONDS,
+        now: Callable[[], datetime] = present,
+    ) -> None:
+        """Nothing happens before `run` or `tick`. `interval_seconds` is the least time between two batches."""
+        self._batches, self._lease, self._chain, self._now = batches, lease, chain, now
+        self._interval_seconds, self._batch_max_sessions = interval_seconds, batch_max_sessions
+        self._replace_after = timedelta(seconds=replace_after_seconds)
+        self._wake = asyncio.Event()
+        self._in_flight = False
+        self._more = False
+        self._batch_due_at = 0.0
+        self.status = AnchorerStatus()
+
+    def notify(self) -> None:
+        """Make a batch now, if the one before is in a block, rather than at the end of the interval."""
+        self._batch_due_at = 0.0
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Work until cancelled. Nothing that goes wrong ends it; the lease is let go at the end."""
+        try:
+            while True:
+                delay_seconds = await self._round()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), delay_seconds)
+                self._wake.clear()
+        finally:
+            with suppress(Exception):  # it runs out by itself
+                await self._lease.release()
+
+    async def _round(self) -> float:
+        """One tick; how long to wait for the next, in seconds."""
+        loop = asyncio.get_running_loop()
+        due = self._more or loop.time() >= self._batch_due_at
+        try:
+            if due:
+                self._batch_due_at = loop.time() + self._interval_seconds
+                await self._probe()
+            await self.tick(make_batch=due)
+        except StaleLeaderError as error:
+            self.status.leader = False
+            _log.info("anchoring_leader_changed", reason=str(error))
+        except ChainUnavailableError as error:
+            self._failed(error, chain_ok=False)
+            _log.warning("chain_unavailable", reason=str(error))
+        except ChainMisconfiguredError as error:
+            self._failed(error, chain_ok=False)
+            _log.error("chain_misconfigured", setting=error.setting, reason=str(error))
+        except Exception as error:  # noqa: BLE001 - logged whole, and anchoring goes on
+            self._failed(error, chain_ok=self.status.chain_ok)
+            _log.exception("anchoring_failed", error=type(error).__name__)
+        else:
+            self.status.last_error = None
+            pause = IN_FLIGHT_POLL_SECONDS if self._in_flight else self._interval_seconds
+            return 0.0 if self._more and not self._in_flight else min(pause, self._interval_seconds)
+        return min(RETRY_SECONDS, self._interval_seconds)
+
+    def _failed(self, error: Exception, *, chain_ok: bool | None) -> None:
+        self.status.failures += 1
+        self.status.chain_ok = chain_ok
+        self.status.last_error = f"{type(error).__name__}: {error}"[:500]
+
+    async def _probe(self) -> None:
+        """See whether the chain is there, also when there is nothing to anchor, so that health can tell."""
+        try:
+            self.status.balance_wei = await self._chain.balance_wei()
+        except AnchoringError:
+            self.status.chain_ok = False
+        else:
+            self.status.chain_ok = True
+
+    async def tick(self, *, make_batch: bool = True) -> None:
+        """Do all that can be done now.
+
+        Raises:
+            ChainUnavailableError: what needs the chain waits; new sessions are batched all the same.
+            ChainMisconfiguredError: as above, until somebody changes the setting.
+            StaleLeaderError: another replica leads.
+        """
+        token = await self._lease.acquire()
+        self.status.leader = token is not None
+        if token is None:
+            self._in_flight = self._more = False
+            return
+        last = await self._batches.last()
+        if last is not None and not last.placed:
+            await self._batches.place(last.sequence, token)
+        failure = None
+        try:
+            await self._advance(token)
+        except (ChainUnavailableError, ChainMisconfiguredError) as error:
+            failure = error
+        made = make_batch and await self._make_batch(token)
+        if made and failure is None:
+            await self._advance(token)
+        if failure is not None:
+            raise failure
+
+    async def _make_batch(self, token: int) -> bool:
+        unsettled = await self._batches.unsettled()
+        if any(record.anchor.state in _NOT_INCLUDED for record in unsettled):
+            self._batch_due_at = 0.0  # as soon as that one is in a block
+            return False
+        leaves = await self._batches.unbatched(self._batch_max_sessions)
+        self._more = len(leaves) == self._batch_max_sessions
+        if not leaves:
+            return False
+        last = await self._batches.last()
+        hashes = [leaf.leaf_hash for leaf in leaves]
+        record = BatchRecord(
+            sequence=0 if last is None else last.sequence + 1,
+            root=await asyncio.to_thread(tree_root, hashes),
+            size=len(leaves),
+            created_at=self._now(),
+            session_ids=tuple(leaf.session_id for leaf in leaves),
+        )
+        await self._batches.append(record, hashes, token)
+        await self._batches.place(record.sequence, token)
+        self.status.batches_made += 1
+        self.status.sessions_batched += record.size
+        _log.info("batch_made", sequence=record.sequence, root=record.root.hex(), sessions=record.size)
+        return True
+
+    async def _advance(self, token: int) -> None:
+        """Take each unsettled batch as far as it goes, oldest first.
+
+        No nonce is chosen while an older batch is in no block: the next nonce that the chain takes may be that one's.
+        """
+        waiting: list[BatchRecord] = []
+        try:
+            for stored in await self._batches.unsettled():
+                waiting.append(stored)
+                record = await self._step(stored, token, may_sign=len(waiting) == 1)
+                if record.anchor.state not in _NOT_INCLUDED:
+                    waiting.pop()
+                self.status.chain_ok = True
+        finally:
+            self._in_flight = bool(waiting)
+            oldest = min((record.created_at for record in waiting), default=None)
+            self.status.oldest_unanchored_seconds = (self._now() - oldest).total_seconds() if oldest else 0.0
+
+    async def _step(self, record: BatchRecord, token: int, *, may_sign: bool) -> BatchRecord:
+        if record.anchor.state is AnchorState.PENDING:
+            return await self._sign(record, token) if may_sign else record
+        not_below = record.anchor.block_number or 0
+        sighting = await self._chain.find(record.transactions, not_below)
+        if sighting.inclusion is not None:
+            deep = sighting.inclusion.block_number <= sighting.confirmed_height
+            return await self._settle(record, sighting.inclusion, token, confirmed=deep)
+        if record.anchor.state is AnchorState.INCLUDED:
+            record = await self._reorganised(record, token)
+        if sighting.live is None:
+            return await self._sign(record, token) if may_sign else record
+        if record.submitted_at is not None and self._now() - record.submitted_at > self._replace_after:
+            return await self._sign(record, token, replaces=sighting.live)
+        await self._chain.broadcast(sighting.live)
+        return record
+
+    async def _sign(self, record: BatchRecord, token: int, replaces: SignedTransaction | None = None) -> BatchRecord:
+        """Sign, store, broadcast: in this order, so that no transaction is out of which nobody knows."""
+        signed = await self._chain.sign(record.root, replaces)
+        if signed is None:
+            assert replaces is not None
+            await self._chain.broadcast(replaces)
+            return record
+        anchor = Anchor(
+            state=AnchorState.SUBMITTED,
+            chain_id=signed.chain_id,
+            contract=signed.contract,
+            publisher=signed.publisher,
+            transaction=signed.hash,
+        )
+        transactions = (*record.transactions, signed)
+        changed = replace(record, anchor=anchor, transactions=transactions, submitted_at=self._now(), gas_used=None)
+        await self._batches.update(changed, record.anchor.state, token)
+        self.status.transactions_signed += 1
+        _log.info("batch_submitted", sequence=record.sequence, transaction=signed.hash.hex(), nonce=signed.nonce)
+        await self._chain.broadcast(signed)
+        return changed
+
+    async def _settle(self, record: BatchRecord, found: Inclusion, token: int, *, confirmed: bool) -> BatchRecord:
+        transaction = found.transaction
+        anchor = Anchor(
+            state=AnchorState.CONFIRMED if confirmed else AnchorState.INCLUDED,
+            chain_id=transaction.chain_id,
+            contract=transaction.contract,
+            publisher=transaction.publisher,
+            transaction=transaction.hash,
+            block_number=found.block_number,
+            block_hash=found.block_hash,
+            block_timestamp=found.block_timestamp,
+        )
+        if anchor == record.anchor:
+            return record
+        changed = replace(record, anchor=anchor, gas_used=found.gas_used)
+        await self._batches.update(changed, record.anchor.state, token)
+        self.status.batches_included += record.anchor.state is AnchorState.SUBMITTED
+        self.status.batches_confirmed += confirmed
+        event = "batch_confirmed" if confirmed else "batch_included"
+        _log.info(event, sequence=record.sequence, block_number=found.block_number, gas_used=found.gas_used)
+        return changed
+
+    async def _reorganised(self, record: BatchRecord, token: int) -> BatchRecord:
+        """The block is gone, and the transaction with it: back to waiting for one."""
+        anchor = replace(
+            record.anchor, state=AnchorState.SUBMITTED, block_number=None, block_hash=None, block_timestamp=None
+        )
+        changed = replace(record, anchor=anchor, submitted_at=self._now(), gas_used=None)
+        await self._batches.update(changed, record.anchor.state, token)
+        self.status.reorganisations += 1
+        _log.warning("batch_reorganised_away", sequence=record.sequence, transaction=(anchor.transaction or b"").hex())
+        return changed

@@ -1,0 +1,283 @@
+"""The chain, really: an EVM chain behind a list of RPC nodes, with LucidAnchors on it and one publisher's key."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, TypeVar
+
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+from eth_utils.address import to_checksum_address
+
+from sessions.core.anchor_contract import encode_anchor_call, is_genuine
+from sessions.core.types import Hash
+from sessions.storage.anchor import (
+    ChainMisconfiguredError,
+    ChainUnavailableError,
+    Inclusion,
+    Sighting,
+    SignedTransaction,
+)
+from sessions.storage.rpc import INVALID_PARAMETERS, Node, RpcError
+
+GAS_LIMIT: Final = 60_000
+"""Gas that a transaction may use. `anchor` takes below 50,000, whatever the batch holds."""
+RPC_TIMEOUT_SECONDS: Final = 10.0
+GWEI: Final = 10**9
+DEFAULT_PRIORITY_FEE_WEI: Final = GWEI
+"""What to offer the block's maker where the node has no advice, in wei per gas."""
+
+# Nodes know these by their words only. All of them say: it is there, or the chain is past it; `find` sees which.
+_ACCEPTED_BEFORE: Final = ("already known", "known transaction", "already imported", "already in", "nonce too low")
+
+Confirmations = int | Literal["finalized"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Fees:
+    base: int
+    priority: int
+
+
+class EvmChain:
+    """Implements `sessions.storage.anchor.Chain`."""
+
+    def __init__(
+        self,
+        *,
+        rpc_urls: Sequence[str],
+        chain_id: int,
+        contract: bytes,
+        key: str,
+        confirmations: Confirmations = "finalized",
+        max_fee_gwei: float = 200,
+        timeout_seconds: float = RPC_TIMEOUT_SECONDS,
+    ) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            rpc_urls: The nodes, tried in turn; the one that answered last is asked first.
+            chain_id: EIP-155 number that every node must have.
+            contract: Address of LucidAnchors, 20 bytes.
+            key: Private key of the publisher, 32 bytes in hex.
+            confirmations: How many blocks, its own included, make an anchor confirmed; or the chain's own finality.
+            max_fee_gwei: The most that a transaction offers, in gwei per gas.
+            timeout_seconds: For one call of one node.
+
+        Raises:
+            ChainMisconfiguredError: a URL or the key is none.
+        """
+        if not rpc_urls:
+            raise ChainMisconfiguredError("CHAIN_RPC_URLS", "names no node")
+        try:
+            self._account: LocalAccount = Account.from_key(key.strip())
+        except Exception:  # noqa: BLE001 - the library raises many kinds, and some of them quote the key
+            raise ChainMisconfiguredError("CHAIN_KEY_FILE", "does not hold a private key of 32 bytes in hex") from None
+        self._nodes = [Node(url, timeout_seconds) for url in rpc_urls]
+        self._chain_id, self._contract, self._confirmations = chain_id, contract, confirmations
+        self._cap_wei = int(max_fee_gwei * GWEI)
+        self.publisher = bytes.fromhex(self._account.address[2:])
+
+    def __repr__(self) -> str:
+        contract, publisher = _hex(self._contract), _hex(self.publisher)
+        return f"EvmChain(chain_id={self._chain_id}, contract={contract}, publisher={publisher})"
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for node in self._nodes:
+            await node.close()
+
+    async def check(self) -> None:
+        """See that every node that answers is of the right chain, with the right contract.
+
+        Raises:
+            ChainMisconfiguredError: one is not.
+            ChainUnavailableError: none answers.
+        """
+        reasons = []
+        for node in self._nodes:
+            try:
+                await self._verify(node)
+            except ChainUnavailableError as error:
+                reasons.append(str(error))
+        if len(reasons) == len(self._nodes):
+            raise ChainUnavailableError("; ".join(reasons))
+
+    async def _verify(self, node: Node) -> None:
+        """Before a node's first use: a node of another chain must neither get our transactions nor answer for them."""
+        chain_id = await node.number("eth_chainId")
+        if chain_id != self._chain_id:
+            raise ChainMisconfiguredError("CHAIN_ID", f"is {self._chain_id}, but {node.name} is on chain {chain_id}")
+        if not is_genuine(await node.data("eth_getCode", _hex(self._contract), "latest")):
+            raise ChainMisconfiguredError(
+                "CHAIN_CONTRACT",
+                f"there is no LucidAnchors contract at {_hex(self._contract)} on chain {chain_id}, says {node.name}",
+            )
+        await self._confirmed_height(node, 0)
+        node.verified = True
+
+    async def _ask(self, question: Callable[[Node], Awaitable[T]]) -> T:
+        """Put a question, of one or more calls, to one node after another until one answers it."""
+        reasons = []
+        for node in list(self._nodes):
+            try:
+                if not node.verified:
+                    await self._verify(node)
+                answer = await question(node)
+            except ChainUnavailableError as error:
+                reasons.append(str(error))
+            else:
+                self._nodes.remove(node)
+                self._nodes.insert(0, node)
+                return answer
+        raise ChainUnavailableError("; ".join(reasons))
+
+    async def sign(self, root: Hash, replaces: SignedTransaction | None = None) -> SignedTransaction | None:
+        """Sign a transaction that anchors `root`; nothing is sent.
+
+        The nonce is the next that the chain will take, not the next that a node has seen: so a transaction of ours
+        never waits behind one that somebody dropped.
+        """
+        if replaces is not None and replaces.publisher != self.publisher:
+            return None
+        data = encode_anchor_call(root)
+
+        async def prepare(node: Node) -> tuple[int, _Fees]:
+            nonce = replaces.nonce if replaces else await self._used_nonces(node, self.publisher)
+            await self._require_gas(node, data)
+            return nonce, await self._fees(node)
+
+        nonce, fees = await self._ask(prepare)
+        priority, fee = fees.priority, min(2 * fees.base + fees.priority, self._cap_wei)
+        if replaces is not None:  # nodes want a tenth more of both
+            priority = max(priority, replaces.priority_fee_wei * 9 // 8 + 1)
+            fee = max(fee, replaces.max_fee_wei * 9 // 8 + 1)
+            if fee > self._cap_wei:
+                return None
+        elif fees.base > self._cap_wei:
+            raise ChainUnavailableError(f"the chain asks for {fees.base / GWEI:.1f} gwei, more than CHAIN_MAX_FEE_GWEI")
+        return await asyncio.to_thread(self._signed, data, nonce, fee, min(priority, fee))
+
+    def _signed(self, data: bytes, nonce: int, max_fee_wei: int, priority_fee_wei: int) -> SignedTransaction:
+        signed = self._account.sign_transaction(
+            {
+                "type": 2,
+                "chainId": self._chain_id,
+                "to": to_checksum_address(self._contract),
+                "value": 0,
+                "data": data,
+                "gas": GAS_LIMIT,
+                "nonce": nonce,
+                "maxFeePerGas": max_fee_wei,
+                "maxPriorityFeePerGas": priority_fee_wei,
+            }
+        )
+        return SignedTransaction(
+            hash=bytes(signed.hash),
+            raw=bytes(signed.raw_transaction),
+            nonce=nonce,
+            chain_id=self._chain_id,
+            contract=self._contract,
+            publisher=self.publisher,
+            max_fee_wei=max_fee_wei,
+            priority_fee_wei=priority_fee_wei,
+        )
+
+    async def _require_gas(self, node: Node, data: bytes) -> None:
+        """Rather no transaction than one that fails and costs its fee each time."""
+        call = {"from": _hex(self.publisher), "to": _hex(self._contract), "data": _hex(data)}
+        gas = await node.number("eth_estimateGas", call)
+        if gas > GAS_LIMIT:
+            raise ChainMisconfiguredError("CHAIN_ID", f"on this chain an anchor takes {gas} gas, more than {GAS_LIMIT}")
+
+    async def _fees(self, node: Node) -> _Fees:
+        block = await node.members("eth_getBlockByNumber", "latest", False)
+        base_fee = block and block.get("baseFeePerGas")
+        if base_fee is None:
+            raise ChainMisconfiguredError("CHAIN_ID", "the chain has no EIP-1559 fees")
+        try:
+            priority = await node.number("eth_maxPriorityFeePerGas")
+        except RpcError:
+            priority = DEFAULT_PRIORITY_FEE_WEI
+        return _Fees(node.quantity(base_fee), priority)
+
+    async def broadcast(self, transaction: SignedTransaction) -> None:
+        """Send it. Safe to repeat: the same bytes have the same nonce, which the chain takes once."""
+
+        async def send(node: Node) -> None:
+            try:
+                await node.call("eth_sendRawTransaction", _hex(transaction.raw))
+            except RpcError as error:
+                if not any(words in error.message.lower() for words in _ACCEPTED_BEFORE):
+                    raise
+
+        await self._ask(send)
+
+    async def find(self, transactions: Sequence[SignedTransaction], not_below: int = 0) -> Sighting:
+        """Look for a batch's transactions on one node; one that is behind block `not_below` counts as away.
+
+        The order of the calls matters: what is asked first can only be older. So a used nonce means that the receipt,
+        asked for after it, is there, unless the nonce went to somebody else's transaction.
+        """
+        ours = [transaction for transaction in transactions if transaction.chain_id == self._chain_id]
+
+        async def look(node: Node) -> Sighting:
+            head = await node.number("eth_blockNumber")
+            if ours and head < not_below:
+                raise ChainUnavailableError(f"{node.name}: is at block {head}, and the anchor in block {not_below}")
+            confirmed_height = await self._confirmed_height(node, head)
+            publishers = {transaction.publisher for transaction in ours}
+            used = {publisher: await self._used_nonces(node, publisher) for publisher in publishers}
+            inclusion = None
+            for transaction in reversed(ours):
+                inclusion = inclusion or await self._inclusion(node, transaction)
+            return Sighting(
+                head=head,
+                confirmed_height=confirmed_height,
+                inclusion=inclusion,
+                live=next((item for item in reversed(ours) if item.nonce >= used[item.publisher]), None),
+            )
+
+        return await self._ask(look)
+
+    async def _inclusion(self, node: Node, transaction: SignedTransaction) -> Inclusion | None:
+        receipt = await node.members("eth_getTransactionReceipt", _hex(transaction.hash))
+        if receipt is None or receipt.get("blockHash") is None or node.quantity(receipt.get("status")) != 1:
+            return None
+        block = await node.members("eth_getBlockByHash", receipt["blockHash"], False)
+        if block is None:
+            raise ChainUnavailableError(f"{node.name}: has a receipt without its block")
+        return Inclusion(
+            transaction=transaction,
+            block_number=node.quantity(receipt.get("blockNumber")),
+            block_hash=node.octets(receipt["blockHash"]),
+            block_timestamp=node.quantity(block.get("timestamp")),
+            gas_used=node.quantity(receipt.get("gasUsed")),
+        )
+
+    async def _confirmed_height(self, node: Node, head: int) -> int:
+        if self._confirmations != "finalized":
+            return head - self._confirmations + 1
+        try:
+            block = await node.members("eth_getBlockByNumber", "finalized", False)
+        except RpcError as error:
+            if error.code in INVALID_PARAMETERS:
+                raise ChainMisconfiguredError(
+                    "ANCHOR_CONFIRMATIONS", f"{node.name} does not know finalized blocks: set a number of blocks"
+                ) from None
+            if "not found" in error.message.lower():
+                return -1
+            raise
+        return -1 if block is None else node.quantity(block.get("number"))  # a young chain has none yet
+
+    async def _used_nonces(self, node: Node, publisher: bytes) -> int:
+        return await node.number("eth_getTransactionCount", _hex(publisher), "latest")
+
+    async def balance_wei(self) -> int:
+        """What the publisher's account holds, in wei."""
+        return await self._ask(lambda node: node.number("eth_getBalance", _hex(self.publisher), "latest"))
+
+
+def _hex(value: bytes) -> str:
+    return "0x" + value.hex()

@@ -1,0 +1,289 @@
+"""The ports of anchoring in memory: what they promise in the fewest words, and what unit tests run on."""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from sessions.core.anchor_contract import encode_anchor_call
+from sessions.core.manifest import SESSION_LEAF_PREFIX
+from sessions.core.merkle import leaf_hash
+from sessions.core.receipt import AnchorState, Batch
+from sessions.core.types import Hash, SessionId
+from sessions.storage.anchor import (
+    UNSETTLED,
+    BatchRecord,
+    ChainMisconfiguredError,
+    ChainUnavailableError,
+    Inclusion,
+    Leaf,
+    Sighting,
+    SignedTransaction,
+    StaleLeaderError,
+)
+from sessions.storage.batching import tree_with_paths
+
+GWEI = 10**9
+
+
+@dataclass
+class _Batch:
+    record: BatchRecord
+    leaf_hashes: Sequence[bytes]
+    fence: int
+
+
+class MemoryBatches:
+    """Twin of `MongoBatches`."""
+
+    def __init__(self) -> None:
+        self._manifests: dict[SessionId, bytes] = {}
+        self._places: dict[SessionId, tuple[int, Batch]] = {}
+        self._batches: list[_Batch] = []
+
+    def seal(self, session: SessionId, manifest: bytes) -> None:
+        """What the ledger does elsewhere: a session is sealed and waits for its batch."""
+        self._manifests[session] = manifest
+
+    async def unbatched(self, limit: int) -> Sequence[Leaf]:
+        """At most `limit` sealed sessions that are in no batch, by session id."""
+        names = sorted(self._manifests.keys() - self._places.keys())[:limit]
+        digests = [hashlib.sha256(self._manifests[name]).digest() for name in names]
+        return [
+            Leaf(name, leaf_hash(SESSION_LEAF_PREFIX + digest)) for name, digest in zip(names, digests, strict=True)
+        ]
+
+    async def place(self, sequence: int, token: int) -> None:
+        """Give each member session its place, and mark the batch as placed."""
+        batch = self._writable(sequence, token)
+        root, paths = tree_with_paths(batch.leaf_hashes)
+        for index, name in enumerate(batch.record.session_ids):
+            place = Batch(root=root, size=batch.record.size, index=index, path=tuple(paths[index]))
+            self._places.setdefault(name, (sequence, place))
+        batch.record, batch.fence = replace(batch.record, placed=True), token
+
+    def place_of(self, session: SessionId) -> tuple[int, Batch] | None:
+        """The number of a session's batch and the session's place in it; None while it is in none."""
+        return self._places.get(session)
+
+    async def last(self) -> BatchRecord | None:
+        """The newest batch, without session ids."""
+        return self._cut(self._batches[-1]) if self._batches else None
+
+    async def unsettled(self) -> Sequence[BatchRecord]:
+        """All batches that are not confirmed, oldest first, without session ids."""
+        return [self._cut(batch) for batch in self._batches if batch.record.anchor.state in UNSETTLED]
+
+    async def append(self, record: BatchRecord, leaf_hashes: Sequence[bytes], token: int) -> None:
+        """Store a new batch."""
+        if record.sequence != len(self._batches):
+            raise StaleLeaderError(f"there is a batch {record.sequence} already")
+        self._batches.append(_Batch(record, tuple(leaf_hashes), token))
+
+    async def update(self, record: BatchRecord, expected: AnchorState, token: int) -> None:
+        """Replace state, anchor, transactions and gas of a batch."""
+        batch = self._writable(record.sequence, token)
+        if batch.record.anchor.state is not expected:
+            raise StaleLeaderError(f"batch {record.sequence} is {batch.record.anchor.state}")
+        batch.record = replace(
+            batch.record,
+            anchor=record.anchor,
+            transactions=record.transactions,
+            submitted_at=record.submitted_at,
+            gas_used=record.gas_used,
+        )
+        batch.fence = token
+
+    async def get(self, root: bytes, max_sessions: int = 1000) -> BatchRecord | None:
+        """The batch with that root, with its first `max_sessions` session ids."""
+        found = [batch for batch in self._batches if batch.record.root == root]
+        return self._cut(found[0], max_sessions) if found else None
+
+    async def get_by_sequence(self, sequence: int) -> BatchRecord | None:
+        """The batch of that number, without session ids."""
+        return self._cut(self._batches[sequence]) if 0 <= sequence < len(self._batches) else None
+
+    async def list(self, limit: int, before_sequence: int | None = None) -> Sequence[BatchRecord]:
+        """At most `limit` batches, newest first, without session ids."""
+        batches = self._batches if before_sequence is None else self._batches[:before_sequence]
+        return [self._cut(batch) for batch in reversed(batches)][:limit]
+
+    def _writable(self, sequence: int, token: int) -> _Batch:
+        if not 0 <= sequence < len(self._batches):
+            raise StaleLeaderError(f"there is no batch {sequence}")
+        if self._batches[sequence].fence > token:
+            raise StaleLeaderError(f"batch {sequence} was changed by a newer leader")
+        return self._batches[sequence]
+
+    @staticmethod
+    def _cut(batch: _Batch, max_sessions: int = 0) -> BatchRecord:
+        return replace(batch.record, session_ids=batch.record.session_ids[:max_sessions])
+
+
+@dataclass
+class LeaseState:
+    """What the replicas' `MemoryLease`s share."""
+
+    holder: str = ""
+    token: int = 0
+    expires_at: float = 0.0
+
+
+class MemoryLease:
+    """Twin of `MongoLease`; the shared state and the clock (seconds) stand for the server."""
+
+    def __init__(
+        self, state: LeaseState, holder: str, ttl_seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._state, self._holder, self._ttl_seconds, self._clock = state, holder, ttl_seconds, clock
+
+    async def acquire(self) -> int | None:
+        """Take or prolong the lease; the fencing number, or None while another holds it."""
+        state, now = self._state, self._clock()
+        if state.holder != self._holder:
+            if state.expires_at > now:
+                return None
+            state.holder, state.token = self._holder, state.token + 1
+        state.expires_at = now + self._ttl_seconds
+        return state.token
+
+    async def release(self) -> None:
+        """Let go of the lease if it is held here."""
+        if self._state.holder == self._holder:
+            self._state.expires_at = 0.0
+
+
+@dataclass
+class _Block:
+    number: int
+    fork: int
+    transactions: list[SignedTransaction] = field(default_factory=list)
+
+    @property
+    def hash(self) -> bytes:
+        return hashlib.sha256(b"block %d %d" % (self.number, self.fork)).digest()
+
+
+class MemoryChain:
+    """Twin of `EvmChain`: one publisher, blocks on demand, reorganisations, and nodes that can be away.
+
+    Attributes:
+        away: While true, no node answers.
+        cap_wei: The cap on fees, in wei per gas.
+        base_fee_wei: What the next block asks for, in wei per gas; a transaction that offers less waits.
+        confirmations: A block this deep is confirmed; 1 is the head.
+        sent: All that was broadcast, in order.
+    """
+
+    def __init__(self, confirmations: int = 2, cap_wei: int = 200 * GWEI, publisher: bytes = b"\x01" * 20) -> None:
+        self.away = False
+        self.wrong_setting: str | None = None
+        self.cap_wei, self.base_fee_wei, self.confirmations = cap_wei, GWEI, confirmations
+        self.publisher, self.contract, self.chain_id = publisher, b"\xcc" * 20, 31337
+        self.sent: list[SignedTransaction] = []
+        self._mempool: dict[int, SignedTransaction] = {}
+        self._blocks = [_Block(0, 0)]
+        self._forks = 0
+
+    def mine(self, blocks: int = 1) -> None:
+        """Add blocks; the first takes what waits, in order of nonces."""
+        for _ in range(blocks):
+            block = _Block(len(self._blocks), self._forks)
+            self._blocks.append(block)
+            while (waiting := self._mempool.get(self._nonce())) and waiting.max_fee_wei >= self.base_fee_wei:
+                block.transactions.append(waiting)
+
+    def reorganise(self, depth: int) -> None:
+        """Replace the last `depth` blocks by empty ones; what was in them is forgotten."""
+        self._forks += 1
+        height = len(self._blocks)
+        del self._blocks[height - depth :]
+        self._mempool.clear()
+        self.mine(depth)
+
+    def use_nonce(self) -> None:
+        """Another program uses the publisher's key: the next nonce goes to a foreign transaction."""
+        self._mempool.clear()
+        foreign = self._signed(Hash(bytes(32)), self._nonce(), self.base_fee_wei)
+        self._mempool[foreign.nonce] = foreign
+        self.mine()
+
+    def anchored(self) -> list[Hash]:
+        """Roots on the chain, in order, each once."""
+        return list(dict.fromkeys(Hash(item.raw[-40:-8]) for block in self._blocks for item in block.transactions))
+
+    def _nonce(self) -> int:
+        return sum(len(block.transactions) for block in self._blocks)
+
+    def _signed(self, root: Hash, nonce: int, fee: int) -> SignedTransaction:
+        raw = nonce.to_bytes(8, "big") + encode_anchor_call(root) + fee.to_bytes(8, "big")
+        return SignedTransaction(
+            hash=hashlib.sha256(raw).digest(),
+            raw=raw,
+            nonce=nonce,
+            chain_id=self.chain_id,
+            contract=self.contract,
+            publisher=self.publisher,
+            max_fee_wei=fee,
+            priority_fee_wei=1,
+        )
+
+    async def check(self) -> None:
+        """See that the chain is there, and as it should be."""
+        if self.away:
+            raise ChainUnavailableError("memory: away")
+        if self.wrong_setting:
+            raise ChainMisconfiguredError(self.wrong_setting, "wrong on purpose")
+
+    async def sign(self, root: Hash, replaces: SignedTransaction | None = None) -> SignedTransaction | None:
+        """Sign a transaction that anchors `root`; nothing is sent."""
+        await self.check()
+        if self.base_fee_wei > self.cap_wei:
+            if replaces:
+                return None
+            raise ChainUnavailableError("the chain asks for more than the cap on fees")
+        fee = min(2 * self.base_fee_wei, self.cap_wei)
+        if replaces is None:
+            return self._signed(root, self._nonce(), fee)
+        if replaces.publisher != self.publisher:
+            return None
+        fee = max(fee, replaces.max_fee_wei * 9 // 8 + 1)
+        return self._signed(root, replaces.nonce, fee) if fee <= self.cap_wei else None
+
+    async def broadcast(self, transaction: SignedTransaction) -> None:
+        """Send it."""
+        await self.check()
+        self.sent.append(transaction)
+        if transaction.nonce >= self._nonce():
+            self._mempool[transaction.nonce] = transaction
+
+    async def find(self, transactions: Sequence[SignedTransaction], not_below: int = 0) -> Sighting:
+        """Look for a batch's transactions."""
+        await self.check()
+        head = len(self._blocks) - 1
+        ours = [item for item in transactions if item.chain_id == self.chain_id]
+        if ours and head < not_below:
+            raise ChainUnavailableError("memory: behind")
+        return Sighting(
+            head=head,
+            confirmed_height=head - self.confirmations + 1,
+            inclusion=next((found for item in ours if (found := self._inclusion(item))), None),
+            live=next((item for item in reversed(ours) if item.nonce >= self._nonce()), None),
+        )
+
+    def _inclusion(self, transaction: SignedTransaction) -> Inclusion | None:
+        for block in self._blocks:
+            if transaction in block.transactions:
+                return Inclusion(
+                    transaction=transaction,
+                    block_number=block.number,
+                    block_hash=block.hash,
+                    block_timestamp=1_700_000_000 + block.number,
+                    gas_used=46_000,
+                )
+        return None
+
+    async def balance_wei(self) -> int:
+        """What the publisher's account holds, in wei."""
+        await self.check()
+        return 10**18
