@@ -36,7 +36,11 @@ class JsonRpc:
         self._name = f"{parsed.scheme}://{parsed.netloc.decode()}"
         self._url = parsed
         self._ids = count(1)
-        self._http = httpx.Client(timeout=TIMEOUT_SECONDS, headers={"Accept-Encoding": "identity"})
+        self._http = httpx.Client(
+            timeout=TIMEOUT_SECONDS,
+            headers={"Accept-Encoding": "identity"},
+            verify=parsed.scheme == "https",  # without TLS there is nothing to verify
+        )
 
     def __repr__(self) -> str:
         return f"JsonRpc({self._name!r})"

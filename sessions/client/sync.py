@@ -50,19 +50,26 @@ class Client:
         """Close all connections and end the thread."""
         if self._loop.is_closed():
             return
-        self._run(self._client.close())
+        self._run(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _end(self) -> None:
+        """What was interrupted ends before its connections are closed."""
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        await self._client.close()
+        await asyncio.get_running_loop().shutdown_asyncgens()
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
         except BaseException:
-            # Ctrl-C reaches this thread, not the loop's: the work there must end before anything is closed.
-            if future.cancel():
-                asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop).result()
+            future.cancel()  # Ctrl-C reaches this thread, not the loop's
             raise
 
     def _iterate(self, items: AsyncIterator[T]) -> Iterator[T]:

@@ -38,6 +38,8 @@ class Transport:
             self._http = httpx.AsyncClient(
                 base_url=url,
                 headers=headers,
+                # Without TLS there is nothing to verify, and reading the certificates takes longer than a question.
+                verify=url.scheme == "https",
                 timeout=_TIMEOUT,
                 limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
             )

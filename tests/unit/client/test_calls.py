@@ -3,6 +3,7 @@
 import json
 import socket
 
+import httpx
 import pytest
 from starlette.responses import JSONResponse, Response
 
@@ -160,6 +161,14 @@ async def test_connection_refused(fake: Fake) -> None:
     assert "running" in caught.value.hint
 
 
+async def test_a_service_that_does_not_answer_in_time(fake: Fake) -> None:
+    fake.pause_seconds = 0.5
+    async with AsyncClient(fake.url, token=TOKEN, retry=RetryPolicy(budget_seconds=0)) as client:
+        client._processor._http.timeout = httpx.Timeout(0.05)
+        with pytest.raises(e.UnreachableError, match="in time"):
+            await client.status("s")
+
+
 async def test_an_answer_cut_short_is_asked_for_again(client: AsyncClient, fake: Fake) -> None:
     await client.open_session("s")
     fake.fault("GET", "/s", Cut(b'{"session_id": "s"', 500), Cut(b"", 10))
@@ -295,7 +304,9 @@ async def test_without_storage(fake: Fake) -> None:
     assert "LUCID_STORAGE_URL" in caught.value.hint
 
 
-@pytest.mark.parametrize("url", ["ftp://x", "127.0.0.1:8085", "http://", "http://[", "http://127.0.0.1:99999"])
+@pytest.mark.parametrize(
+    "url", ["ftp://x", "127.0.0.1:8085", "http://", "http://[", "http://\0", "http://127.0.0.1:99999"]
+)
 async def test_urls_that_are_none(url) -> None:
     with pytest.raises(e.ClientError):
         async with AsyncClient(url, retry=RetryPolicy(budget_seconds=0)) as client:

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import signal
 import threading
 from pathlib import Path
 
@@ -49,24 +50,19 @@ def file(tmp_path) -> Path:
 @pytest.mark.parametrize("kind", ["path", "text", "file", "memory", "small pieces", "large pieces", "pipe"])
 @pytest.mark.parametrize("chunk_bytes", [1000, 2304, 256, 5000])
 async def test_every_kind_of_source(client: AsyncClient, fake: Fake, file: Path, kind, chunk_bytes) -> None:
-    ends = []
-    if kind == "pipe":
-        read, write = os.pipe()
-        threading.Thread(target=lambda: (os.write(write, DATA), os.close(write))).start()
-        source = ends = os.fdopen(read, "rb", buffering=0)
-    else:
-        source = {
-            "path": file,
-            "text": str(file),
-            "file": io.BytesIO(DATA),
-            "memory": io.BufferedReader(io.BytesIO(DATA)),
-            "small pieces": _iterate(DATA, 7),
-            "large pieces": _iterate(DATA, 2100),
-        }[kind]
+    source = {
+        "path": lambda: file,
+        "text": lambda: str(file),
+        "file": lambda: io.BytesIO(DATA),
+        "memory": lambda: io.BufferedReader(io.BytesIO(DATA)),
+        "small pieces": lambda: _iterate(DATA, 7),
+        "large pieces": lambda: _iterate(DATA, 2100),
+        "pipe": lambda: _pipe(DATA),
+    }[kind]()
     seen: list[Progress] = []
     done = await client.record(source, "s", chunk_bytes=chunk_bytes, metadata={"a": 1}, progress=seen.append)
-    if ends:
-        ends.close()
+    if kind == "pipe":
+        source.close()
     assert stored(fake) == DATA
     assert done.root_checked
     assert done.plaintext_bytes == len(DATA)
@@ -119,7 +115,13 @@ async def test_a_chunk_that_was_kept_before_the_connection_broke(client: AsyncCl
     assert (await client.record(io.BytesIO(DATA), "s", chunk_bytes=500)).chunk_count == 5
 
 
-@pytest.mark.parametrize("kind", ["file", "pipe"])
+def _pipe(data: bytes):
+    read, write = os.pipe()
+    threading.Thread(target=lambda: (os.write(write, data), os.close(write))).start()
+    return os.fdopen(read, "rb", buffering=0)
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe", "iterator"])
 async def test_resuming(client: AsyncClient, fake: Fake, file: Path, kind) -> None:
     fake.fault("PUT", "/chunks/7", problem(400, "digest-mismatch"))
     with pytest.raises(e.RefusedError):
@@ -129,8 +131,10 @@ async def test_resuming(client: AsyncClient, fake: Fake, file: Path, kind) -> No
     assert sorted(fake.sessions["s"].chunks)[:4] == [0, 3, 5, 6]
     top = max(fake.sessions["s"].chunks)
     since = len(fake.requests)
-    source = file if kind == "file" else _iterate(DATA, 77)
+    source = {"file": lambda: file, "pipe": lambda: _pipe(DATA), "iterator": lambda: _iterate(DATA, 77)}[kind]()
     done = await client.record(source, "s", chunk_bytes=200)
+    if kind == "pipe":
+        source.close()
     assert stored(fake) == DATA
     assert {1, 2, 4} <= set(sent(fake, since))
     assert not {0, 3, 5} & set(sent(fake, since))
@@ -184,6 +188,8 @@ async def test_another_recording_is_refused(client: AsyncClient, fake: Fake) -> 
     with pytest.raises(e.RefusedError) as caught:
         await client.record(io.BytesIO(b"?" * 3000), "s", chunk_bytes=200)
     assert caught.value.code == "chunk-conflict"
+    with pytest.raises(e.SourceChangedError, match="not chunks of"):
+        await client.record(io.BytesIO(DATA[:150]), "s", chunk_bytes=200)
     with pytest.raises(e.SourceChangedError, match="more than this recording"):
         await client.record(_iterate(DATA[:200], 50), "s", chunk_bytes=200)
     assert len(fake.sessions["s"].chunks) == 2
@@ -264,22 +270,41 @@ async def test_an_iterator_that_fails_stops_the_recording(client: AsyncClient, f
     assert fake.sessions["s"].manifest is None
 
 
-def test_cancelling_a_synchronous_recording(fake: Fake) -> None:
-    """Closing the client while a pipe says nothing neither hangs nor leaves a thread that the exit waits for."""
+def test_interrupting_a_synchronous_recording(fake: Fake) -> None:
+    """Ctrl-C while a pipe says nothing: neither a hang, nor a thread that the exit waits for, nor a lost task."""
     read, write = os.pipe()
     source = os.fdopen(read, "rb", buffering=0)
-    client = Client(fake.url, token=TOKEN, retry=QUICK)
-    work = asyncio.run_coroutine_threadsafe(client._client.record(source, "s"), client._loop)
-    while not fake.requests:
-        pass
-    work.cancel()
-    client.close()
+    main = threading.main_thread().ident
+    assert main is not None
+    timer = threading.Timer(0.3, lambda: signal.pthread_kill(main, signal.SIGINT))
+    with Client(fake.url, token=TOKEN, retry=QUICK) as client:
+        client.put_chunk("s", 0, b"x")
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            client.record(source, "t")
+    readers = [thread for thread in threading.enumerate() if thread.name == "lucid-read"]
+    assert all(thread.daemon for thread in readers)
     os.close(write)
-    for thread in threading.enumerate():
-        if thread.name == "lucid-read":
-            assert thread.daemon
-            thread.join(5)
+    for thread in readers:
+        thread.join(5)
     source.close()
+    client.close()
+
+
+async def test_what_is_read_after_the_interruption_goes_nowhere(client: AsyncClient, fake: Fake) -> None:
+    read, write = os.pipe()
+    source = os.fdopen(read, "rb", buffering=0)
+    task = asyncio.create_task(client.record(source, "s"))
+    while not any(method == "PUT" for method, _ in fake.requests):
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    os.close(write)
+    await asyncio.sleep(0.1)
+    source.close()
+    assert not fake.sessions["s"].chunks
 
 
 async def test_gives_up_when_the_time_is_up(fake: Fake) -> None:
