@@ -13,6 +13,7 @@ from sessions.processor.models import OpenRequest
 from sessions.processor.recording import Recording
 from sessions.processor.storage_client import StorageClient
 from sessions.runtime.auth import Role, allow
+from sessions.runtime.body import JsonRoute
 from sessions.runtime.digest import content_digest
 from sessions.runtime.errors import DomainError
 from sessions.runtime.models import IndexPath, Sealed, SealRequest, SessionIdPath, Status, checked, checked_index
@@ -40,7 +41,7 @@ class _ClosingStream(StreamingResponse):
 
 def router(storage: StorageClient, rings: KeyRings, recording: Recording, content: Content) -> APIRouter:
     """All routes under /api/v1/sessions."""
-    routes = APIRouter(prefix="/api/v1/sessions", tags=["sessions"])
+    routes = APIRouter(prefix="/api/v1/sessions", tags=["sessions"], route_class=JsonRoute)
     by_recorder, by_replayer = [Depends(allow(Role.RECORD))], [Depends(allow(Role.REPLAY))]
     by_anyone = [Depends(allow(Role.RECORD, Role.REPLAY, Role.AUDIT))]
 

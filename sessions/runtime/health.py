@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse
 
 from sessions import __version__
+from sessions.runtime.body import JsonRoute
 
 CheckStatus: TypeAlias = Literal["ok", "degraded", "failed"]
 
@@ -49,7 +50,7 @@ class Alive(BaseModel):
 
 def router(service: str, checks: Checks) -> APIRouter:
     """The probes' routes."""
-    routes = APIRouter(tags=["probes"])
+    routes = APIRouter(tags=["probes"], route_class=JsonRoute)
     failing: dict[int | str, dict[str, Any]] = {
         503: {"model": Health, "description": "The service cannot do its job; `checks` says why"}
     }

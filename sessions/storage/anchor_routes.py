@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query
 
+from sessions.runtime.body import JsonRoute
 from sessions.runtime.errors import DomainError
 from sessions.runtime.models import HASH_PATTERN, Limit
 from sessions.runtime.problems import responses
@@ -19,7 +20,12 @@ def router(batches: BatchReader, readiness: Readiness) -> APIRouter:
     async def ready() -> None:
         readiness.require()
 
-    routes = APIRouter(prefix="/api/v1/anchors", tags=["anchors"], dependencies=[Depends(READERS), Depends(ready)])
+    routes = APIRouter(
+        prefix="/api/v1/anchors",
+        tags=["anchors"],
+        route_class=JsonRoute,
+        dependencies=[Depends(READERS), Depends(ready)],
+    )
 
     @routes.get("", response_model=models.AnchorPage)
     async def list_anchors(

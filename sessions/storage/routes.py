@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from sessions.core.errors import CoreError
 from sessions.core.types import SessionId, session_id
 from sessions.runtime.auth import Principal, Role, allow
+from sessions.runtime.body import JsonRoute
 from sessions.runtime.errors import DomainError
 from sessions.runtime.models import (
     IndexPath,
@@ -66,7 +67,7 @@ def router(ledger: Ledger, evidence: Evidence, readiness: Readiness) -> APIRoute
         readiness.require()
 
     # Access first: whoever may not ask learns nothing of the database's state.
-    routes = APIRouter(prefix="/api/v1/sessions", tags=["sessions"])
+    routes = APIRouter(prefix="/api/v1/sessions", tags=["sessions"], route_class=JsonRoute)
     by_processor = [Depends(allow(Role.PROCESSOR)), Depends(ready)]
     by_reader = [Depends(READERS), Depends(ready)]
     by_admin = [Depends(allow(Role.ADMIN, Role.PROCESSOR)), Depends(ready)]
