@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive
@@ -82,7 +83,8 @@ class JsonRoute(APIRoute):
                 message = await request.receive()
                 received += len(message.get("body", b""))
                 if received > JSON_BODY_MAX_BYTES:
-                    raise _too_large(JSON_BODY_MAX_BYTES)
+                    # FastAPI makes a 400 of any other error within the body.
+                    raise HTTPException(413, _too_large(JSON_BODY_MAX_BYTES).detail)
                 return message
 
             return await handle(Request(request.scope, receive))
