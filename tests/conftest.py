@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 
@@ -87,6 +88,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def stack_replset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The whole stack, on a replica set."""
     yield from _stack(tmp_path_factory, "replset")
+
+
+@pytest.fixture(autouse=True)
+def _ordinary_recursion_limit() -> None:
+    """A library of the chain client raises it to 100,000 when it is imported: then deep JSON crashes the interpreter."""
+    sys.setrecursionlimit(1000)
 
 
 @pytest.fixture(scope="session", autouse=True)
