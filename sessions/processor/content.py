@@ -57,6 +57,15 @@ class Content:
         self._recording = recording
         self._budget = budget
 
+    async def chunk(self, session_id: SessionId, index: int, chunk_max_bytes: int) -> bytes:
+        """One chunk's plaintext.
+
+        Raises:
+            DomainError: as `Recording.read`, or `overloaded`.
+        """
+        async with self._budget.reserve(2 * chunk_max_bytes):  # envelope and plaintext, unknown before it is fetched
+            return await self._recording.read(session_id, index)
+
     async def total_bytes(self, session_id: SessionId) -> int:
         """How long the recording is: of a sealed session all of it, of an open one what is there now.
 

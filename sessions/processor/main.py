@@ -48,6 +48,8 @@ def build(settings: ProcessorSettings) -> FastAPI:
     budget = ByteBudget(settings.inflight_max_bytes)
     BUDGET_TOTAL_BYTES.set(budget.total_bytes)
     BUDGET_USED_BYTES.set_function(lambda: budget.used_bytes)
+    # Apart from the recorders' budget: whoever replays slowly must not keep them waiting.
+    content = Content(storage, recording, ByteBudget(settings.replay_max_bytes))
     lucid = lucid_routes.LucidRecorder(recording, budget, settings.chunk_max_bytes, settings.batch_body_max_bytes)
 
     async def checks() -> Mapping[str, Check]:
@@ -76,7 +78,7 @@ def build(settings: ProcessorSettings) -> FastAPI:
         checks=checks,
         routers=[
             lucid_routes.router(lucid, storage),
-            routes.router(storage, rings, recording, Content(storage, recording, budget)),
+            routes.router(storage, rings, content, settings.chunk_max_bytes),
         ],
         hot_routes=[chunk_route.route(endpoint)],
         lifespan=lifespan,

@@ -10,7 +10,6 @@ from starlette.types import Receive, Scope, Send
 from sessions.processor.content import Content, Span, parse_range
 from sessions.processor.key_rings import KeyRings
 from sessions.processor.models import OpenRequest
-from sessions.processor.recording import Recording
 from sessions.processor.storage_client import StorageClient
 from sessions.runtime.auth import Role, allow
 from sessions.runtime.body import JsonRoute
@@ -39,7 +38,7 @@ class _ClosingStream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-def router(storage: StorageClient, rings: KeyRings, recording: Recording, content: Content) -> APIRouter:
+def router(storage: StorageClient, rings: KeyRings, content: Content, chunk_max_bytes: int) -> APIRouter:
     """All routes under /api/v1/sessions."""
     routes = APIRouter(prefix="/api/v1/sessions", tags=["sessions"], route_class=JsonRoute)
     by_recorder, by_replayer = [Depends(allow(Role.RECORD))], [Depends(allow(Role.REPLAY))]
@@ -102,7 +101,7 @@ def router(storage: StorageClient, rings: KeyRings, recording: Recording, conten
     )
     async def get_chunk(session_id: SessionIdPath, index: IndexPath) -> Response:
         """A chunk's plaintext."""
-        data = await recording.read(checked(session_id), checked_index(index))
+        data = await content.chunk(checked(session_id), checked_index(index), chunk_max_bytes)
         return Response(data, media_type="application/octet-stream", headers={"Content-Digest": content_digest(data)})
 
     @routes.get(

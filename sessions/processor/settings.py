@@ -20,5 +20,6 @@ class ProcessorSettings(ServiceSettings):
     storage_timeout_seconds: Annotated[float, Field(gt=0)] = 30
     dek_cache_max_sessions: Annotated[int, Field(ge=1)] = 10_000
     batch_body_max_bytes: Annotated[int, Field(ge=MIB)] = 64 * MIB
+    replay_max_bytes: Annotated[int, Field(ge=MIB)] = 256 * MIB
     seal_threads: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: os.cpu_count() or 1)
     zstd_level: Annotated[int, Field(ge=1, le=19)] = 3

@@ -17,6 +17,7 @@ from sessions.storage.store import (
     ChunkStore,
     InsertOutcome,
     NewChunk,
+    SessionRecord,
     SessionStatus,
     SessionStore,
 )
@@ -91,7 +92,7 @@ class Intake:
         if not chunks:
             return []
         session_ids = list({chunk.session_id for chunk in chunks})
-        before = await self._sessions.statuses(session_ids)
+        before = await self._decided_statuses(session_ids)
         writable = [chunk for chunk in chunks if before.get(chunk.session_id) is SessionStatus.OPEN]
         outcomes = iter(await self._chunks.insert(writable) if writable else [])
         # The state is read again, after the insert: a seal that began in between may or may not have seen it.
@@ -129,18 +130,35 @@ class Intake:
 
     async def _covered(self, chunk: NewChunk) -> bool:
         """Wait for the seal to be decided; if it does not cover the chunk, take the chunk back."""
+        record = await self._decided(chunk.session_id)
+        if record.status is SessionStatus.OPEN:  # the seal was refused
+            return True
+        if covers(sealed_manifest(record), chunk.index):
+            return True
+        # The seal is final, so nobody else can come to count this chunk in.
+        taken_back = ChunkRecord(chunk.index, chunk.plaintext_bytes, chunk.fingerprint)
+        await self._chunks.remove(chunk.session_id, taken_back)
+        return False
+
+    async def _decided_statuses(self, session_ids: list[SessionId]) -> Mapping[SessionId, SessionStatus]:
+        """The sessions' states, none of them half-way to a seal, which may yet be refused."""
+        found = dict(await self._sessions.statuses(session_ids))
+        for session_id, status in found.items():
+            if status is SessionStatus.SEALING:
+                found[session_id] = (await self._decided(session_id)).status
+        return found
+
+    async def _decided(self, session_id: SessionId) -> SessionRecord:
+        """A session once it is not being sealed any more.
+
+        Raises:
+            DomainError: `overloaded`, when that takes too long.
+        """
         for _ in range(_SEALING_POLLS):
-            record = await self._sessions.get(chunk.session_id)
+            record = await self._sessions.get(session_id)
             if record is None:
-                raise problems.session_not_found(chunk.session_id)
-            if record.status is SessionStatus.OPEN:  # the seal was refused
-                return True
+                raise problems.session_not_found(session_id)
             if record.status is not SessionStatus.SEALING:
-                if covers(sealed_manifest(record), chunk.index):
-                    return True
-                # Final, so nobody else can come to count this chunk in.
-                record_of = ChunkRecord(chunk.index, chunk.plaintext_bytes, chunk.fingerprint)
-                await self._chunks.remove(chunk.session_id, record_of)
-                return False
+                return record
             await asyncio.sleep(_SEALING_POLL_SECONDS)
         raise DomainError("overloaded", "the session is being sealed; repeat the request", retry_after_seconds=2)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import rfc8785
@@ -28,6 +29,7 @@ from sessions.storage.times import now, to_rfc3339
 
 MAX_METADATA_BYTES = 64 * 1024
 MAX_KEYS = 64
+RESUME_SEAL_AFTER = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +126,10 @@ class Ledger:
         return manifest
 
     async def resume_seals(self, limit: int) -> int:
-        """Finish seals that a crash left half-way; gives how many."""
-        half_way = await self._sessions.page(SessionFilter(status=SessionStatus.SEALING), limit, None)
+        """Finish seals that were begun some time ago, by a process that may have died; gives how many."""
+        begun = await self._sessions.page(SessionFilter(status=SessionStatus.SEALING), limit, None)
+        latest = now() - RESUME_SEAL_AFTER
+        half_way = [record for record in begun if record.seal_order and record.seal_order.sealed_at < latest]
         for record in half_way:
             assert record.seal_order is not None
             try:
