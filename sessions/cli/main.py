@@ -77,9 +77,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         output.drop_stdout()
         return ExitCode.FAILED
-    except (KeyboardInterrupt, typer.Abort):
-        output.note("error: interrupted")
-        return ExitCode.INTERRUPTED
     except typer.TyperException as error:
         message = error.format_message()
         output.note(message if message.startswith("Usage:") else f"error: {message.rstrip('.')} (see --help)")
@@ -87,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the last line of defence: one line, no traceback
         output.note(f"error: {words(error)}")
         return exit_code(error)
+    if code == ExitCode.INTERRUPTED:  # typer makes this of Ctrl-C
+        output.note("error: interrupted")
     return code if isinstance(code, int) else ExitCode.OK
 
 

@@ -4,7 +4,7 @@ import secrets
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -12,6 +12,7 @@ from sessions.cli import output, settings
 from sessions.cli.exits import CommandError, ExitCode
 from sessions.cli.settings import TRANSFER_RETRY_SECONDS, Json
 from sessions.client.errors import BusyError, UnreachableError
+from sessions.core.types import session_id
 
 Session = Annotated[str, typer.Argument(help="Id of the session.", show_default=False)]
 
@@ -19,6 +20,14 @@ Session = Annotated[str, typer.Argument(help="Id of the session.", show_default=
 def new_session_id() -> str:
     """A session id that says when it was made, and is not guessed."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(6)}"
+
+
+def _stdin() -> BinaryIO:
+    """Stdin without a buffer: the lock of a buffer that waits for a silent pipe would stop Ctrl-C from ending us."""
+    try:
+        return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
+    except OSError:
+        return sys.stdin.buffer
 
 
 def record(
@@ -36,13 +45,13 @@ def record(
 
     Interrupted? The same command with the same --session goes on where it ended.
     """
-    name = session or new_session_id()
+    name = session_id(session or new_session_id())
     extra = settings.metadata_object(metadata)
     output.note(f"session {name}")
     with settings.of(context).client(TRANSFER_RETRY_SECONDS) as client, output.progress("record") as advance:
         try:
             done = client.record(
-                sys.stdin.buffer if source == "-" else source,
+                _stdin() if source == "-" else source,
                 name,
                 chunk_bytes=chunk_bytes,
                 in_flight=in_flight,

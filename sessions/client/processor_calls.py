@@ -82,7 +82,8 @@ class ProcessorCalls:
         that another recording under the same id is refused and not appended.
 
         Args:
-            source: A path, a binary file object (also a pipe), or an async iterator of bytes.
+            source: A path, a binary file object (also a pipe, then best an unbuffered one: a buffered one that waits
+                holds a lock, on which the end of the interpreter trips), or an async iterator of bytes.
             session_id: Id of the session.
             chunk_bytes: Size of a chunk.
             in_flight: How many chunks are under way at once; memory is bounded by one more than these.
@@ -90,6 +91,7 @@ class ProcessorCalls:
             metadata: What to keep with the session, a JSON object.
             progress: Called in the loop's thread for each chunk, in order.
         """
+        session_path(session_id)  # refuses an id that cannot be, before anything is opened
         cut = pieces(source, chunk_bytes)
         try:
             status = await recording.where_to_resume(self, session_id, metadata, resume=resume)

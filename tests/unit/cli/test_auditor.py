@@ -65,6 +65,7 @@ def test_receipt(run: Run, fake: Fake, tmp_path: Path) -> None:
     assert "waiting: the anchor is pending" in waited.err
     assert "still pending after 0.05 s" in waited.err
     assert json.loads((tmp_path / "r").read_text())["anchor"]["state"] == "pending"
+    assert run("receipt", "s", "--wait", 2.2).err.count("waiting") == 1
     fake.anchor = Anchor(state=AnchorState.CONFIRMED)
     done = run("receipt", "s", "-o", tmp_path / "r", "--json", "--wait", 5)
     assert json.loads(done.out) == {"session_id": "s", "file": str(tmp_path / "r"), "state": "confirmed"}

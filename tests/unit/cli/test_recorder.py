@@ -1,5 +1,6 @@
 """record, status, seal, replay, and the errors that every command shares."""
 
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import pytest
 from starlette.responses import Response
 
 from sessions.cli import output
+from sessions.cli.main import main
 from tests.unit.cli.conftest import Run
 from tests.unit.client.fake import TOKEN, Cut, Fake, problem
 
@@ -142,7 +144,7 @@ def test_no_token(bare: Run, fake: Fake) -> None:
         (None, 1),
     ],
 )
-def test_the_token_file(bare: Run, fake: Fake, tmp_path: Path, monkeypatch, content, code) -> None:
+def test_the_token_file(bare: Run, fake: Fake, tmp_path: Path, monkeypatch, *, content, code) -> None:
     path = tmp_path / "token"
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -242,6 +244,28 @@ def test_a_reader_that_goes_away(fake: Fake, program) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(20) == 1
+
+
+def test_a_reader_that_was_never_there() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "sessions.cli.main", "keys", "new"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_a_reader_that_leaves_before_the_last_flush(run: Run, monkeypatch, tmp_path: Path) -> None:
+    class Gone(io.TextIOWrapper):
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    with (tmp_path / "out").open("wb") as file:
+        stdout = Gone(file)
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert main(["keys", "new", "--out", str(tmp_path / "key")]) == 1
+        monkeypatch.undo()
+        stdout.detach()
 
 
 def test_ctrl_c(fake: Fake) -> None:
