@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from types import FrameType
 from scripts.devstack import folder as folders
 from scripts.devstack.folder import BusyError
 from scripts.devstack.process import ROOT, StartError
-from scripts.devstack.services import SERVICES, answers
+from scripts.devstack.services import SERVICES, Secrets, answers
 from scripts.devstack.stack import PARTS, Stack
 
 _SETTING = re.compile(r"(processor|storage):([A-Z][A-Z0-9_]*)=(.*)", re.DOTALL)
@@ -28,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command == "start":
             return _start(options)
-        return _stop(options.dir) if options.command == "stop" else _status(options.dir)
+        return {"stop": _stop, "status": _status, "env": _env}[options.command](options.dir)
     except StartError as error:
         print(f"stack: {error}", file=sys.stderr)
         if error.tail:
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         ("start", "start a stack, from empty, and return when it is ready"),
         ("stop", "stop it; data and logs stay until the next start"),
         ("status", "show what runs; exit status 1 when something is down"),
+        ("env", 'print settings of the command line for it, to be used as: eval "$(scripts/stack env)"'),
     ):
         one = commands.add_parser(command, help=text)
         one.add_argument("--dir", type=Path, default=ROOT / ".stack", help="its folder (default: .stack)")
@@ -138,6 +140,21 @@ def _status(folder: Path) -> int:
             state = "ready" if up[part] else "not ready"
         print(f"{part:10} {state:10} {running.pid if running else '-':>8}  {_without_password(addresses[part])}")
     return 0 if all(up.values()) else 1
+
+
+def _env(folder: Path) -> int:
+    known = Stack.load(folder)
+    if known is None:
+        print(f"stack: none runs in {short(folder)}", file=sys.stderr)
+        return 1
+    for name, value in {
+        "LUCID_PROCESSOR_URL": known.processor_url,
+        "LUCID_STORAGE_URL": known.storage_url,
+        "LUCID_RPC_URL": known.rpc_url,
+        "LUCID_TOKEN_FILE": str(Secrets(known.folder / "secrets").operator_token.resolve()),
+    }.items():
+        print(f"export {name}={shlex.quote(value)}")
+    return 0
 
 
 def _without_password(url: str) -> str:

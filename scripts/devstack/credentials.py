@@ -21,14 +21,26 @@ def write_private(path: Path, text: str) -> Path:
     return path
 
 
-def make_tokens(path: Path) -> dict[str, str]:
-    """Write a TOKENS_FILE with one token a role, and give the tokens."""
-    tokens = {role: "lucid_" + secrets.token_urlsafe(32) for role in ROLES}
-    lines = [
-        f"stack-{role} roles={role} sha256={hashlib.sha256(text.encode()).hexdigest()}" for role, text in tokens.items()
-    ]
+def make_tokens(path: Path, operator_path: Path) -> dict[str, str]:
+    """Write a TOKENS_FILE with one token a role, and give the tokens.
+
+    One more, with all of a person's roles, for trying the command line, goes into the file `operator_path`.
+    """
+    tokens = {role: _new_token() for role in ROLES}
+    operator = _new_token()
+    lines = [_line(role, role, text) for role, text in tokens.items()]
+    lines.append(_line("operator", "record,replay,audit,admin", operator))
     write_private(path, "# name, roles, SHA-256 of the token\n" + "\n".join(lines) + "\n")
+    write_private(operator_path, operator + "\n")
     return tokens
+
+
+def _new_token() -> str:
+    return "lucid_" + secrets.token_urlsafe(32)
+
+
+def _line(name: str, roles: str, token: str) -> str:
+    return f"stack-{name} roles={roles} sha256={hashlib.sha256(token.encode()).hexdigest()}"
 
 
 def make_kek(path: Path) -> None:

@@ -28,9 +28,14 @@ class Secrets:
 
     folder: Path
 
+    @property
+    def operator_token(self) -> Path:
+        """The file with a token for all that a person does."""
+        return self.folder / "operator-token"
+
     def make(self, publisher_key: str) -> dict[str, str]:
         """Write them all, and give the tokens by role."""
-        tokens = make_tokens(self.folder / "tokens")
+        tokens = make_tokens(self.folder / "tokens", self.operator_token)
         make_kek(self.folder / "kek")
         write_private(self.folder / "storage-token", tokens["processor"] + "\n")
         write_private(self.folder / "publisher-key", publisher_key + "\n")
