@@ -153,7 +153,7 @@ class EvmChain:
         if replaces is not None:  # nodes want a tenth more of both
             priority = max(priority, replaces.priority_fee_wei * 9 // 8 + 1)
             fee = max(fee, replaces.max_fee_wei * 9 // 8 + 1)
-            if fee > self._cap_wei:
+            if max(fee, fees.base) > self._cap_wei:
                 return None
         elif fees.base > self._cap_wei:
             raise ChainUnavailableError(f"the chain asks for {fees.base / GWEI:.1f} gwei, more than CHAIN_MAX_FEE_GWEI")

@@ -5,7 +5,6 @@ from typing import Any, Final
 
 from pymongo import ReadPreference, ReturnDocument, WriteConcern
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 
 LEASES: Final = "leases"
@@ -52,17 +51,10 @@ class MongoLease:
                 "expires_at": {"$cond": [{"$or": [mine, free]}, ends, "$expires_at"]},
             }
         }
-        try:
-            lease = await self._update(take)
-        except DuplicateKeyError:  # two replicas made the very first lease at once, and this one came second
-            lease = await self._update(take)
-        return int(lease["token"]) if lease["holder"] == self._holder else None
-
-    async def _update(self, pipeline_stage: dict[str, Any]) -> dict[str, Any]:
         lease = await self._leases.find_one_and_update(
-            {"_id": self._name}, [pipeline_stage], upsert=True, return_document=ReturnDocument.AFTER
+            {"_id": self._name}, [take], upsert=True, return_document=ReturnDocument.AFTER
         )
-        return dict(lease or {})
+        return int(lease["token"]) if lease is not None and lease["holder"] == self._holder else None
 
     async def release(self) -> None:
         """Let go of the lease if it is held here; the next holder gets a higher number all the same."""

@@ -5,7 +5,6 @@ from typing import Any, Final
 
 from eth_account import Account
 from web3 import HTTPProvider, Web3
-from web3.types import TxParams
 
 from sessions.core.anchor_contract import is_genuine
 from sessions.storage.contract import artefact
@@ -54,20 +53,27 @@ def deploy(rpc_url: str, key: str, timeout_seconds: float = DEPLOY_TIMEOUT_SECON
 
 def _deploy(web3: Web3, account: Any, timeout_seconds: float) -> Deployment:
     chain_id = web3.eth.chain_id
-    transaction: TxParams = {
-        "chainId": chain_id,
-        "from": account.address,
-        "nonce": web3.eth.get_transaction_count(account.address, "pending"),
-        "data": artefact()["bytecode"],
-        "value": web3.to_wei(0, "wei"),
-    }
+    gas = web3.eth.estimate_gas({"data": artefact()["bytecode"]})
     priority_fee = web3.eth.max_priority_fee
     # From the fee history, because proof-of-authority chains put more into a block than the library takes.
     base_fee = web3.eth.fee_history(1, "latest")["baseFeePerGas"][-1]
-    transaction["maxPriorityFeePerGas"] = priority_fee
-    transaction["maxFeePerGas"] = web3.to_wei(2 * base_fee + priority_fee, "wei")
-    transaction["gas"] = web3.eth.estimate_gas(transaction)
-    signed = account.sign_transaction({name: value for name, value in transaction.items() if name != "from"})
+    fee = 2 * base_fee + priority_fee
+    balance = web3.eth.get_balance(account.address)
+    if balance < gas * fee:
+        raise DeployError(
+            f"{account.address} has insufficient funds on chain {chain_id}: it holds {balance} wei, "
+            f"and deploying takes up to {gas * fee} wei"
+        )
+    transaction = {
+        "chainId": chain_id,
+        "nonce": web3.eth.get_transaction_count(account.address, "pending"),
+        "data": artefact()["bytecode"],
+        "value": 0,
+        "gas": gas,
+        "maxPriorityFeePerGas": priority_fee,
+        "maxFeePerGas": fee,
+    }
+    signed = account.sign_transaction(transaction)
     transaction_hash = web3.eth.send_raw_transaction(signed.raw_transaction)
     receipt = web3.eth.wait_for_transaction_receipt(transaction_hash, timeout=timeout_seconds)
     address = receipt["contractAddress"]
