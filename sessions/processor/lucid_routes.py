@@ -5,7 +5,6 @@ import base64
 import binascii
 import re
 import time
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request
@@ -23,6 +22,7 @@ from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import PROBLEMS, DomainError
 from sessions.runtime.models import SessionIdPath, checked
 from sessions.runtime.problems import responses
+from sessions.runtime.times import now, to_rfc3339
 
 _TRAILING_NUMBER = re.compile(r"(\d{1,18})$")
 _JSON_OVERHEAD_BYTES = 1024 * 1024
@@ -30,8 +30,8 @@ _BATCH_PARALLEL = 8
 RequestT = TypeVar("RequestT", bound=BaseModel)
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _timestamp() -> str:
+    return to_rfc3339(now())
 
 
 def index_of(chunk: LucidChunk) -> ChunkIndex:
@@ -125,7 +125,7 @@ class LucidRecorder:
             "successful_chunks": successful,
             "failed_chunks": len(results) - successful,
             "results": results,
-            "timestamp": _now(),
+            "timestamp": _timestamp(),
         }
 
     async def _result(self, session_id: SessionId, chunk: LucidChunk) -> dict[str, Any]:
@@ -141,7 +141,7 @@ class LucidRecorder:
                 "chunk_id": chunk.chunk_id,
                 "error": {"code": code, "detail": str(error)},
                 "processing_time_ms": 0.0,
-                "timestamp": _now(),
+                "timestamp": _timestamp(),
             }
 
     async def _record(self, session_id: SessionId, chunk: LucidChunk) -> dict[str, Any]:
@@ -155,7 +155,7 @@ class LucidRecorder:
             "chunk_id": chunk.chunk_id,
             "metadata": recorded.to_json(),
             "processing_time_ms": round((time.perf_counter() - started) * 1000, 3),
-            "timestamp": _now(),
+            "timestamp": _timestamp(),
         }
 
 
@@ -199,7 +199,12 @@ def router(recorder: LucidRecorder, storage: StorageClient) -> APIRouter:
     async def finalize(session_id: SessionIdPath) -> Any:
         """Seal a session."""
         sealed = await storage.seal(checked(session_id), None)
-        return {"session_id": session_id, "merkle_root": sealed["root"], "finalized": True, "timestamp": _now()}
+        return {
+            "session_id": session_id,
+            "merkle_root": sealed["root"],
+            "finalized": True,
+            "timestamp": _timestamp(),
+        }
 
     @routes.get(
         "/sessions/{session_id}/merkle-root",
@@ -211,6 +216,6 @@ def router(recorder: LucidRecorder, storage: StorageClient) -> APIRouter:
         view, _ = await storage.session(checked(session_id))
         if view["root"] is None:
             raise DomainError("session-open", f"session {session_id} has no root until it is finalized")
-        return {"session_id": session_id, "merkle_root": view["root"], "timestamp": _now()}
+        return {"session_id": session_id, "merkle_root": view["root"], "timestamp": _timestamp()}
 
     return routes

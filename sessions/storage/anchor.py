@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 
 from sessions.core.receipt import Anchor, AnchorState
 from sessions.core.types import Hash, SessionId
+from sessions.runtime.times import to_rfc3339
 
 UNSETTLED: Final = (AnchorState.PENDING, AnchorState.SUBMITTED, AnchorState.INCLUDED)
 """The states that still need work."""
@@ -136,7 +137,7 @@ class BatchRecord:
             "root": self.root.hex(),
             "size": self.size,
             "sequence": self.sequence,
-            "created_at": self.created_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "created_at": to_rfc3339(self.created_at),
             "anchor": self.anchor.to_json(),
             "gas_used": self.gas_used,
         }

@@ -15,6 +15,7 @@ import structlog
 
 from sessions.core.merkle import root as tree_root
 from sessions.core.receipt import Anchor, AnchorState
+from sessions.runtime.times import now as present
 from sessions.storage.anchor import (
     AnchoringError,
     BatchLog,
@@ -28,7 +29,6 @@ from sessions.storage.anchor import (
     SignedTransaction,
     StaleLeaderError,
 )
-from sessions.storage.times import now as present
 
 BATCH_MAX_SESSIONS: Final = 10_000
 REPLACE_AFTER_SECONDS: Final = 300.0

@@ -11,6 +11,7 @@ from sessions.core.manifest import Manifest, SealedBy, metadata_sha256
 from sessions.core.receipt import Anchor
 from sessions.core.types import SessionId
 from sessions.runtime.errors import DomainError
+from sessions.runtime.times import now, to_rfc3339
 from sessions.storage import problems
 from sessions.storage.anchor import BatchReader
 from sessions.storage.progress import ProgressReader
@@ -25,7 +26,6 @@ from sessions.storage.store import (
     SessionStore,
     WrappedKey,
 )
-from sessions.storage.times import now, to_rfc3339
 
 MAX_METADATA_BYTES = 64 * 1024
 MAX_KEYS = 64

@@ -16,6 +16,7 @@ from sessions.core.merkle import leaf_hash
 from sessions.core.tiles import TreeBuilder
 from sessions.core.types import Hash, SessionId
 from sessions.runtime.errors import DomainError
+from sessions.runtime.times import now, to_rfc3339
 from sessions.storage import problems
 from sessions.storage.progress import MAX_REPORTED_GAPS, PAGE_CHUNKS
 from sessions.storage.store import (
@@ -29,7 +30,6 @@ from sessions.storage.store import (
     SessionStore,
     TileStore,
 )
-from sessions.storage.times import now, to_rfc3339
 
 MAX_MISSING_CHUNKS: Final = 2**24
 """A seal with gaps hashes a leaf for each missing chunk: one stray index must not make that endless."""
