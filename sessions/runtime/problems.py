@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import compile_path
 
 from sessions.core.errors import CoreError, IndexOutOfRangeError, InvalidSessionIdError
 from sessions.runtime.errors import PROBLEMS, DomainError
@@ -46,6 +47,8 @@ def response(error: DomainError) -> Response:
     headers = {}
     if status == 401:  # noqa: PLR2004
         headers["WWW-Authenticate"] = 'Bearer realm="lucid-sessions"'
+    if error.code == "range-not-satisfiable" and "total_bytes" in error.members:
+        headers["Content-Range"] = f"bytes */{error.members['total_bytes']}"  # RFC 9110 section 15.5.17
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)
     return Response(json.dumps(body), status, headers, MEDIA_TYPE)
@@ -79,12 +82,25 @@ async def _validation(_request: Request, error: Exception) -> Response:
     return response(DomainError("invalid-request", f"{where or 'body'}: {first['msg']}"))
 
 
-async def _http(_request: Request, error: Exception) -> Response:
+async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     answer = response(DomainError(_BY_STATUS.get(error.status_code, "invalid-request"), str(error.detail)))
     for name, value in (error.headers or {}).items():
         answer.headers[name] = value
+    if error.status_code == 405 and (methods := _methods(request)):  # noqa: PLR2004
+        answer.headers["Allow"] = ", ".join(sorted(methods))
     return answer
+
+
+def _methods(request: Request) -> set[str]:
+    """What the document has for the request's path: the framework names the methods of the first route only."""
+    paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
+    return {
+        method.upper()
+        for template, operations in paths.items()
+        if compile_path(template)[0].match(request.url.path)
+        for method in operations
+    }
 
 
 def install(app: FastAPI) -> None:
