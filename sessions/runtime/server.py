@@ -1,13 +1,20 @@
 """The server: uvicorn on uvloop and httptools, ended gracefully by SIGTERM."""
 
+import errno
+import os
 import signal
+import socket
+import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from sessions.runtime.settings import ServiceSettings
+
+_BACKLOG: Final = 2048
 
 
 class _Server(uvicorn.Server):
@@ -19,17 +26,32 @@ class _Server(uvicorn.Server):
         yield
 
 
+def _listen(settings: ServiceSettings) -> socket.socket | None:
+    """The listening socket; None, and a line for the operator, when it cannot be had."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        name = "PORT" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "HOST"
+        # create_server adds its own words to strerror, and a resolver's error number is none of the system's.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        where = f"{settings.host}:{settings.port}"
+        print(f"cannot listen: {name}: {where}: {reason}", file=sys.stderr)  # noqa: T201 - for the operator
+        return None
+
+
 def serve(app: ASGIApp, settings: ServiceSettings) -> int:
     """Serve until SIGTERM or SIGINT: requests in flight are answered, then the app's lifespan ends.
 
     Returns:
-        The process's exit code: 0, or 1 if the app could not start.
+        The process's exit code: 0, or 1 if it cannot listen or the app could not start.
     """
+    listening = _listen(settings)
+    if listening is None:
+        return 1
     server = _Server(
         uvicorn.Config(
             app,
-            host=settings.host,
-            port=settings.port,
             loop="uvloop",
             http="httptools",
             ws="none",
@@ -41,5 +63,6 @@ def serve(app: ASGIApp, settings: ServiceSettings) -> int:
             timeout_graceful_shutdown=settings.shutdown_seconds,
         )
     )
-    server.run()
+    with listening, suppress(SystemExit):  # uvicorn's way to say that the app did not start, with a code of its own
+        server.run(sockets=[listening])
     return 0 if server.started else 1
