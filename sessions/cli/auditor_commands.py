@@ -50,8 +50,8 @@ def list_sessions(
         (
             one.session_id,
             one.status,
-            str(one.chunk_count),
-            output.size(one.plaintext_bytes),
+            "-" if one.chunk_count is None else str(one.chunk_count),
+            "-" if one.plaintext_bytes is None else output.size(one.plaintext_bytes),
             one.opened_at[:16].replace("T", " "),
             one.anchor.state.value if one.anchor else "-",
         )

@@ -43,13 +43,16 @@ class ChunkAck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionSummary:
-    """One session as storage lists it. `chunk_count` counts stored chunks; times are RFC 3339, UTC."""
+    """One session as storage lists it. `chunk_count` counts stored chunks; times are RFC 3339, UTC.
+
+    A list does not count what an open session has so far: that is None.
+    """
 
     session_id: SessionId
     status: Status
-    chunk_count: int
-    plaintext_bytes: int
-    envelope_bytes: int
+    chunk_count: int | None
+    plaintext_bytes: int | None
+    envelope_bytes: int | None
     opened_at: str
     sealed_at: str | None
     root: Hash | None
@@ -63,6 +66,9 @@ class SessionStatus(SessionSummary):
     With `missing_truncated` there are more gaps after the last one listed.
     """
 
+    chunk_count: int
+    plaintext_bytes: int
+    envelope_bytes: int
     next_index: int
     missing: tuple[tuple[int, int], ...]
     missing_truncated: bool
@@ -139,9 +145,9 @@ def _summary(read: strict.Reader) -> dict[str, Any]:
     return {
         "session_id": session_id(read.text("session_id")),
         "status": cast("Status", read.one_of("status", _STATUSES)),
-        "chunk_count": read.integer("chunk_count"),
-        "plaintext_bytes": read.integer("plaintext_bytes"),
-        "envelope_bytes": read.integer("envelope_bytes"),
+        "chunk_count": read.optional("chunk_count", read.integer),
+        "plaintext_bytes": read.optional("plaintext_bytes", read.integer),
+        "envelope_bytes": read.optional("envelope_bytes", read.integer),
         "opened_at": read.text("opened_at"),
         "sealed_at": read.optional("sealed_at", read.text),
         "root": read.optional("root", lambda name: _hash(read, name)),
@@ -171,8 +177,12 @@ def session_status(value: object) -> SessionStatus:
             raise read.fail("missing", "a list of [first, last]")
         gaps.append((gap[0], gap[1]))
     truncated = isinstance(value, dict) and value.get("missing_truncated") is True
+    counted = {name: read.integer(name) for name in ("chunk_count", "plaintext_bytes", "envelope_bytes")}
     return SessionStatus(
-        **_summary(read), next_index=read.integer("next_index"), missing=tuple(gaps), missing_truncated=truncated
+        **{**_summary(read), **counted},
+        next_index=read.integer("next_index"),
+        missing=tuple(gaps),
+        missing_truncated=truncated,
     )
 
 
