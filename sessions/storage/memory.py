@@ -10,6 +10,7 @@ from sessions.storage.store import (
     Cursor,
     InsertOutcome,
     NewChunk,
+    SealOrder,
     SessionFilter,
     SessionRecord,
     SessionStatus,
@@ -37,10 +38,12 @@ class MemorySessions:
         """See `SessionStore`."""
         return {found: self.records[found].status for found in session_ids if found in self.records}
 
-    async def update(self, session_id: SessionId, expected: SessionStatus, change: Change) -> SessionRecord | None:
+    async def update(
+        self, session_id: SessionId, expected: SessionStatus, change: Change, order: SealOrder | None = None
+    ) -> SessionRecord | None:
         """See `SessionStore`."""
         record = self.records.get(session_id)
-        if record is None or record.status is not expected:
+        if record is None or record.status is not expected or (order is not None and record.seal_order != order):
             return None
         keys = record.keys
         if change.add_key is not None:

@@ -36,7 +36,7 @@ def _record(document: Document) -> SessionRecord:
         opened_at=document["opened_at"],
         metadata=bytes(document["metadata"]),
         keys=tuple(WrappedKey(bytes(key["dek_id"]), key["kek_id"], bytes(key["wrapped"])) for key in document["keys"]),
-        seal_order=order and SealOrder(order["chunk_count"], order["sealed_by"], order["sealed_at"]),
+        seal_order=order and SealOrder(order["chunk_count"], order["sealed_by"], order["sealed_at"], order["id"]),
         seal=Seal(bytes(seal), document["tiles_attempt"]) if seal is not None else None,
         placement=batch and _placement(batch),
         held=document.get("held", False),
@@ -57,7 +57,12 @@ def _set(change: Change) -> Document:
     if change.seal_order is not None:
         order = change.seal_order
         count = None if order.chunk_count is None else Int64(order.chunk_count)
-        fields["seal_order"] = {"chunk_count": count, "sealed_by": order.sealed_by, "sealed_at": order.sealed_at}
+        fields["seal_order"] = {
+            "chunk_count": count,
+            "sealed_by": order.sealed_by,
+            "sealed_at": order.sealed_at,
+            "id": order.order_id,
+        }
     if change.seal is not None:
         # `unbatched` is what the anchorer looks for; it takes the mark away when it places the session in a batch.
         fields |= {
@@ -108,10 +113,14 @@ class MongoSessions:
             cursor = self._sessions.find({"_id": {"$in": list(session_ids)}}, projection={"status": 1})
             return {SessionId(found["_id"]): SessionStatus(found["status"]) for found in await cursor.to_list()}
 
-    async def update(self, session_id: SessionId, expected: SessionStatus, change: Change) -> SessionRecord | None:
+    async def update(
+        self, session_id: SessionId, expected: SessionStatus, change: Change, order: SealOrder | None = None
+    ) -> SessionRecord | None:
         """See `SessionStore`."""
         update: Document = {"$set": _set(change)} if _set(change) else {}
         condition: Document = {"_id": session_id, "status": expected.value}
+        if order is not None:
+            condition["seal_order.id"] = order.order_id
         if change.add_key is not None:
             condition["keys.dek_id"] = {"$ne": Binary(change.add_key.dek_id)}
             update["$push"] = {"keys": _key_document(change.add_key)}

@@ -92,14 +92,14 @@ class Sealer:
         record = await self._sessions.get(session_id)
         if record is None:
             raise problems.session_not_found(session_id)
-        if record.status is SessionStatus.OPEN:
-            order = SealOrder(chunk_count, sealed_by, now())
-            change = Change(status=SessionStatus.SEALING, seal_order=order)
-            record = await self._sessions.update(session_id, SessionStatus.OPEN, change) or await self._again(
-                session_id
-            )
-        if record.status is SessionStatus.SEALING:
-            record = await self._finish(record)
+        while record.seal is None:
+            if record.status is SessionStatus.OPEN:
+                order = SealOrder(chunk_count, sealed_by, now())
+                change = Change(status=SessionStatus.SEALING, seal_order=order)
+                updated = await self._sessions.update(session_id, SessionStatus.OPEN, change)
+                record = updated or await self._again(session_id)
+            else:
+                record = await self._finish(record)
         manifest = sealed_manifest(record)
         if chunk_count is not None and chunk_count != manifest.chunk_count:
             raise problems.chunk_count_mismatch(session_id, chunk_count, manifest.chunk_count)
@@ -118,9 +118,10 @@ class Sealer:
             scan = await self._scan(record.session_id, order, attempt)
         except DomainError as error:
             if error.code in ("chunks-missing", "chunk-count-mismatch"):
-                reopen = Change(status=SessionStatus.OPEN)
-                await self._sessions.update(record.session_id, SessionStatus.SEALING, reopen)
                 await self._tiles.drop(record.session_id, attempt)
+                reopen = Change(status=SessionStatus.OPEN)
+                if await self._sessions.update(record.session_id, SessionStatus.SEALING, reopen, order) is None:
+                    return await self._again(record.session_id)  # another sealer decided this order
             raise
         manifest = Manifest(
             session_id=record.session_id,
@@ -135,8 +136,8 @@ class Sealer:
             metadata_sha256=Hash(hashlib.sha256(record.metadata).digest()),
         )
         change = Change(status=SessionStatus.SEALED, seal=Seal(manifest.to_bytes(), attempt))
-        sealed = await self._sessions.update(record.session_id, SessionStatus.SEALING, change)
-        if sealed is None:  # another sealer was first: its manifest counts
+        sealed = await self._sessions.update(record.session_id, SessionStatus.SEALING, change, order)
+        if sealed is None:  # another sealer decided this order: the scan is not for what came since
             await self._tiles.drop(record.session_id, attempt)
             sealed = await self._again(record.session_id)
         return sealed

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from secrets import token_hex
 from typing import Any, Protocol
 
 from sessions.core.envelope import Fingerprint
@@ -41,6 +42,8 @@ class SealOrder:
     chunk_count: int | None
     sealed_by: SealedBy
     sealed_at: datetime
+    order_id: str = field(default_factory=lambda: token_hex(8))
+    """Tells this order from a later one, so that who scanned for an order that was refused since commits nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +116,10 @@ class SessionStore(Protocol):
     async def statuses(self, session_ids: Sequence[SessionId]) -> Mapping[SessionId, SessionStatus]:
         """The states of those sessions that exist."""
 
-    async def update(self, session_id: SessionId, expected: SessionStatus, change: Change) -> SessionRecord | None:
-        """Change a session that is in the expected state; None if there is none such."""
+    async def update(
+        self, session_id: SessionId, expected: SessionStatus, change: Change, order: SealOrder | None = None
+    ) -> SessionRecord | None:
+        """Change a session that is in the expected state, and still has that seal order; None if there is none such."""
 
     async def page(self, which: SessionFilter, limit: int, after: Cursor | None) -> list[SessionRecord]:
         """Sessions, newest opening first, those behind the cursor."""

@@ -1,0 +1,89 @@
+"""The stores that a contract is held against: the twin in memory, and MongoDB in both topologies."""
+
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+
+from sessions.storage.memory import MemoryChunks, MemorySessions, MemoryTiles
+from sessions.storage.mongo import Database, connect, ensure_collections
+from sessions.storage.mongo_chunks import MongoChunks
+from sessions.storage.mongo_sessions import MongoSessions, MongoTiles
+from sessions.storage.store import BodyStore, ChunkStore, SessionStore, TileStore
+
+MEMORY = "memory"
+
+
+@dataclass
+class ChunksAndBodies:
+    chunks: ChunkStore
+    bodies: BodyStore
+
+
+async def _prepared(url: str) -> AsyncIterator[Database]:
+    client, db = connect(url, f"lucid_contract_{uuid.uuid4().hex[:12]}")
+    try:
+        await ensure_collections(db)
+        yield db
+        await client.drop_database(db.name)
+    finally:
+        await client.close()
+
+
+async def _empty(db: Database) -> None:
+    for name in ("sessions", "chunks", "bodies", "tiles"):
+        await db[name].delete_many({})
+
+
+@pytest.fixture(scope="session")
+async def db_standalone(mongod_standalone) -> AsyncIterator[Database]:
+    async for db in _prepared(mongod_standalone.url):
+        yield db
+
+
+@pytest.fixture(scope="session")
+async def db_replset(mongod_replset) -> AsyncIterator[Database]:
+    async for db in _prepared(mongod_replset.url):
+        yield db
+
+
+@pytest.fixture(scope="session", params=["standalone", "replset"])
+def prepared_db(request: pytest.FixtureRequest) -> Database:
+    return request.getfixturevalue(f"db_{request.param}")
+
+
+@pytest.fixture
+async def db(prepared_db: Database) -> Database:
+    """A prepared database without documents, in each topology."""
+    await _empty(prepared_db)
+    return prepared_db
+
+
+@pytest.fixture(scope="session", params=[MEMORY, "standalone", "replset"])
+def prepared_store(request: pytest.FixtureRequest) -> Database | None:
+    return None if request.param == MEMORY else request.getfixturevalue(f"db_{request.param}")
+
+
+@pytest.fixture
+async def store_db(prepared_store: Database | None) -> Database | None:
+    """None for the twin in memory."""
+    if prepared_store is not None:
+        await _empty(prepared_store)
+    return prepared_store
+
+
+@pytest.fixture
+def session_store(store_db: Database | None) -> SessionStore:
+    return MemorySessions() if store_db is None else MongoSessions(store_db)
+
+
+@pytest.fixture
+def stores(store_db: Database | None) -> ChunksAndBodies:
+    both = MemoryChunks() if store_db is None else MongoChunks(store_db)
+    return ChunksAndBodies(both, both)
+
+
+@pytest.fixture
+def tile_store(store_db: Database | None) -> TileStore:
+    return MemoryTiles() if store_db is None else MongoTiles(store_db)

@@ -1,0 +1,170 @@
+"""SessionStore: one suite for the twin and for MongoDB in both topologies."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from sessions.core.types import SessionId
+from sessions.storage.store import (
+    Change,
+    Seal,
+    SealOrder,
+    SessionFilter,
+    SessionRecord,
+    SessionStatus,
+    SessionStore,
+)
+from tests.unit.storage.chunks import EPOCH, key, session_record
+
+A = SessionId("a")
+OPEN, SEALING, SEALED, SHREDDED = SessionStatus
+
+
+async def test_create_gives_back_what_is_stored(session_store: SessionStore) -> None:
+    record = session_record("a", keys=2, metadata=b'{"host":"x"}')
+    assert await session_store.create(record) == (record, True)
+    assert await session_store.get(A) == record
+
+
+async def test_a_second_create_finds_the_first_and_changes_nothing(session_store: SessionStore) -> None:
+    first = session_record("a")
+    await session_store.create(first)
+    other = session_record("a", minutes=7, keys=3, metadata=b'{"other":true}')
+    assert await session_store.create(other) == (first, False)
+    assert await session_store.get(A) == first
+
+
+async def test_of_many_creates_at_once_one_wins_and_all_see_it(session_store: SessionStore) -> None:
+    records = [session_record("a", minutes=minute) for minute in range(12)]
+    found = await asyncio.gather(*map(session_store.create, records))
+    assert [created for _, created in found].count(True) == 1
+    assert len({record.opened_at for record, _ in found}) == 1
+
+
+async def test_no_session(session_store: SessionStore) -> None:
+    assert await session_store.get(A) is None
+    assert await session_store.statuses([A]) == {}
+    assert await session_store.statuses([]) == {}
+    assert await session_store.update(A, OPEN, Change(held=True)) is None
+    assert await session_store.page(SessionFilter(), 10, None) == []
+
+
+async def test_statuses_are_of_those_that_exist(session_store: SessionStore) -> None:
+    names = [SessionId(name) for name in ("a", "a.", "aa", "b")]
+    for name in names[:3]:
+        await session_store.create(session_record(name))
+    await session_store.update(names[1], OPEN, Change(status=SEALING))
+    assert await session_store.statuses(names) == {names[0]: OPEN, names[1]: SEALING, names[2]: OPEN}
+
+
+@pytest.mark.parametrize("chunk_count", [None, 0, 2**53 - 1])
+async def test_every_field_of_a_change(session_store: SessionStore, chunk_count: int | None) -> None:
+    record = session_record("a")
+    await session_store.create(record)
+    order = SealOrder(chunk_count, "idle", EPOCH + timedelta(hours=1))
+    seal = Seal(b"manifest", "attempt")
+    expected = record
+
+    async def step(now: SessionStatus, change: Change, **fields: object) -> SessionRecord:
+        updated = await session_store.update(A, now, change)
+        assert updated == replace(expected, **fields)
+        assert await session_store.get(A) == updated
+        return updated
+
+    expected = await step(OPEN, Change(add_key=key(2)), keys=(key(1), key(2)))
+    expected = await step(OPEN, Change(status=SEALING, seal_order=order), status=SEALING, seal_order=order)
+    expected = await step(SEALING, Change(status=SEALED, seal=seal), status=SEALED, seal=seal)
+    expected = await step(SEALED, Change(held=True), held=True)
+    expected = await step(SEALED, Change(held=False), held=False)
+    shredded = Change(status=SHREDDED, shredded_at=EPOCH)
+    await step(SEALED, shredded, status=SHREDDED, shredded_at=EPOCH, keys=())
+
+
+async def test_an_update_needs_the_expected_state(session_store: SessionStore) -> None:
+    record = session_record("a")
+    await session_store.create(record)
+    for expected in (SEALING, SEALED, SHREDDED):
+        assert await session_store.update(A, expected, Change(held=True)) is None
+    assert await session_store.get(A) == record
+
+
+async def test_an_update_may_need_a_seal_order(session_store: SessionStore) -> None:
+    await session_store.create(session_record("a"))
+    first, second = (SealOrder(None, "recorder", EPOCH) for _ in range(2))
+    assert await session_store.update(A, OPEN, Change(held=True), first) is None
+    begun = await session_store.update(A, OPEN, Change(status=SEALING, seal_order=first))
+    assert begun is not None
+    assert begun.seal_order == first
+    assert await session_store.update(A, SEALING, Change(status=OPEN), second) is None
+    assert await session_store.update(A, OPEN, Change(status=SEALING), first) is None
+    assert await session_store.get(A) == begun
+    assert await session_store.update(A, SEALING, Change(status=OPEN), first) is not None
+    assert await session_store.update(A, OPEN, Change(status=SEALING, seal_order=second)) is not None
+    assert await session_store.update(A, SEALING, Change(status=SEALED, seal=Seal(b"", "x")), first) is None
+
+
+async def test_of_two_updates_from_one_state_one_wins(session_store: SessionStore) -> None:
+    await session_store.create(session_record("a"))
+    change = Change(status=SEALING)
+    updated = await asyncio.gather(*(session_store.update(A, OPEN, change) for _ in range(8)))
+    assert sum(record is not None for record in updated) == 1
+
+
+async def test_a_key_is_added_once(session_store: SessionStore) -> None:
+    await session_store.create(session_record("a"))
+    assert await session_store.update(A, OPEN, Change(add_key=key(1))) is None
+    added = await asyncio.gather(*(session_store.update(A, OPEN, Change(add_key=key(2))) for _ in range(4)))
+    assert sum(record is not None for record in added) == 1
+    found = await session_store.get(A)
+    assert found is not None
+    assert found.keys == (key(1), key(2))
+
+
+async def test_keys_keep_their_order(session_store: SessionStore) -> None:
+    await session_store.create(session_record("a"))
+    for number in (9, 3, 5):
+        await session_store.update(A, OPEN, Change(add_key=key(number)))
+    found = await session_store.get(A)
+    assert found is not None
+    assert found.keys == (key(1), key(9), key(3), key(5))
+
+
+async def _names(store: SessionStore, which: SessionFilter, limit: int = 100) -> list[str]:
+    return [record.session_id for record in await store.page(which, limit, None)]
+
+
+async def test_pages_are_newest_first_and_by_id_within_one_time(session_store: SessionStore) -> None:
+    for name, minute in (("b", 0), ("a", 0), ("a.", 0), ("z", -1), ("c", 1), ("aa", 0)):
+        await session_store.create(session_record(name, minutes=minute))
+    assert await _names(session_store, SessionFilter()) == ["c", "b", "aa", "a.", "a", "z"]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 6, 7])
+async def test_a_cursor_walks_all_pages_without_gap_or_repeat(session_store: SessionStore, limit: int) -> None:
+    for number in range(6):
+        await session_store.create(session_record(f"s{number}", minutes=number // 3))
+    seen: list[str] = []
+    after = None
+    while page := await session_store.page(SessionFilter(), limit, after):
+        assert len(page) <= limit
+        seen += [record.session_id for record in page]
+        after = page[-1].opened_at, page[-1].session_id
+    assert seen == ["s5", "s4", "s3", "s2", "s1", "s0"]
+
+
+async def test_filters(session_store: SessionStore) -> None:
+    for number in range(4):
+        await session_store.create(session_record(f"s{number}", minutes=number))
+    await session_store.update(SessionId("s1"), OPEN, Change(status=SEALING))
+    one, three = EPOCH + timedelta(minutes=1), EPOCH + timedelta(minutes=3)
+    assert await _names(session_store, SessionFilter(status=SEALING)) == ["s1"]
+    assert await _names(session_store, SessionFilter(status=SHREDDED)) == []
+    assert await _names(session_store, SessionFilter(opened_after=one)) == ["s3", "s2", "s1"]
+    assert await _names(session_store, SessionFilter(opened_before=three)) == ["s2", "s1", "s0"]
+    assert await _names(session_store, SessionFilter(opened_after=one, opened_before=three)) == ["s2", "s1"]
+    assert await _names(session_store, SessionFilter(status=OPEN, opened_after=one, opened_before=three)) == ["s2"]
+    after = three, SessionId("s3")
+    behind = await session_store.page(SessionFilter(status=OPEN, opened_after=one), 10, after)
+    assert [record.session_id for record in behind] == ["s2"]

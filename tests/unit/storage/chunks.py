@@ -1,0 +1,70 @@
+"""Envelopes, records and stores for tests of storage."""
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from sessions.core.envelope import Codec, Header, fingerprint
+from sessions.core.types import ChunkIndex, DekId, SessionId
+from sessions.storage.evidence import Evidence
+from sessions.storage.ingest import Intake
+from sessions.storage.ledger import Ledger
+from sessions.storage.memory import MemoryChunks, MemorySessions, MemoryTiles
+from sessions.storage.memory_anchoring import MemoryBatches
+from sessions.storage.progress import ProgressReader
+from sessions.storage.sealing import Sealer
+from sessions.storage.store import NewChunk, SessionRecord, SessionStatus, WrappedKey
+
+EPOCH = datetime(2026, 1, 31, 12, 0, 0, 123_000, tzinfo=UTC)
+
+
+def envelope_of(session: str, index: int, body: bytes = b"chunk") -> bytes:
+    """A well-formed envelope; storage cannot tell that it was never sealed."""
+    nonce = hashlib.sha256(body).digest()[:12]
+    header = Header(Codec.STORED, DekId(bytes(16)), nonce, ChunkIndex(index), len(body), SessionId(session))
+    return header.to_bytes() + body + bytes(16)
+
+
+def new_chunk(session: str, index: int, body: bytes = b"chunk") -> NewChunk:
+    data = envelope_of(session, index, body)
+    name = SessionId(session)
+    return NewChunk(name, index, len(body), fingerprint(name, index, data), data)
+
+
+def key(number: int = 1) -> WrappedKey:
+    return WrappedKey(number.to_bytes(16, "big"), f"kek-{number}", bytes([number % 256]) * 61)
+
+
+def session_record(session: str, *, minutes: int = 0, keys: int = 1, metadata: bytes = b"{}") -> SessionRecord:
+    return SessionRecord(
+        session_id=SessionId(session),
+        status=SessionStatus.OPEN,
+        opened_at=EPOCH + timedelta(minutes=minutes),
+        metadata=metadata,
+        keys=tuple(map(key, range(1, keys + 1))),
+    )
+
+
+@dataclass
+class House:
+    """Storage's domain on twins."""
+
+    sessions: MemorySessions = field(default_factory=MemorySessions)
+    chunks: MemoryChunks = field(default_factory=MemoryChunks)
+    tiles: MemoryTiles = field(default_factory=MemoryTiles)
+    batches: MemoryBatches = field(default_factory=MemoryBatches)
+
+    def __post_init__(self) -> None:
+        self.sealer = Sealer(self.sessions, self.chunks, self.tiles)
+        self.progress = ProgressReader(self.chunks)
+        self.ledger = Ledger(self.sessions, self.chunks, self.sealer, self.progress, self.batches)
+        self.evidence = Evidence(self.ledger, self.chunks, self.chunks, self.tiles)
+        self.intake = Intake(self.sessions, self.chunks)
+
+    async def session(self, name: str, *indexes: int) -> SessionId:
+        """An open session with these chunks."""
+        session = SessionId(name)
+        await self.sessions.create(session_record(name))
+        if indexes:
+            await self.chunks.insert([new_chunk(name, index) for index in indexes])
+        return session

@@ -1,0 +1,236 @@
+"""Taking envelopes in, on twins."""
+
+import asyncio
+
+import pytest
+
+from sessions.core import frames
+from sessions.core.types import SessionId
+from sessions.runtime.errors import DomainError
+from sessions.storage import ingest
+from sessions.storage.ingest import MAX_FRAMES, FrameResult
+from sessions.storage.memory import MemoryChunks
+from sessions.storage.store import Change, InsertOutcome, NewChunk, SealOrder, SessionStatus
+from tests.unit.storage.chunks import EPOCH, House, envelope_of, new_chunk
+
+A = SessionId("a")
+STORED, EXISTS, CONFLICT, SEALED, UNKNOWN = FrameResult
+_SEALING = Change(status=SessionStatus.SEALING, seal_order=SealOrder(None, "recorder", EPOCH))
+
+
+def _body(*chunks: NewChunk) -> bytes:
+    return frames.join([chunk.envelope for chunk in chunks])
+
+
+async def _results(house: House, *chunks: NewChunk) -> list[FrameResult]:
+    return [answer.result for answer in await house.intake.submit(_body(*chunks))]
+
+
+async def test_each_frame_is_answered_in_order() -> None:
+    house = House()
+    await house.session("a", 0)
+    await house.session("b")
+    await house.session("c", 0)
+    await house.sealer.seal(SessionId("c"), None, "recorder")
+    chunks = [
+        new_chunk("a", 0),
+        new_chunk("none", 0),
+        new_chunk("a", 0, b"other"),
+        new_chunk("b", 7),
+        new_chunk("c", 0),
+        new_chunk("c", 0, b"other"),
+        new_chunk("c", 1),
+        new_chunk("b", 7),
+    ]
+    answers = await house.intake.submit(_body(*chunks))
+    results = [EXISTS, UNKNOWN, CONFLICT, STORED, EXISTS, CONFLICT, SEALED, EXISTS]
+    assert [answer.result for answer in answers] == results
+    for chunk, answer in zip(chunks, answers, strict=True):
+        ours, told = chunk.fingerprint, answer.to_json()
+        assert told["result"] == answer.result.value
+        if answer.result in (STORED, EXISTS):
+            assert told["envelope_sha256"] == ours.envelope_sha256.hex()
+            assert told["leaf_hash"] == ours.leaf_hash.hex()
+        elif answer.result is CONFLICT:
+            assert told["envelope_sha256"] == new_chunk(chunk.session_id, 0).fingerprint.envelope_sha256.hex()
+            assert told["leaf_hash"] is None
+        else:
+            assert (told["envelope_sha256"], told["leaf_hash"]) == (None, None)
+    assert sorted(house.chunks.records[A]) == [0]
+    assert SessionId("none") not in house.chunks.records
+
+
+async def test_nothing_is_a_request_too() -> None:
+    assert await House().intake.submit(b"") == []
+
+
+async def test_a_large_body_is_parsed_in_a_thread() -> None:
+    house = House()
+    await house.session("a")
+    large = new_chunk("a", 0, bytes(ingest._INLINE_BYTES + 1))
+    assert await _results(house, large) == [STORED]
+
+
+_GOOD = envelope_of("a", 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "frame"),
+    [
+        (frames.join([_GOOD, b"not an envelope" * 9]), 1),
+        (frames.join([_GOOD, _GOOD[:-1]]), 1),
+        (frames.join([_GOOD])[:-1], 0),
+        (frames.join([_GOOD]) + b"\0", 1),
+        (frames.join([_GOOD, b""]), 1),
+    ],
+)
+async def test_one_malformed_frame_and_nothing_is_stored(body: bytes, frame: int) -> None:
+    house = House()
+    await house.session("a")
+    with pytest.raises(DomainError, match=f"^frame {frame}: ") as caught:
+        await house.intake.submit(body)
+    assert caught.value.code == "bad-envelope"
+    assert house.chunks.records == {}
+
+
+async def test_too_many_frames() -> None:
+    house = House()
+    await house.session("a")
+    chunks = [new_chunk("a", index) for index in range(MAX_FRAMES)]
+    assert set(await _results(house, *chunks)) == {STORED}
+    with pytest.raises(DomainError, match="at most 4096") as caught:
+        await house.intake.submit(_body(*chunks, new_chunk("a", MAX_FRAMES)))
+    assert caught.value.code == "bad-envelope"
+
+
+class _Meeting(MemoryChunks):
+    """Does something else between the insert and the look at the state that follows it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before = self.after = _nothing
+
+    async def insert(self, chunks: list[NewChunk]) -> list[tuple[InsertOutcome, bytes]]:
+        await self.before()
+        outcomes = await super().insert(chunks)
+        await self.after()
+        return outcomes
+
+
+async def _nothing() -> None:
+    return None
+
+
+@pytest.fixture
+def meeting() -> tuple[House, _Meeting]:
+    chunks = _Meeting()
+    return House(chunks=chunks), chunks
+
+
+async def test_a_seal_after_the_insert_covers_it(meeting) -> None:
+    house, chunks = meeting
+    await house.session("a", 0)
+
+    async def seal() -> None:
+        chunks.after = _nothing
+        await house.sealer.seal(A, None, "recorder")
+
+    chunks.after = seal
+    assert await _results(house, new_chunk("a", 1)) == [STORED]
+    assert (await house.evidence.proof(A, 1)).tree_size == 2
+
+
+async def test_a_seal_before_the_insert_does_not_and_the_chunk_is_taken_back(meeting) -> None:
+    house, chunks = meeting
+    await house.session("a", 0)
+
+    async def seal() -> None:
+        await house.sealer.seal(A, None, "recorder")
+
+    chunks.before = seal
+    late = new_chunk("a", 1)
+    answer = (await house.intake.submit(_body(late)))[0]
+    assert (answer.result, answer.envelope_sha256, answer.leaf_hash) == (SEALED, None, None)
+    assert sorted(house.chunks.records[A]) == [0]
+    assert not [key for key in house.chunks.bodies if key[1] == 1]
+
+
+async def test_late_into_a_gap_that_the_manifest_names(meeting) -> None:
+    house, chunks = meeting
+    await house.session("a", 0, 2)
+
+    async def seal() -> None:
+        await house.sealer.seal(A, None, "idle")
+
+    chunks.before = seal
+    assert await _results(house, new_chunk("a", 1)) == [SEALED]
+    assert sorted(house.chunks.records[A]) == [0, 2]
+    for index in (0, 2):
+        (await house.evidence.proof(A, index)).verify()
+
+
+async def test_what_a_crash_left_uncovered_is_not_taken_for_stored() -> None:
+    house = House()
+    await house.session("a", 0)
+    await house.sealer.seal(A, None, "recorder")
+    late = new_chunk("a", 1)
+    await house.chunks.insert([late])  # and the writer died
+    assert await _results(house, late, new_chunk("a", 1, b"other")) == [SEALED, SEALED]
+    assert [chunk.index for chunk in (await house.evidence.chunks(A, 0, 9))[0]] == [0]
+
+
+async def _after(seconds: float, house: House, change: Change) -> None:
+    await asyncio.sleep(seconds)
+    await house.sessions.update(A, SessionStatus.SEALING, change)
+
+
+async def test_a_seal_that_is_refused_leaves_the_chunk_stored(meeting, monkeypatch) -> None:
+    house, chunks = meeting
+    monkeypatch.setattr(ingest, "_SEALING_POLL_SECONDS", 0.001)
+    await house.session("a")
+
+    async def begin() -> None:
+        await house.sessions.update(A, SessionStatus.OPEN, _SEALING)
+
+    chunks.after = begin
+    answers, _ = await asyncio.gather(
+        house.intake.submit(_body(new_chunk("a", 5))), _after(0.02, house, Change(status=SessionStatus.OPEN))
+    )
+    assert answers[0].result is STORED
+    assert sorted(house.chunks.records[A]) == [5]
+
+
+async def test_a_chunk_that_meets_a_seal_waits_for_what_becomes_of_it(monkeypatch) -> None:
+    monkeypatch.setattr(ingest, "_SEALING_POLL_SECONDS", 0.001)
+    house = House()
+    await house.session("a", 0)
+    await house.sessions.update(A, SessionStatus.OPEN, _SEALING)
+    answers, _ = await asyncio.gather(
+        house.intake.submit(_body(new_chunk("a", 0), new_chunk("a", 1))),
+        _after(0.02, house, Change(status=SessionStatus.OPEN)),
+    )
+    assert [answer.result for answer in answers] == [EXISTS, STORED]
+
+
+async def test_a_seal_that_does_not_end_is_overloaded(monkeypatch) -> None:
+    monkeypatch.setattr(ingest, "_SEALING_POLL_SECONDS", 0)
+    house = House()
+    await house.session("a")
+    await house.sessions.update(A, SessionStatus.OPEN, _SEALING)
+    with pytest.raises(DomainError) as caught:
+        await house.intake.submit(_body(new_chunk("a", 1)))
+    assert (caught.value.code, caught.value.retry_after_seconds) == ("overloaded", 2)
+
+
+async def test_a_session_that_vanishes_meanwhile(monkeypatch) -> None:
+    house = House()
+    await house.session("a")
+    await house.sessions.update(A, SessionStatus.OPEN, _SEALING)
+
+    async def gone(_: SessionId) -> None:
+        return None
+
+    monkeypatch.setattr(house.sessions, "get", gone)
+    with pytest.raises(DomainError) as caught:
+        await house.intake.submit(_body(new_chunk("a", 1)))
+    assert caught.value.code == "session-not-found"

@@ -1,0 +1,226 @@
+"""Sealing on twins: what is sealed, what is refused, and two sealers at once."""
+
+import asyncio
+import hashlib
+from datetime import timedelta
+
+import pytest
+
+from sessions.core import merkle, tiles
+from sessions.core.envelope import Fingerprint, chunk_leaf_input, missing_leaf_input
+from sessions.core.merkle import leaf_hash
+from sessions.core.types import MAX_CHUNK_INDEX, Hash, SessionId
+from sessions.runtime.errors import DomainError
+from sessions.storage import sealing
+from sessions.storage.memory import MemoryChunks
+from sessions.storage.sealing import covers, sealed_manifest
+from sessions.storage.store import Change, ChunkRecord, SealOrder, SessionStatus
+from tests.unit.storage.chunks import EPOCH, House, new_chunk
+
+A = SessionId("a")
+_EMPTY = Hash(bytes(32))
+
+
+async def _refused(house: House, code: str, count: int | None, by: str = "recorder") -> DomainError:
+    with pytest.raises(DomainError) as caught:
+        await house.sealer.seal(A, count, by)
+    assert caught.value.code == code
+    return caught.value
+
+
+async def test_the_empty_sessions_root_is_the_hash_of_nothing() -> None:
+    house = House()
+    await house.session("a")
+    manifest = await house.sealer.seal(A, None, "recorder")
+    assert manifest.root == hashlib.sha256(b"").digest()
+    assert (manifest.chunk_count, manifest.missing, manifest.plaintext_bytes) == (0, (), 0)
+    assert manifest.opened_at == "2026-01-31T12:00:00.123Z"
+    assert manifest.metadata_sha256 == hashlib.sha256(b"{}").digest()
+    assert house.tiles.tiles == {}
+
+
+async def test_the_manifest_states_what_is_stored() -> None:
+    house = House()
+    await house.session("a")
+    chunks = [new_chunk("a", index, b"x" * index) for index in range(5)]
+    await house.chunks.insert(chunks[::-1])
+    manifest = await house.sealer.seal(A, 5, "recorder")
+    assert manifest.root == merkle.root([chunk.fingerprint.leaf_hash for chunk in chunks])
+    assert (manifest.chunk_count, manifest.plaintext_bytes) == (5, 10)
+    assert manifest.envelope_bytes == sum(len(chunk.envelope) for chunk in chunks)
+    record = house.sessions.records[A]
+    assert record.status is SessionStatus.SEALED
+    assert sealed_manifest(record) == manifest
+
+
+async def test_no_session() -> None:
+    await _refused(House(), "session-not-found", None)
+
+
+@pytest.mark.parametrize("count", [None, 6])
+async def test_a_recorder_cannot_seal_gaps(count: int | None) -> None:
+    house = House()
+    await house.session("a", 0, 3, 5)
+    error = await _refused(house, "chunks-missing", count)
+    assert error.members["missing"] == [[1, 2], [4, 4]]
+    assert house.sessions.records[A].status is SessionStatus.OPEN
+    await house.chunks.insert([new_chunk("a", index) for index in (1, 2, 4)])
+    assert (await house.sealer.seal(A, count, "recorder")).chunk_count == 6
+
+
+async def test_a_count_beyond_what_is_stored_is_a_gap() -> None:
+    house = House()
+    await house.session("a", 0, 1)
+    assert (await _refused(house, "chunks-missing", 4)).members["missing"] == [[2, 3]]
+    assert (await _refused(house, "chunks-missing", MAX_CHUNK_INDEX + 1)).members["missing"] == [[2, MAX_CHUNK_INDEX]]
+
+
+@pytest.mark.parametrize("by", ["recorder", "idle"])
+async def test_a_count_below_what_is_stored_is_a_mismatch(by: str) -> None:
+    house = House()
+    await house.session("a", 0, 1, 2)
+    assert (await _refused(house, "chunk-count-mismatch", 2, by)).members["chunk_count"] == 3
+    assert house.sessions.records[A].status is SessionStatus.OPEN
+
+
+@pytest.mark.parametrize("count", [None, 6, 9])
+async def test_by_idleness_gaps_are_noted_and_have_leaves(count: int | None) -> None:
+    house = House()
+    await house.session("a", 2, 3, 5)
+    manifest = await house.sealer.seal(A, count, "idle")
+    missing = ((0, 1), (4, 4)) if count != 9 else ((0, 1), (4, 4), (6, 8))
+    assert (manifest.missing, manifest.chunk_count, manifest.sealed_by) == (missing, count or 6, "idle")
+    stored = {index: new_chunk("a", index).fingerprint.leaf_hash for index in (2, 3, 5)}
+    leaves = [stored.get(i) or leaf_hash(missing_leaf_input(A, i)) for i in range(manifest.chunk_count)]
+    assert manifest.root == merkle.root(leaves)
+    for index in range(10):
+        assert covers(manifest, index) == (index in stored)
+
+
+async def test_one_stray_index_cannot_make_a_seal_endless() -> None:
+    house = House()
+    await house.session("a", 0, MAX_CHUNK_INDEX)
+    error = await _refused(house, "chunks-missing", None, "idle")
+    assert error.members["missing"] == [[1, MAX_CHUNK_INDEX - 1]]
+    assert house.sessions.records[A].status is SessionStatus.OPEN
+
+
+async def test_nor_can_very_many_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealing, "MAX_MISSING_RANGES", 3)
+    house = House()
+    await house.session("a", 1, 3, 5)
+    assert (await house.sealer.seal(A, None, "idle")).missing == ((0, 0), (2, 2), (4, 4))
+    house = House()
+    await house.session("a", 1, 3, 5, 7)
+    await _refused(house, "chunks-missing", None, "idle")
+
+
+async def test_repeated_it_gives_the_same_and_another_count_is_refused() -> None:
+    house = House()
+    await house.session("a", 0, 1)
+    first = await house.sealer.seal(A, None, "recorder")
+    await house.chunks.insert([new_chunk("a", 2)])
+    for count in (None, 2):
+        assert await house.sealer.seal(A, count, "idle") == first
+    for count in (0, 1, 3):
+        assert (await _refused(house, "chunk-count-mismatch", count)).members["chunk_count"] == 2
+
+
+class _Slow(MemoryChunks):
+    """Pages that let others run."""
+
+    async def page(self, session_id: SessionId, start: int, limit: int) -> list[ChunkRecord]:
+        await asyncio.sleep(0.01)
+        return await super().page(session_id, start, limit)
+
+
+async def test_of_many_sealers_one_manifest_counts_and_no_losers_tiles_stay() -> None:
+    house = House(chunks=_Slow())
+    await house.session("a", *range(600))
+    manifests = await asyncio.gather(*(house.sealer.seal(A, None, "recorder") for _ in range(5)))
+    assert len({manifest.to_bytes() for manifest in manifests}) == 1
+    seal = house.sessions.records[A].seal
+    assert seal is not None
+    assert {attempt for _, attempt, _, _ in house.tiles.tiles} == {seal.tiles_attempt}
+
+
+async def test_a_seal_that_a_crash_left_half_way_is_resumed() -> None:
+    house = House()
+    await house.session("a", 0, 1)
+    await house.session("b", 0, 2)
+    order = SealOrder(None, "idle", EPOCH + timedelta(minutes=1))
+    for name in (A, SessionId("b")):
+        await house.sessions.update(name, SessionStatus.OPEN, Change(status=SessionStatus.SEALING, seal_order=order))
+    await house.tiles.put(A, "of the dead", [(1, 0, bytes(32))])
+    assert await house.ledger.resume_seals(10) == 2
+    manifest = sealed_manifest(house.sessions.records[A])
+    assert (manifest.sealed_at, manifest.sealed_by, manifest.chunk_count) == ("2026-01-31T12:01:00.123Z", "idle", 2)
+    assert sealed_manifest(house.sessions.records[SessionId("b")]).missing == ((1, 1),)
+    assert await house.ledger.resume_seals(10) == 0
+
+
+async def test_a_half_way_seal_that_is_refused_is_open_again_and_the_rest_go_on() -> None:
+    house = House()
+    await house.session("a", 1)
+    await house.session("b", 0)
+    order = SealOrder(None, "recorder", EPOCH)
+    for name in (A, SessionId("b")):
+        await house.sessions.update(name, SessionStatus.OPEN, Change(status=SessionStatus.SEALING, seal_order=order))
+    assert await house.ledger.resume_seals(10) == 2
+    assert house.sessions.records[A].status is SessionStatus.OPEN
+    assert house.sessions.records[SessionId("b")].status is SessionStatus.SEALED
+
+
+class _Down(MemoryChunks):
+    async def page(self, session_id: SessionId, start: int, limit: int) -> list[ChunkRecord]:
+        raise DomainError("database-unavailable", "away", retry_after_seconds=1)
+
+
+async def test_a_database_that_is_away_leaves_the_order_for_later() -> None:
+    house = House(chunks=_Down())
+    await house.session("a")
+    with pytest.raises(DomainError, match="away"):
+        await house.sealer.seal(A, None, "recorder")
+    record = house.sessions.records[A]
+    assert record.status is SessionStatus.SEALING
+    aged = SealOrder(None, "recorder", EPOCH)
+    await house.sessions.update(A, SessionStatus.SEALING, Change(seal_order=aged))
+    with pytest.raises(DomainError, match="away"):
+        await house.ledger.resume_seals(10)
+
+
+def _leaf(index: int) -> Hash:
+    return leaf_hash(chunk_leaf_input(A, index, 100, _EMPTY))
+
+
+@pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 1000, 65_537, 70_000])
+async def test_tiles_give_the_proofs_of_the_whole_tree(count: int) -> None:
+    house = House()
+    await house.session("a")
+    records = {index: ChunkRecord(index, 1, Fingerprint(100, _EMPTY, _leaf(index))) for index in range(count)}
+    house.chunks.records[A] = records
+    order = list(records)
+    # The twin sorts at each page, which is slow for so many: this one knows that they are in order.
+    house.chunks.page = lambda _, start, limit: _page(records, order[start : start + limit])  # type: ignore[method-assign]
+    manifest = await house.sealer.seal(A, count, "recorder")
+    leaves = [_leaf(index) for index in range(count)]
+    assert manifest.root == merkle.root(leaves)
+    seal = house.sessions.records[A].seal
+    assert seal is not None
+    levels = {key[2:]: len(joined) // 32 for key, joined in house.tiles.tiles.items()}
+    # Whole subtrees only: level 1 has an entry for each 256 leaves, level 2 for each 65,536.
+    expected = {}
+    for level in (1, 2):
+        entries = count >> 8 * level
+        expected |= {(level, number): min(256, entries - 256 * number) for number in range(-(-entries // 256))}
+    assert levels == expected
+    for index in {0, count // 2, count - 1} if count else set():
+        proof = await house.evidence.proof(A, index)
+        proof.verify_in(manifest)
+        if count <= 1000:
+            assert list(proof.path) == merkle.inclusion_path(index, leaves)
+    assert tiles.TILE_WIDTH == 256
+
+
+async def _page(records: dict[int, ChunkRecord], indexes: list[int]) -> list[ChunkRecord]:
+    return [records[index] for index in indexes]
