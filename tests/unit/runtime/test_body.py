@@ -1,0 +1,112 @@
+from collections.abc import AsyncIterator
+
+import pytest
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+
+from sessions.runtime import body
+from sessions.runtime.body import JSON_BODY_MAX_BYTES, JsonRoute, declared_length
+from sessions.runtime.budget import ByteBudget
+from sessions.runtime.errors import DomainError
+from tests.unit.runtime.apps import app_of, client_of
+
+
+def test_a_declared_length() -> None:
+    assert declared_length(None, 5) is None
+    assert declared_length("5", 5) == 5
+    with pytest.raises(DomainError) as caught:
+        declared_length("6", 5)
+    assert (caught.value.code, caught.value.members) == ("body-too-large", {"limit_bytes": 5})
+
+
+def _receive(*messages: dict):
+    left = list(messages)
+
+    async def receive() -> dict:
+        return left.pop(0)
+
+    receive.left = left
+    return receive
+
+
+def _part(data: bytes, more: bool) -> dict:
+    return {"type": "http.request", "body": data, "more_body": more}
+
+
+async def test_a_body_in_parts() -> None:
+    assert await body.read(_receive(_part(b"ab", True), _part(b"", True), _part(b"c", False)), 3) == b"abc"
+    assert await body.read(_receive({"type": "http.request"}), 3) == b""
+
+
+async def test_it_stops_at_the_first_byte_too_many() -> None:
+    receive = _receive(_part(b"ab", True), _part(b"cd", True), _part(b"never read", False))
+    with pytest.raises(DomainError) as caught:
+        await body.read(receive, 3)
+    assert caught.value.code == "body-too-large"
+    assert len(receive.left) == 1
+
+
+async def test_a_client_that_goes_away() -> None:
+    with pytest.raises(DomainError) as caught:
+        await body.read(_receive(_part(b"ab", True), {"type": "http.disconnect"}), 3)
+    assert caught.value.code == "incomplete-body"
+
+
+def _request(receive, **headers: str) -> Request:
+    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return Request({"type": "http", "headers": raw}, receive)
+
+
+@pytest.mark.parametrize(("headers", "held"), [({"content_length": "2"}, 2), ({}, 8)])
+async def test_what_is_held_is_what_is_declared_else_the_limit(headers: dict[str, str], held: int) -> None:
+    budget = ByteBudget(100)
+    async with body.bounded(_request(_receive(_part(b"ab", False)), **headers), budget, 8) as data:
+        assert (data, budget.used_bytes) == (b"ab", held)
+    assert budget.used_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("message", "headers", "code"),
+    [
+        (_part(b"", False), {"content_length": "9"}, "body-too-large"),
+        (_part(b"123456789", False), {}, "body-too-large"),
+        ({"type": "http.disconnect"}, {}, "incomplete-body"),
+    ],
+)
+async def test_a_refused_body_holds_nothing(message: dict, headers: dict[str, str], code: str) -> None:
+    budget = ByteBudget(100)
+    with pytest.raises(DomainError) as caught:
+        async with body.bounded(_request(_receive(message), **headers), budget, 8):
+            pytest.fail("not reached")
+    assert (caught.value.code, budget.used_bytes) == (code, 0)
+
+
+class _Model(BaseModel):
+    text: str
+
+
+def _json_routes() -> APIRouter:
+    routes = APIRouter(route_class=JsonRoute)
+
+    @routes.post("/echo")
+    async def echo(request: _Model) -> int:
+        return len(request.text)
+
+    return routes
+
+
+async def _in_parts(data: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), 50_000):
+        yield data[at : at + 50_000]
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_small_json_is_bounded(declared: bool) -> None:
+    async with client_of(app_of(_json_routes())) as client:
+        for size, status in ((JSON_BODY_MAX_BYTES - 11, 200), (JSON_BODY_MAX_BYTES - 10, 413)):
+            data = b'{"text":"' + b"x" * size + b'"}'
+            content = data if declared else _in_parts(data)
+            answer = await client.post("/echo", content=content, headers={"content-type": "application/json"})
+            assert answer.status_code == status
+            if status == 413:
+                assert answer.json()["code"] == "body-too-large"

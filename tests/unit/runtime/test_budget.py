@@ -1,0 +1,127 @@
+import asyncio
+import random
+
+import pytest
+
+from sessions.runtime.budget import ByteBudget
+from sessions.runtime.errors import DomainError
+
+
+async def _settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_first_come_first_served() -> None:
+    budget, order = ByteBudget(10), []
+    gates = {name: asyncio.Event() for name in "abcd"}
+
+    async def hold(name: str, size: int) -> None:
+        async with budget.reserve(size):
+            order.append(name)
+            await gates[name].wait()
+
+    tasks = []
+    for name, size in (("a", 6), ("b", 8), ("c", 1), ("d", 2)):
+        tasks.append(asyncio.create_task(hold(name, size)))
+        await _settle()
+    assert order == ["a"]  # c would fit, but b was first
+    gates["a"].set()
+    await _settle()
+    assert order == ["a", "b", "c"]
+    assert budget.used_bytes == 9
+    gates["b"].set()
+    await _settle()
+    assert order == ["a", "b", "c", "d"]
+    gates["c"].set()
+    gates["d"].set()
+    await asyncio.gather(*tasks)
+    assert budget.used_bytes == 0
+
+
+async def test_who_waits_too_long_is_told_to_come_back() -> None:
+    budget = ByteBudget(10, wait_seconds=0.02)
+    async with budget.reserve(10):
+        with pytest.raises(DomainError) as caught:
+            async with budget.reserve(1):
+                pass
+        assert (caught.value.code, caught.value.retry_after_seconds) == ("overloaded", 1)
+        assert budget.used_bytes == 10
+    assert budget.used_bytes == 0
+    async with budget.reserve(10):
+        assert budget.used_bytes == 10
+
+
+async def test_more_than_the_whole_is_the_whole() -> None:
+    budget = ByteBudget(10)
+    async with budget.reserve(11):
+        assert budget.used_bytes == 10
+    async with budget.reserve(0):
+        assert budget.used_bytes == 0
+
+
+async def test_a_block_that_fails_gives_its_bytes_back() -> None:
+    budget = ByteBudget(10)
+    with pytest.raises(KeyError):
+        async with budget.reserve(4):
+            raise KeyError
+    assert budget.used_bytes == 0
+
+
+async def test_a_large_waiter_that_leaves_lets_the_smaller_ones_in() -> None:
+    budget = ByteBudget(10)
+
+    async def take(size: int) -> None:
+        async with budget.reserve(size):
+            pass
+
+    async with budget.reserve(5):
+        large = asyncio.create_task(take(10))
+        await _settle()
+        small = asyncio.create_task(take(3))
+        await _settle()
+        assert not small.done()
+        large.cancel()
+        await small
+        assert large.cancelled()
+        assert budget.used_bytes == 5
+    assert budget.used_bytes == 0
+
+
+async def test_cancelled_in_the_moment_of_the_grant() -> None:
+    budget = ByteBudget(10)
+
+    async def take() -> None:
+        async with budget.reserve(10):
+            await asyncio.sleep(0)
+
+    async with budget.reserve(10):
+        waiting = asyncio.create_task(take())
+        await _settle()
+    waiting.cancel()  # the bytes are its own by now, it has not run yet
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert budget.used_bytes == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_whatever_happens_all_bytes_come_back(seed: int) -> None:
+    dice = random.Random(seed)
+    budget = ByteBudget(100, wait_seconds=0.01)
+    most = 0
+
+    async def take() -> None:
+        nonlocal most
+        async with budget.reserve(dice.randrange(130)):
+            most = max(most, budget.used_bytes)
+            await asyncio.sleep(dice.random() / 200)
+
+    tasks = [asyncio.create_task(take()) for _ in range(120)]
+    for _ in range(40):
+        await asyncio.sleep(dice.random() / 1000)
+        dice.choice(tasks).cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(result) for result in results} <= {type(None), DomainError, asyncio.CancelledError}
+    assert budget.used_bytes == 0
+    assert 0 < most <= 100
+    async with budget.reserve(100):
+        pass

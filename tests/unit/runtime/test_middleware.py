@@ -1,0 +1,182 @@
+import asyncio
+import json
+import subprocess
+import sys
+
+import pytest
+import structlog
+from fastapi import APIRouter
+from starlette.responses import StreamingResponse
+from structlog.testing import capture_logs
+
+from sessions.runtime import log, middleware
+from sessions.runtime.metrics import REQUEST_SECONDS, REQUESTS_IN_FLIGHT
+from sessions.runtime.middleware import RequestContext
+from tests.unit.runtime.apps import app_of, client_of
+
+
+def _routes() -> APIRouter:
+    routes = APIRouter()
+
+    @routes.get("/id")
+    async def seen() -> str:
+        structlog.contextvars.bind_contextvars(principal="p")
+        return log.request_id()
+
+    @routes.get("/crash")
+    async def crash() -> None:
+        raise RuntimeError("boom")
+
+    @routes.get("/late")
+    async def late() -> StreamingResponse:
+        async def parts():
+            yield b"some"
+            raise RuntimeError("boom")
+
+        return StreamingResponse(parts())
+
+    return routes
+
+
+@pytest.fixture
+def fresh_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(middleware, "_log", structlog.get_logger())
+
+
+@pytest.mark.parametrize("sent", ["a", "A-z_0.9", "x" * 64])
+async def test_a_request_id_is_taken_over(sent: str) -> None:
+    async with client_of(app_of(_routes())) as client:
+        answer = await client.get("/id", headers={"x-request-id": sent})
+    assert answer.json() == answer.headers["x-request-id"] == sent
+
+
+@pytest.mark.parametrize("sent", [None, "", "x" * 65, "a b", "a\tb", "é".encode(), "a/b", "{}"])
+async def test_else_one_is_made(sent: str | None) -> None:
+    headers = {} if sent is None else {"x-request-id": sent}
+    async with client_of(app_of(_routes())) as client:
+        answers = [await client.get("/id", headers=headers) for _ in range(2)]
+    for answer in answers:
+        assert answer.json() == answer.headers["x-request-id"] != sent
+        assert len(answer.json()) == 32
+    assert answers[0].json() != answers[1].json()
+    assert log.request_id() == ""
+
+
+async def test_security_headers_are_on_every_answer() -> None:
+    async with client_of(app_of(_routes())) as client:
+        for path in ("/id", "/crash", "/nowhere", "/livez"):
+            answer = await client.get(path)
+            assert (answer.headers["x-content-type-options"], answer.headers["cache-control"]) == (
+                "nosniff",
+                "no-store",
+            )
+
+
+async def test_a_request_is_logged_with_its_route_and_counted(fresh_log: None) -> None:
+    labels = ("GET", "/id", 200)
+    before = REQUEST_SECONDS.labels(*labels)._sum.get()
+    async with client_of(app_of(_routes())) as client:
+        with capture_logs() as events:
+            await client.get("/id?token=hidden", headers={"x-request-id": "r"})
+    (event,) = [event for event in events if event["event"] == "request_served"]
+    assert (event["method"], event["path"], event["status"]) == ("GET", "/id", 200)
+    assert event["log_level"] == "info"
+    assert event["milliseconds"] >= 0
+    assert "hidden" not in str(events)
+    assert REQUEST_SECONDS.labels(*labels)._sum.get() > before
+    assert REQUESTS_IN_FLIGHT._value.get() == 0
+
+
+async def test_what_no_route_takes_is_one_series(fresh_log: None) -> None:
+    async with client_of(app_of(_routes())) as client:
+        with capture_logs() as events:
+            await client.get("/some/where")
+        text = (await client.get("/metrics")).text
+    assert events[-1]["status"] == 404
+    assert 'route="unmatched"' in text
+    assert "/some/where" not in text
+
+
+async def test_probes_are_quiet_unless_they_fail(fresh_log: None) -> None:
+    from sessions.runtime.health import Check
+
+    for check, level in ((Check("ok"), "debug"), (Check("failed"), "info")):
+        async with client_of(app_of(checks={"x": check})) as client:
+            with capture_logs() as events:
+                await client.get("/health")
+        assert events[-1]["log_level"] == level
+
+
+async def test_a_crash_is_logged_with_its_trace_and_answered_without(fresh_log: None) -> None:
+    async with client_of(app_of(_routes())) as client:
+        with capture_logs() as events:
+            answer = await client.get("/crash", headers={"x-request-id": "r-9"})
+    failed = next(event for event in events if event["event"] == "request_failed")
+    assert (failed["log_level"], failed["exc_info"], failed["path"]) == ("error", True, "/crash")
+    assert answer.status_code == 500
+    assert answer.json()["request_id"] == "r-9"
+    assert "boom" not in answer.text
+    assert "Traceback" not in answer.text
+
+
+async def test_a_crash_after_the_head_is_logged_and_breaks_off(fresh_log: None) -> None:
+    sent = []
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    async def receive() -> dict:
+        await asyncio.sleep(60)  # the client stays
+        return {"type": "http.disconnect"}
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/late",
+        "headers": [],
+        "query_string": b"",
+        "http_version": "1.1",
+    }
+    with capture_logs() as events:
+        await app_of(_routes())(scope, receive, send)
+    assert [event["event"] for event in events] == ["request_failed", "request_served"]
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert sent[1]["more_body"] is True
+
+
+async def test_other_scopes_pass_through() -> None:
+    seen = []
+
+    async def app(scope, receive, send) -> None:
+        seen.append(scope["type"])
+
+    await RequestContext(app)({"type": "lifespan"}, None, None)
+    assert seen == ["lifespan"]
+
+
+_PROGRAM = """
+import logging, structlog
+from sessions.runtime import log
+log.configure("INFO", "small")
+own = structlog.get_logger()
+with structlog.contextvars.bound_contextvars(request_id="r-7"):
+    own.debug("hidden")
+    own.info("shown", number=1)
+    logging.getLogger("library").warning("of %s", "theirs", extra={"more": 2})
+    logging.getLogger("library").info("hidden too")
+    try:
+        1 / 0
+    except ZeroDivisionError:
+        own.exception("failed")
+"""
+
+
+def test_logs_are_json_lines_that_hold_the_request_id() -> None:
+    done = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    own, theirs, failed = map(json.loads, done.stdout.splitlines())
+    assert (own["event"], own["number"], own["level"], own["service"]) == ("shown", 1, "info", "small")
+    assert own["timestamp"].endswith("Z")
+    assert (theirs["event"], theirs["more"], theirs["level"], theirs["service"]) == ("of theirs", 2, "warning", "small")
+    assert failed["exception"][0]["exc_type"] == "ZeroDivisionError"
+    assert {line["request_id"] for line in (own, theirs, failed)} == {"r-7"}

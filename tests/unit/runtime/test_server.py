@@ -1,0 +1,86 @@
+"""The server as a process: how it ends, and with which exit code."""
+
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+_PROGRAM = """
+import sys
+from pathlib import Path
+from sessions.runtime import server
+from sessions.runtime.settings import ServiceSettings
+
+class App:
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "lifespan":
+            await receive()
+            if "broken" in sys.argv:
+                await send({"type": "lifespan.startup.failed", "message": "no"})
+                return
+            await send({"type": "lifespan.startup.complete"})
+            print("started", flush=True)
+            await receive()
+            print("stopped", flush=True)
+            await send({"type": "lifespan.shutdown.complete"})
+        else:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"served"})
+
+settings = ServiceSettings(service_name="x", host="127.0.0.1", port=int(sys.argv[1]), tokens_file=Path("x"))
+sys.exit(server.serve(App(), settings))
+"""
+
+
+def _start(port: int, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", _PROGRAM, str(port), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_graceful_end_is_exit_code_0(number: signal.Signals) -> None:
+    port = _free_port()
+    with _start(port) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        import time
+
+        for _ in range(100):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as answer:
+                    assert answer.read() == b"served"
+                    assert "server" not in answer.headers
+                break
+            except OSError:
+                time.sleep(0.02)
+        else:
+            pytest.fail("it does not listen")
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=20)
+    assert (process.returncode, output, errors) == (0, "stopped\n", "")
+
+
+def test_an_app_that_cannot_start_is_exit_code_1() -> None:
+    with _start(_free_port(), "broken") as process:
+        process.communicate(timeout=20)
+    assert process.returncode == 1
+
+
+def test_a_port_that_is_taken_is_exit_code_1() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with _start(taken.getsockname()[1]) as process:
+            output, errors = process.communicate(timeout=20)
+    assert (process.returncode, output) == (1, "")
+    assert errors.startswith("cannot listen: PORT: 127.0.0.1:")
+    assert errors.count("\n") == 1
