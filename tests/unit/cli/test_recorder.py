@@ -1,6 +1,5 @@
 """record, status, seal, replay, and the errors that every command shares."""
 
-import io
 import json
 import os
 import re
@@ -256,16 +255,17 @@ def test_a_reader_that_was_never_there() -> None:
 
 
 def test_a_reader_that_leaves_before_the_last_flush(run: Run, monkeypatch, tmp_path: Path) -> None:
-    class Gone(io.TextIOWrapper):
+    class Gone:
+        def __init__(self, descriptor: int) -> None:
+            self.fileno = lambda: descriptor
+
         def flush(self) -> None:
             raise BrokenPipeError
 
     with (tmp_path / "out").open("wb") as file:
-        stdout = Gone(file)
-        monkeypatch.setattr(sys, "stdout", stdout)
+        monkeypatch.setattr(sys, "stdout", Gone(file.fileno()))
         assert main(["keys", "new", "--out", str(tmp_path / "key")]) == 1
         monkeypatch.undo()
-        stdout.detach()
 
 
 def test_ctrl_c(fake: Fake) -> None:
