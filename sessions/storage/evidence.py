@@ -56,7 +56,7 @@ class Evidence:
         """The proof that a chunk is in its sealed session; it reads a few hundred hashes, however long the session.
 
         Raises:
-            DomainError: `session-not-found`, `session-open`, `chunk-not-found`.
+            DomainError: `session-not-found`, `session-open`, `chunk-not-found`, `envelope-corrupt`.
         """
         record = await self._ledger.get(session_id)
         manifest = sealed_manifest(record)
@@ -123,9 +123,13 @@ class Evidence:
     async def _leaves(self, session_id: SessionId, manifest: Manifest, tile: int) -> list[Hash]:
         start, end = tile * TILE_WIDTH, min((tile + 1) * TILE_WIDTH, manifest.chunk_count)
         stored = {chunk.index: chunk for chunk in await self._chunks.page(session_id, start, TILE_WIDTH)}
-        return [
-            stored[index].fingerprint.leaf_hash
-            if covers(manifest, index) and index in stored
-            else leaf_hash(missing_leaf_input(session_id, index))
-            for index in range(start, end)
-        ]
+        leaves: list[Hash] = []
+        for index in range(start, end):
+            if not covers(manifest, index):
+                leaves.append(leaf_hash(missing_leaf_input(session_id, index)))
+            elif index in stored:
+                leaves.append(stored[index].fingerprint.leaf_hash)
+            else:
+                detail = f"the record of chunk {index} of session {session_id} is missing in the database"
+                raise DomainError("envelope-corrupt", detail, session_id=session_id, index=index)
+        return leaves
