@@ -1,0 +1,235 @@
+"""The life of a session, on twins."""
+
+from dataclasses import replace
+
+import pytest
+
+from sessions.core.receipt import Anchor, AnchorState, Batch
+from sessions.core.types import Hash, SessionId
+from sessions.runtime.errors import DomainError
+from sessions.storage import ledger as ledgers
+from sessions.storage.anchor import BatchRecord
+from sessions.storage.ledger import MAX_KEYS, MAX_METADATA_BYTES
+from sessions.storage.memory import MemoryChunks, MemorySessions
+from sessions.storage.store import Change, Placement, SessionFilter, SessionRecord, SessionStatus
+from tests.unit.storage.chunks import EPOCH, House, key, session_record
+
+A = SessionId("a")
+OPEN, SEALING, SEALED, SHREDDED = SessionStatus
+
+
+async def _code(work) -> DomainError:
+    with pytest.raises(DomainError) as caught:
+        await work
+    return caught.value
+
+
+async def test_open_and_found_open() -> None:
+    house = House()
+    opened = await house.ledger.open(A, {"b": 1, "a": "x"}, key(1))
+    assert (opened.created, opened.record.metadata) == (True, b'{"a":"x","b":1}')
+    for metadata in ({"a": "x", "b": 1}, None):
+        again = await house.ledger.open(A, metadata, key(2))
+        assert (again.created, again.record.keys) == (False, (key(1),))
+
+
+@pytest.mark.parametrize("metadata", [{"a": 2}, {}])
+async def test_other_metadata_conflicts(metadata: dict) -> None:
+    house = House()
+    await house.ledger.open(A, {"a": 1}, key())
+    assert (await _code(house.ledger.open(A, metadata, key()))).code == "metadata-conflict"
+
+
+async def test_metadata_that_was_not_given_is_empty() -> None:
+    house = House()
+    await house.ledger.open(A, None, key())
+    assert not (await house.ledger.open(A, {}, key())).created
+    assert (await _code(house.ledger.open(A, {"a": 1}, key()))).code == "metadata-conflict"
+
+
+async def test_metadata_has_a_limit() -> None:
+    house = House()
+    room = MAX_METADATA_BYTES - len('{"a":""}')
+    assert (await _code(house.ledger.open(A, {"a": "x" * (room + 1)}, key()))).code == "invalid-request"
+    assert house.sessions.records == {}
+    assert (await house.ledger.open(A, {"a": "x" * room}, key())).created
+
+
+async def test_metadata_without_a_canonical_form() -> None:
+    with pytest.raises(ValueError, match="canonical"):
+        await House().ledger.open(A, {"a": 2**60}, key())
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(SEALING, "session-sealed"), (SEALED, "session-sealed"), (SHREDDED, "session-shredded")]
+)
+async def test_what_is_not_open_is_not_opened(status: SessionStatus, code: str) -> None:
+    house = House()
+    house.sessions.records[A] = replace(session_record("a"), status=status)
+    assert (await _code(house.ledger.open(A, None, key()))).code == code
+    assert (await _code(house.ledger.add_key(A, key(2)))).code == code
+
+
+async def test_no_session() -> None:
+    house = House()
+    for work in (
+        house.ledger.get(A),
+        house.ledger.readable(A),
+        house.ledger.add_key(A, key()),
+        house.ledger.hold(A, held=True),
+        house.ledger.shred(A),
+    ):
+        assert (await _code(work)).code == "session-not-found"
+
+
+async def test_keys_are_added_once_and_up_to_a_limit() -> None:
+    house = House()
+    await house.session("a")
+    for number in (*range(1, MAX_KEYS + 1), MAX_KEYS, 1):
+        record = await house.ledger.add_key(A, key(number))
+    assert record.keys == tuple(map(key, range(1, MAX_KEYS + 1)))
+    assert (await _code(house.ledger.add_key(A, key(MAX_KEYS + 1)))).code == "invalid-request"
+
+
+class _Contended(MemorySessions):
+    """Somebody else is quicker, once."""
+
+    def __init__(self, change: Change) -> None:
+        super().__init__()
+        self.first: Change | None = change
+
+    async def update(self, session_id: SessionId, expected: SessionStatus, change: Change, order=None):
+        if self.first is not None:
+            await super().update(session_id, expected, self.first)
+            self.first = None
+        return await super().update(session_id, expected, change, order)
+
+
+async def test_a_key_that_another_adds_in_the_same_moment() -> None:
+    house = House(sessions=_Contended(Change(add_key=key(2))))
+    await house.session("a")
+    assert (await house.ledger.add_key(A, key(2))).keys == (key(1), key(2))
+
+
+async def test_a_hold_while_the_state_changes() -> None:
+    house = House(sessions=_Contended(Change(status=SEALING)))
+    await house.session("a")
+    record = await house.ledger.hold(A, held=True)
+    assert (record.held, record.status) == (True, SEALING)
+
+
+async def _sealed(house: House) -> None:
+    await house.session("a", 0, 1)
+    await house.ledger.seal(A, None, "recorder")
+
+
+async def test_a_hold_keeps_a_session_from_being_shredded() -> None:
+    house = House()
+    await _sealed(house)
+    assert (await house.ledger.hold(A, held=True)).held
+    assert (await _code(house.ledger.shred(A))).code == "session-held"
+    assert len(house.chunks.bodies) == 2
+    assert not (await house.ledger.hold(A, held=False)).held
+    assert (await house.ledger.shred(A)).status is SHREDDED
+    assert (await _code(house.ledger.hold(A, held=True))).code == "session-shredded"
+
+
+class _Watching(MemoryChunks):
+    """Notes what is left of the keys when the bodies go."""
+
+    sessions: MemorySessions
+    fail = False
+
+    async def drop(self, session_id: SessionId) -> None:
+        self.seen = self.sessions.records[session_id].keys
+        if self.fail:
+            raise DomainError("database-unavailable", "died here")
+        await super().drop(session_id)
+
+
+async def test_keys_go_first_and_a_repeat_finishes_what_a_crash_left() -> None:
+    chunks = _Watching()
+    house = House(chunks=chunks)
+    chunks.sessions = house.sessions
+    await _sealed(house)
+    chunks.fail = True
+    assert (await _code(house.ledger.shred(A))).code == "database-unavailable"
+    assert chunks.seen == ()
+    record = await house.ledger.get(A)
+    assert (record.status, record.keys, len(house.chunks.bodies)) == (SHREDDED, (), 2)
+    chunks.fail = False
+    again = await house.ledger.shred(A)
+    assert again.shredded_at == record.shredded_at
+    assert house.chunks.bodies == {}
+    assert sorted(house.chunks.records[A]) == [0, 1]
+    assert (await house.evidence.proof(A, 1)).tree_size == 2
+    assert (await house.evidence.receipt(A)).manifest.chunk_count == 2
+    for work in (house.evidence.envelope(A, 0), house.ledger.readable(A), house.ledger.add_key(A, key(3))):
+        assert (await _code(work)).code == "session-shredded"
+
+
+@pytest.mark.parametrize("status", [OPEN, SEALING])
+async def test_only_a_sealed_session_can_be_shredded(status: SessionStatus) -> None:
+    house = House()
+    house.sessions.records[A] = replace(session_record("a"), status=status)
+    assert (await _code(house.ledger.shred(A))).code == "session-open"
+
+
+async def test_two_who_shred_at_once() -> None:
+    house = House(sessions=_Contended(Change(status=SHREDDED, shredded_at=EPOCH)))
+    contended, house.sessions.first = house.sessions.first, None
+    await _sealed(house)
+    house.sessions.first = contended
+    assert (await house.ledger.shred(A)).shredded_at == EPOCH
+
+
+async def test_seals_of_the_last_seconds_are_left_to_who_began_them() -> None:
+    house = House()
+    await house.session("a")
+    order = ledgers_order()
+    await house.sessions.update(A, OPEN, Change(status=SEALING, seal_order=order))
+    assert await house.ledger.resume_seals(10) == 0
+    assert house.sessions.records[A].status is SEALING
+
+
+def ledgers_order():
+    from sessions.storage.store import SealOrder
+
+    return SealOrder(None, "idle", ledgers.now())
+
+
+async def test_status_and_summary_of_each_state() -> None:
+    house = House()
+    await house.session("a", 0, 3)
+    record = await house.ledger.get(A)
+    summary, status = await house.ledger.summary(record), await house.ledger.status(record)
+    assert (summary["status"], summary["chunk_count"], summary["root"], summary["anchor"]) == ("open", None, None, None)
+    assert (status["next_index"], status["missing"], status["chunk_count"]) == (4, [[1, 2]], 2)
+    manifest = await house.ledger.seal(A, None, "idle")
+    record = await house.ledger.get(A)
+    status = await house.ledger.status(record)
+    assert (status["next_index"], status["missing"], status["chunk_count"]) == (4, [[1, 2]], 2)
+    assert (status["root"], status["sealed_at"]) == (manifest.root.hex(), manifest.sealed_at)
+    assert status["anchor"]["state"] == "pending"
+    shredded = await house.ledger.status(await house.ledger.shred(A))
+    assert (shredded["status"], shredded["root"]) == ("shredded", manifest.root.hex())
+    assert shredded["shredded_at"].endswith("Z")
+    assert [view["session_id"] for view in await house.ledger.page(SessionFilter(), 5, None)] == ["a"]
+
+
+async def test_the_anchor_is_the_batchs(monkeypatch) -> None:
+    house = House()
+    await _sealed(house)
+    batch = Batch(root=Hash(bytes(32)), size=1, index=0, path=())
+    record = replace(await house.ledger.get(A), placement=Placement(4, batch))
+    house.sessions.records[A] = record
+    assert await house.ledger.anchor_of(record) == Anchor()
+    anchor = Anchor(state=AnchorState.SUBMITTED, chain_id=5)
+
+    async def get_by_sequence(sequence: int) -> BatchRecord:
+        return BatchRecord(sequence=sequence, root=batch.root, size=1, created_at=EPOCH, anchor=anchor)
+
+    monkeypatch.setattr(house.batches, "get_by_sequence", get_by_sequence)
+    receipt = await house.evidence.receipt(A)
+    assert (receipt.anchor, receipt.batch) == (anchor, batch)
+    assert isinstance(record, SessionRecord)

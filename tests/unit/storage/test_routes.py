@@ -1,0 +1,211 @@
+"""session-storage's routes on twins: what is checked before the domain, and cursors."""
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sessions.core import frames
+from sessions.core.types import SessionId
+from sessions.runtime.auth import Authenticator, Principal, Role
+from sessions.runtime.budget import ByteBudget
+from sessions.runtime.errors import DomainError
+from sessions.runtime.times import to_rfc3339
+from sessions.storage import anchor_routes, routes, submit
+from sessions.storage.mongo import Readiness
+from sessions.storage.routes import decode_cursor, encode_cursor
+from tests import strategies
+from tests.unit.runtime.apps import app_of, client_of
+from tests.unit.storage.chunks import House, envelope_of, session_record
+
+
+class _Everybody(Authenticator):
+    """Takes the roles' names for tokens."""
+
+    def authenticate(self, authorization: str | None) -> Principal:
+        return Principal("x", frozenset({Role((authorization or "").removeprefix("Bearer "))}))
+
+
+@pytest.fixture
+def house() -> House:
+    return House()
+
+
+@pytest.fixture
+async def client(house: House) -> AsyncIterator[httpx.AsyncClient]:
+    readiness = Readiness(None)
+    readiness.established.set()
+    everybody = _Everybody([])
+    endpoint = submit.SubmitEndpoint(house.intake, everybody, readiness, ByteBudget(10_000), 5_000)
+    app = app_of(
+        routes.router(house.ledger, house.evidence, readiness),
+        anchor_routes.router(house.batches, readiness),
+        authenticator=everybody,
+        hot_routes=[submit.route(endpoint)],
+    )
+    async with client_of(app, headers={"authorization": "Bearer processor"}) as client:
+        yield client
+
+
+_moments = st.integers(0, 250_000_000_000_000).map(
+    lambda milliseconds: datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+)
+
+
+@given(_moments, strategies.session_ids)
+def test_a_cursor_comes_back_as_it_went(moment: datetime, name: str) -> None:
+    assert decode_cursor(encode_cursor(to_rfc3339(moment), name)) == (moment, name)
+
+
+def _encoded(value: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        "",
+        "x",
+        "!!!!",
+        "é",
+        _encoded(None),
+        _encoded([]),
+        _encoded(["2026-01-01T00:00:00Z"]),
+        _encoded(["2026-01-01T00:00:00", "a"]),
+        _encoded(["yesterday", "a"]),
+        _encoded([5, "a"]),
+        _encoded(["2026-01-01T00:00:00Z", "/etc"]),
+        _encoded(["2026-01-01T00:00:00Z", 5]),
+        _encoded(["2026-01-01T00:00:00Z", "a", "b"]),
+        base64.urlsafe_b64encode(b"\xff\xfe").decode(),
+        base64.urlsafe_b64encode(b"[" * 300).decode(),
+    ],
+)
+def test_what_is_no_cursor(cursor: str) -> None:
+    with pytest.raises(DomainError, match=r"^cursor: ") as caught:
+        decode_cursor(cursor)
+    assert caught.value.code == "invalid-request"
+
+
+async def test_the_list_is_walked_by_its_cursors(house: House, client: httpx.AsyncClient) -> None:
+    assert (await client.get("/api/v1/sessions")).json() == {"sessions": [], "next_cursor": None}
+    for number in range(5):
+        await house.sessions.create(session_record(f"s{number}", minutes=number // 2))
+    seen: list[str] = []
+    query: dict[str, str | int] = {"limit": 2}
+    while True:
+        page = (await client.get("/api/v1/sessions", params=query)).json()
+        seen += [session["session_id"] for session in page["sessions"]]
+        if page["next_cursor"] is None:
+            break
+        query["cursor"] = page["next_cursor"]
+    assert seen == ["s4", "s3", "s2", "s1", "s0"]
+    found = await client.get("/api/v1/sessions", params={"status": "open", "opened_after": "2026-01-31T12:02:00.123Z"})
+    assert [session["session_id"] for session in found.json()["sessions"]] == ["s4"]
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=1001", "status=ajar", "opened_after=now", "opened_after=2026-01-01T00:00:00", "x=1"]
+)
+async def test_a_query_that_is_not_as_documented(client: httpx.AsyncClient, query: str) -> None:
+    answer = await client.get(f"/api/v1/sessions?{query}")
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid-request")
+
+
+_KEY = {"dek_id": base64.b64encode(bytes(16)).decode(), "kek_id": "k", "wrapped": base64.b64encode(b"w").decode()}
+
+
+async def test_a_session_from_open_to_shredded(house: House, client: httpx.AsyncClient) -> None:
+    body = {"metadata": {"a": 1}, "key": _KEY}
+    assert (await client.put("/api/v1/sessions/a", json=body)).status_code == 201
+    again = await client.put("/api/v1/sessions/a", json=body)
+    assert (again.status_code, again.json()["keys"]) == (200, [_KEY])
+    second = {**_KEY, "dek_id": base64.b64encode(b"1" * 16).decode()}
+    assert (await client.post("/api/v1/sessions/a/keys", json=second)).json()["keys"] == [_KEY, second]
+    answer = await client.post("/api/v1/envelopes", content=frames.join([envelope_of("a", 0), envelope_of("b", 0)]))
+    assert [result["result"] for result in answer.json()["results"]] == ["stored", "unknown-session"]
+    assert (await client.get("/api/v1/sessions/a")).json()["keys"] == [_KEY, second]
+    auditor = {"authorization": "Bearer audit"}
+    assert (await client.get("/api/v1/sessions/a", headers=auditor)).json()["keys"] is None
+    sealed = (await client.post("/api/v1/sessions/a/seal", json={})).json()
+    manifest = await client.get("/api/v1/sessions/a/manifest")
+    assert manifest.json() == sealed["manifest"]
+    page = (await client.get("/api/v1/sessions/a/chunks")).json()
+    assert ([chunk["index"] for chunk in page["chunks"]], page["next_start"]) == ([0], None)
+    assert (await client.get("/api/v1/sessions/a/chunks/0/envelope")).content == envelope_of("a", 0)
+    assert (await client.get("/api/v1/sessions/a/chunks/0/proof")).json()["root"] == sealed["root"]
+    assert (await client.get("/api/v1/sessions/a/receipt")).json()["anchor"]["state"] == "pending"
+    admin = {"authorization": "Bearer admin"}
+    held = await client.put("/api/v1/sessions/a/hold", json={}, headers=admin)
+    assert held.json()["held"] is True
+    assert (await client.delete("/api/v1/sessions/a", headers=admin)).json()["code"] == "session-held"
+    await client.put("/api/v1/sessions/a/hold", json={"held": False}, headers=admin)
+    assert (await client.delete("/api/v1/sessions/a", headers=admin)).json()["status"] == "shredded"
+    assert (await client.get("/api/v1/sessions/a/chunks/0/envelope")).status_code == 410
+    assert house.sessions.records[SessionId("a")].keys == ()
+
+
+async def test_anchors(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/api/v1/anchors")).json() == {"anchors": [], "next_cursor": None}
+    none = await client.get(f"/api/v1/anchors/{'ab' * 32}")
+    assert (none.status_code, none.json()["code"]) == (404, "anchor-not-found")
+    for path in ("/api/v1/anchors/abc", "/api/v1/anchors?cursor=x", "/api/v1/anchors?limit=0"):
+        assert (await client.get(path)).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "role"),
+    [
+        ("GET", "/api/v1/sessions", "record"),
+        ("GET", "/api/v1/sessions/a", "admin"),
+        ("PUT", "/api/v1/sessions/a", "audit"),
+        ("POST", "/api/v1/sessions/a/keys", "admin"),
+        ("POST", "/api/v1/sessions/a/seal", "record"),
+        ("DELETE", "/api/v1/sessions/a", "audit"),
+        ("PUT", "/api/v1/sessions/a/hold", "audit"),
+        ("GET", "/api/v1/sessions/a/chunks", "replay"),
+        ("POST", "/api/v1/envelopes", "record"),
+        ("GET", "/api/v1/anchors", "record"),
+    ],
+)
+async def test_other_roles_are_turned_away(client: httpx.AsyncClient, method: str, path: str, role: str) -> None:
+    answer = await client.request(method, path, headers={"authorization": f"Bearer {role}"})
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+
+
+async def test_frames_above_the_limit(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/api/v1/envelopes", content=bytes(5_001))
+    assert (answer.status_code, answer.json()["code"]) == (413, "body-too-large")
+
+
+async def test_before_the_database_is_ready_everything_waits(house: House) -> None:
+    readiness = Readiness(None)
+    everybody = _Everybody([])
+    endpoint = submit.SubmitEndpoint(house.intake, everybody, readiness, ByteBudget(10_000), 5_000)
+    app = app_of(
+        routes.router(house.ledger, house.evidence, readiness),
+        anchor_routes.router(house.batches, readiness),
+        authenticator=everybody,
+        hot_routes=[submit.route(endpoint)],
+    )
+    async with client_of(app, headers={"authorization": "Bearer processor"}) as client:
+        for method, path in (
+            ("GET", "/api/v1/sessions"),
+            ("GET", "/api/v1/sessions/a"),
+            ("GET", "/api/v1/anchors"),
+            ("POST", "/api/v1/envelopes"),
+        ):
+            answer = await client.request(method, path)
+            assert (answer.status_code, answer.json()["code"]) == (503, "database-unavailable")
+            assert answer.headers["retry-after"] == "2"
+
+
+def test_a_requests_limit_is_the_target_or_one_envelope_of_the_largest_chunk() -> None:
+    assert submit.body_limit(1) == 17 * 1024 * 1024
+    largest = 64 * 1024 * 1024
+    assert largest < submit.body_limit(largest) < largest + 4096

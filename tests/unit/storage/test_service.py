@@ -1,0 +1,96 @@
+"""session-storage's settings and wiring."""
+
+import asyncio
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from sessions.runtime.errors import DomainError
+from sessions.runtime.settings import ConfigurationError
+from sessions.storage import main
+from sessions.storage.settings import StorageSettings
+from tests.unit.runtime.apps import client_of
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Path:
+    path = tmp_path / "tokens"
+    path.write_text(f"x roles=audit sha256={hashlib.sha256(b't').hexdigest()}\n")
+    return path
+
+
+def _settings(tokens: Path, **values) -> StorageSettings:
+    return StorageSettings(
+        tokens_file=tokens, **{"anchoring": "off", "mongodb_url": "mongodb://127.0.0.1:1/", **values}
+    )
+
+
+def test_the_database_url_comes_from_one_place(tokens: Path, tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    file.write_text("mongodb://from-file/\n")
+    assert _settings(tokens).database_url() == "mongodb://127.0.0.1:1/"
+    assert _settings(tokens, mongodb_url=None, mongodb_url_file=file).database_url() == "mongodb://from-file/"
+    for values in ({"mongodb_url": None}, {"mongodb_url_file": file}):
+        with pytest.raises(ConfigurationError, match=r"^MONGODB_URL: "):
+            _settings(tokens, **values).database_url()
+    assert "127.0.0.1:1" not in repr(_settings(tokens))
+
+
+_CHAIN = {
+    "anchoring": "on",
+    "chain_rpc_urls": "http://127.0.0.1:1",
+    "chain_id": 5,
+    "chain_contract": "0x" + "ab" * 20,
+    "chain_key_file": "key",
+}
+
+
+@pytest.mark.parametrize("name", ["chain_rpc_urls", "chain_id", "chain_contract", "chain_key_file"])
+def test_anchoring_needs_its_settings(tokens: Path, name: str) -> None:
+    values = {**_CHAIN, name: "" if name in ("chain_rpc_urls", "chain_contract") else None}
+    with pytest.raises(ConfigurationError, match=f"^{name.upper()}: is required"):
+        _settings(tokens, **values).require_chain()
+    _settings(tokens, **_CHAIN).require_chain()
+
+
+def test_a_url_that_is_none(tokens: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"^MONGODB_URL: "):
+        main.build(_settings(tokens, mongodb_url="http://x/"))
+
+
+async def test_without_a_database_it_runs_and_says_so(tokens: Path, monkeypatch) -> None:
+    app = main.build(_settings(tokens))
+    async with app.router.lifespan_context(app), client_of(app, headers={"authorization": "Bearer t"}) as client:
+        health = await client.get("/health")
+        assert health.status_code == 503
+        assert health.json()["checks"]["database"]["detail"].startswith("MONGODB_URL: ")
+        assert health.json()["checks"]["chain"] == {"status": "ok", "detail": "anchoring is off"}
+        assert (await client.get("/livez")).status_code == 200
+        assert (await client.get("/api/v1/sessions")).json()["code"] == "database-unavailable"
+        assert "lucid_inflight_limit_bytes" in (await client.get("/metrics")).text
+
+
+class _Ledger:
+    """Answers `resume_seals` with what it is given, one after the other."""
+
+    def __init__(self, *answers: int | DomainError) -> None:
+        self.answers = list(answers)
+
+    async def resume_seals(self, limit: int) -> int:
+        answer = self.answers.pop(0)
+        if isinstance(answer, DomainError):
+            raise answer
+        return answer
+
+
+class _Ready:
+    ready = True
+
+
+async def test_half_way_seals_are_looked_for_now_and_then(monkeypatch) -> None:
+    monkeypatch.setattr(main, "_RESUME_SEALS_SECONDS", 0)
+    ledger = _Ledger(2, DomainError("database-unavailable", "away"), 0, 1)
+    with pytest.raises(IndexError):
+        await asyncio.wait_for(main._resume_seals(ledger, _Ready()), 5)
+    assert ledger.answers == []
