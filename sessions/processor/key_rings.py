@@ -32,7 +32,7 @@ class KeyRings:
         self._storage = storage
         self._max_sessions = max_sessions
         self._rings: OrderedDict[SessionId, OpenRing] = OrderedDict()
-        self._fetching: dict[SessionId, asyncio.Task[OpenRing]] = {}
+        self._fetching: dict[tuple[SessionId, str], asyncio.Task[OpenRing]] = {}
 
     async def open(self, session_id: SessionId, metadata: Mapping[str, Any] | None) -> tuple[OpenRing, bool]:
         """Open a session at storage (with a new key, should it be new); gives its ring, and if it was."""
@@ -46,7 +46,7 @@ class KeyRings:
         async def fetch() -> OpenRing:
             return (await self.open(session_id, None))[0]
 
-        return self._cached(session_id) or await self._once(session_id, fetch)
+        return self._cached(session_id) or await self._once((session_id, "sealing"), fetch)
 
     async def for_opening(self, session_id: SessionId) -> OpenRing:
         """The ring of a session that exists."""
@@ -55,7 +55,8 @@ class KeyRings:
             _, keys = await self._storage.session(session_id)
             return self._remember(session_id, keys)
 
-        return self._cached(session_id) or await self._once(session_id, fetch)
+        # Apart from those who seal: they open a session that these would not find.
+        return self._cached(session_id) or await self._once((session_id, "opening"), fetch)
 
     async def key(self, session_id: SessionId, dek_id: DekId) -> Dek:
         """The key of this name, fetched again should the ring have grown.
@@ -80,13 +81,13 @@ class KeyRings:
             self._rings.move_to_end(session_id)
         return ring
 
-    async def _once(self, session_id: SessionId, fetch: Callable[[], Awaitable[OpenRing]]) -> OpenRing:
+    async def _once(self, what: tuple[SessionId, str], fetch: Callable[[], Awaitable[OpenRing]]) -> OpenRing:
         """Many chunks of one new session ask at once; one of them asks storage."""
-        task = self._fetching.get(session_id)
+        task = self._fetching.get(what)
         if task is None:
             task = asyncio.ensure_future(_as_coroutine(fetch))
-            self._fetching[session_id] = task
-            task.add_done_callback(lambda _: self._fetching.pop(session_id, None))
+            self._fetching[what] = task
+            task.add_done_callback(lambda _: self._fetching.pop(what, None))
         return await asyncio.shield(task)
 
     def _remember(self, session_id: SessionId, keys: KeyRing) -> OpenRing:
