@@ -3,8 +3,8 @@
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -93,10 +93,11 @@ class Content:
             return
         first, _ = await self._storage.chunks(session_id, 0, _PAGE_CHUNKS)
         largest = max(chunk.plaintext_bytes + chunk.envelope_bytes for chunk in first)
-        async with self._budget.reserve(largest * (_AHEAD + 1)):
-            yield self._bytes(session_id, span)
+        # The stream is closed by hand: a reader that goes away would leave its chunks to the garbage collector.
+        async with self._budget.reserve(largest * (_AHEAD + 1)), aclosing(self._bytes(session_id, span)) as stream:
+            yield stream
 
-    async def _bytes(self, session_id: SessionId, span: Span) -> AsyncIterator[bytes]:
+    async def _bytes(self, session_id: SessionId, span: Span) -> AsyncGenerator[bytes, None]:
         ahead: deque[tuple[int, asyncio.Task[bytes]]] = deque()
         try:
             async for offset, chunk in self._places(session_id, span):
