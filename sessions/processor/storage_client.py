@@ -1,7 +1,8 @@
 """The way to session-storage: one HTTP client, every call of which may be repeated."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -78,12 +79,15 @@ class StorageClient:
         """Open a session, or find it open; gives its key ring, and whether it was opened now."""
         body = {"metadata": metadata, "key": _key_json(key)}
         response = await self._call("PUT", f"/api/v1/sessions/{session_id}", json=body)
-        return _ring(response.json()["keys"]), response.status_code == httpx.codes.CREATED
+        with _understood():
+            return _ring(response.json()["keys"]), response.status_code == httpx.codes.CREATED
 
     async def session(self, session_id: SessionId) -> tuple[dict[str, Any], KeyRing]:
         """A session's status, and its key ring."""
-        view: dict[str, Any] = (await self._call("GET", f"/api/v1/sessions/{session_id}")).json()
-        return view, _ring(view.pop("keys"))
+        response = await self._call("GET", f"/api/v1/sessions/{session_id}")
+        with _understood():
+            view: dict[str, Any] = response.json()
+            return view, _ring(view.pop("keys"))
 
     async def submit(self, envelopes: Sequence[bytes]) -> list[FrameAnswer]:
         """Store envelopes; one answer each."""
@@ -93,7 +97,8 @@ class StorageClient:
             content=frames.join(envelopes),
             headers={"content-type": "application/octet-stream"},
         )
-        answers = [FrameAnswer(**answer) for answer in response.json()["results"]]
+        with _understood():
+            answers = [FrameAnswer(**answer) for answer in response.json()["results"]]
         if len(answers) != len(envelopes):
             raise _unavailable("session-storage answered for another number of envelopes")
         return answers
@@ -101,14 +106,15 @@ class StorageClient:
     async def seal(self, session_id: SessionId, chunk_count: int | None) -> dict[str, Any]:
         """Seal a session: manifest, its hash, root."""
         body = {"chunk_count": chunk_count, "sealed_by": "recorder"}
-        answer: dict[str, Any] = (await self._call("POST", f"/api/v1/sessions/{session_id}/seal", json=body)).json()
-        return answer
+        return _object(await self._call("POST", f"/api/v1/sessions/{session_id}/seal", json=body))
 
     async def chunks(self, session_id: SessionId, start: int, limit: int) -> tuple[list[StoredChunk], int | None]:
         """A page of chunk records, and where the next starts."""
         params = {"start": start, "limit": limit}
-        page = (await self._call("GET", f"/api/v1/sessions/{session_id}/chunks", params=params)).json()
-        return [StoredChunk(**chunk) for chunk in page["chunks"]], page["next_start"]
+        response = await self._call("GET", f"/api/v1/sessions/{session_id}/chunks", params=params)
+        with _understood():
+            page = response.json()
+            return [StoredChunk(**chunk) for chunk in page["chunks"]], page["next_start"]
 
     async def envelope(self, session_id: SessionId, index: int) -> bytes:
         """An envelope's bytes."""
@@ -116,8 +122,7 @@ class StorageClient:
 
     async def shred(self, session_id: SessionId) -> dict[str, Any]:
         """Shred a session; gives its status."""
-        view: dict[str, Any] = (await self._call("DELETE", f"/api/v1/sessions/{session_id}")).json()
-        return view
+        return _object(await self._call("DELETE", f"/api/v1/sessions/{session_id}"))
 
     async def reachable(self) -> str | None:
         """None when storage can do its job, else why not."""
@@ -142,6 +147,20 @@ class StorageClient:
 
 def _unavailable(detail: str) -> DomainError:
     return DomainError("storage-unavailable", f"{detail}; repeat the request", retry_after_seconds=1)
+
+
+@contextmanager
+def _understood() -> Iterator[None]:
+    """Whatever is wrong with an answer: it is not session-storage that gave it, or not one that we know."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _unavailable("what STORAGE_URL names does not answer like session-storage") from error
+
+
+def _object(response: httpx.Response) -> dict[str, Any]:
+    with _understood():
+        return dict(response.json())
 
 
 def _problem(response: httpx.Response) -> DomainError:
