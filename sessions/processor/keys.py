@@ -88,7 +88,7 @@ class FileKeyWrapper:
             )
         nonce, sealed = wrapped.wrapped[1 : 1 + _NONCE_BYTES], wrapped.wrapped[1 + _NONCE_BYTES :]
         try:
-            if wrapped.wrapped[:1] != _WRAP_VERSION:
+            if wrapped.wrapped[:1] != _WRAP_VERSION or len(wrapped.dek_id) != DEK_ID_BYTES:
                 raise InvalidTag
             return Dek(wrapped.dek_id, kek.decrypt(nonce, sealed, _aad(session_id, wrapped.dek_id)))
         except (InvalidTag, ValueError):
