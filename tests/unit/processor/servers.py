@@ -1,0 +1,103 @@
+"""Real HTTP servers for tests of the processor: session-storage on its twins, and one that says what it is told."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from sessions.runtime.auth import Authenticator, Principal, Role
+from sessions.runtime.budget import ByteBudget
+from sessions.storage import routes, submit
+from sessions.storage.mongo import Readiness
+from tests.unit.runtime.apps import app_of
+from tests.unit.storage.chunks import House
+
+MIB = 1024 * 1024
+TOKEN = "storage-token"
+
+
+class _Quiet(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+@asynccontextmanager
+async def serving(app: Any, lifespan: str = "off") -> AsyncIterator[str]:
+    """Serve an app on a free port of the loopback; gives its URL."""
+    listening = socket.create_server(("127.0.0.1", 0), backlog=512)
+    config = uvicorn.Config(app, http="httptools", ws="none", lifespan=lifespan, log_config=None, access_log=False)
+    server = _Quiet(config)
+    running = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        while not server.started:
+            await asyncio.sleep(0.005)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await running
+        listening.close()
+
+
+Answer = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass
+class Script:
+    """A server that answers with what is next in `answers`, the last one for good; it keeps the requests."""
+
+    answers: list[Response | Answer] = field(default_factory=list)
+    requests: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        request = Request(scope, receive)
+        body = await request.body()
+        target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        self.requests.append((request.method, target, dict(request.headers), body))
+        answer = self.answers[0] if len(self.answers) == 1 else self.answers.pop(0)
+        response = answer if isinstance(answer, Response) else await answer(request)
+        await response(scope, receive, send)
+
+    def problem(self, status: int, code: str, **members: Any) -> None:
+        headers = {"retry-after": str(members.pop("retry_after"))} if "retry_after" in members else None
+        body = {
+            "type": "x",
+            "title": "x",
+            "status": status,
+            "detail": "why",
+            "code": code,
+            "request_id": "r",
+            **members,
+        }
+        self.answers.append(JSONResponse(body, status, headers, "application/problem+json"))
+
+    def json(self, value: Any, status: int = 200) -> None:
+        self.answers.append(JSONResponse(value, status))
+
+
+class _OneToken(Authenticator):
+    def __init__(self) -> None:
+        super().__init__([])
+
+    def authenticate(self, authorization: str | None) -> Principal:
+        assert authorization == f"Bearer {TOKEN}"
+        return Principal("processor", frozenset({Role.PROCESSOR}))
+
+
+def storage_app(house: House, chunk_max_bytes: int = 64 * MIB) -> Any:
+    """session-storage on twins."""
+    readiness = Readiness(None)
+    readiness.established.set()
+    limit = submit.body_limit(chunk_max_bytes)
+    endpoint = submit.SubmitEndpoint(house.intake, _OneToken(), readiness, ByteBudget(4 * limit), limit)
+    return app_of(
+        routes.router(house.ledger, house.evidence, readiness),
+        authenticator=_OneToken(),
+        hot_routes=[submit.route(endpoint)],
+    )
