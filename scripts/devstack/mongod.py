@@ -120,7 +120,11 @@ class Mongod:
         try:
             client: MongoClient[dict[str, Any]]
             with MongoClient(
-                "127.0.0.1", self.port, directConnection=True, serverSelectionTimeoutMS=200, connectTimeoutMS=500
+                "127.0.0.1",
+                self.port,
+                directConnection=True,
+                serverSelectionTimeoutMS=2000,  # it listens already
+                serverMonitoringMode="poll",  # no second connection that would be left half-open when this one closes
             ) as client:
                 if client.admin.command("hello")["isWritablePrimary"]:
                     return True

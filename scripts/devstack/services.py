@@ -123,5 +123,8 @@ def answers(url: str, seconds: float = 5.0) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=seconds) as answer:  # noqa: S310 - our own URL
             return bool(answer.status == _OK)
-    except (urllib.error.URLError, OSError):
-        return False
+    except urllib.error.HTTPError as refused:
+        refused.close()
+    except OSError:
+        pass
+    return False
