@@ -24,7 +24,7 @@ from sessions.runtime.models import SessionIdPath, checked
 from sessions.runtime.problems import responses
 from sessions.runtime.times import now, to_rfc3339
 
-_TRAILING_NUMBER = re.compile(r"(\d{1,18})$")
+_TRAILING_NUMBER = re.compile(r"([0-9]{1,18})$")
 _JSON_OVERHEAD_BYTES = 1024 * 1024
 _BATCH_PARALLEL = 8
 RequestT = TypeVar("RequestT", bound=BaseModel)
