@@ -47,14 +47,29 @@ def executor() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-@pytest.fixture
-def house() -> House:
-    return House()
+@pytest.fixture(scope="session")
+async def whole_storage() -> AsyncIterator[tuple[House, str]]:
+    """session-storage on twins, for all tests: to start a server takes longer than a test."""
+    house = House()
+    async with serving(storage_app(house)) as url:
+        yield house, url
 
 
 @pytest.fixture
-async def storage(house: House) -> AsyncIterator[StorageClient]:
-    async with serving(storage_app(house)) as url, StorageClient(url, TOKEN, 20) as client:
+def house(whole_storage: tuple[House, str]) -> House:
+    """Its stores, empty."""
+    whole_storage[0].clear()
+    return whole_storage[0]
+
+
+@pytest.fixture
+def storage_url(house: House, whole_storage: tuple[House, str]) -> str:
+    return whole_storage[1]
+
+
+@pytest.fixture
+async def storage(storage_url: str) -> AsyncIterator[StorageClient]:
+    async with StorageClient(storage_url, TOKEN, 20) as client:
         yield client
 
 
@@ -63,13 +78,23 @@ def parts(storage: StorageClient, wrapper: FileKeyWrapper, executor: ThreadPoolE
     return parts_of(storage, wrapper, executor)
 
 
-@pytest.fixture
-def script() -> Script:
-    return Script()
+@pytest.fixture(scope="session")
+async def whole_script() -> AsyncIterator[tuple[Script, str]]:
+    script = Script()
+    async with serving(script) as url:
+        yield script, url
 
 
 @pytest.fixture
-async def scripted(script: Script) -> AsyncIterator[StorageClient]:
+def script(whole_script: tuple[Script, str]) -> Script:
+    """What a server that says what it is told answers, and what it was asked: empty."""
+    whole_script[0].answers.clear()
+    whole_script[0].requests.clear()
+    return whole_script[0]
+
+
+@pytest.fixture
+async def scripted(script: Script, whole_script: tuple[Script, str]) -> AsyncIterator[StorageClient]:
     """A client of a server that answers what `script` says."""
-    async with serving(script) as url, StorageClient(url + "/", TOKEN, 5) as client:
+    async with StorageClient(whole_script[1] + "/", TOKEN, 5) as client:
         yield client

@@ -3,7 +3,7 @@ import hashlib
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sessions.runtime import digest
@@ -15,6 +15,7 @@ def _header(name: str, data: bytes) -> str:
     return f"{name}=:{base64.b64encode(algorithm(data).digest()).decode()}:"
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_what_is_made_is_accepted(content: bytes) -> None:
     header = digest.content_digest(content)

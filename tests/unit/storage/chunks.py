@@ -61,6 +61,15 @@ class House:
         self.evidence = Evidence(self.ledger, self.chunks, self.chunks, self.tiles)
         self.intake = Intake(self.sessions, self.chunks)
 
+    def clear(self) -> None:
+        """Nothing was ever here."""
+        self.sessions.records.clear()
+        self.chunks.records.clear()
+        self.chunks.bodies.clear()
+        self.tiles.tiles.clear()
+        for name in list(self.progress._contiguous):
+            self.progress.forget(name)
+
     async def session(self, name: str, *indexes: int) -> SessionId:
         """An open session with these chunks."""
         session = SessionId(name)

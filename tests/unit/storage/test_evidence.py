@@ -29,7 +29,7 @@ async def _sealed(indexes, by: str = "idle", count: int | None = None) -> House:
     return house
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(
     st.sets(st.integers(0, 700), max_size=40).flatmap(
         lambda few: st.tuples(st.just(few), st.integers(max(few, default=-1) + 1, 720))

@@ -1,0 +1,166 @@
+"""Replay: ranges, streams over several chunks, and what happens when one of them is broken."""
+
+import asyncio
+import os
+from contextlib import suppress
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sessions.core.types import ChunkIndex, SessionId
+from sessions.processor import content
+from sessions.processor.content import Span, parse_range
+from sessions.runtime.errors import DomainError
+from tests.unit.processor.conftest import Parts
+from tests.unit.storage.chunks import House
+
+A = SessionId("a")
+
+
+@pytest.mark.parametrize(
+    ("header", "total", "span"),
+    [
+        (None, 10, None),
+        ("", 10, None),
+        ("bytes=0-0", 10, (0, 1)),
+        ("bytes=0-9", 10, (0, 10)),
+        ("bytes=0-", 10, (0, 10)),
+        ("bytes=9-", 10, (9, 10)),
+        ("bytes=3-5", 10, (3, 6)),
+        ("bytes=3-99", 10, (3, 10)),
+        ("bytes=-3", 10, (7, 10)),
+        ("bytes=-99", 10, (0, 10)),
+        (f"bytes=5-{'9' * 19}", 10, (5, 10)),
+        ("bytes=5-3", 10, None),
+        ("bytes=-", 10, None),
+        ("bytes=a-b", 10, None),
+        ("bytes=1-2,4-5", 10, None),
+        ("items=1-2", 10, None),
+        ("bytes 1-2", 10, None),
+        (f"bytes=5-{'9' * 20}", 10, None),
+        ("bytes=10-", 10, "refused"),
+        ("bytes=10-12", 10, "refused"),
+        ("bytes=-0", 10, "refused"),
+        ("bytes=0-", 0, "refused"),
+        ("bytes=-5", 0, "refused"),
+    ],
+)
+def test_ranges(header: str | None, total: int, span) -> None:
+    if span == "refused":
+        with pytest.raises(DomainError) as caught:
+            parse_range(header, total)
+        assert (caught.value.code, caught.value.members) == ("range-not-satisfiable", {"total_bytes": total})
+    else:
+        assert parse_range(header, total) == (span and Span(*span, total))
+
+
+async def _record(parts: Parts, *chunks: bytes) -> bytes:
+    await asyncio.gather(*(parts.recording.record(A, ChunkIndex(index), chunk) for index, chunk in enumerate(chunks)))
+    return b"".join(chunks)
+
+
+async def _read(parts: Parts, start: int, end: int, total: int) -> bytes:
+    async with parts.content.stream(A, Span(start, end, total)) as stream:
+        return b"".join([part async for part in stream])
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 95), st.integers(0, 95))
+async def test_any_range_is_that_slice_of_the_whole(parts: Parts, house: House, one: int, other: int) -> None:
+    if A not in house.sessions.records:
+        chunks = [os.urandom(size) for size in (7, 0, 1, 30, 0, 2, 9, 20, 1, 25, 0)]
+        house.whole = await _record(parts, *chunks)
+    start, end = sorted((one, other))
+    assert await parts.content.total_bytes(A) == 95
+    assert await _read(parts, start, end, 95) == house.whole[start:end]
+    assert parts.budget.used_bytes == 0
+
+
+async def test_several_pages(parts: Parts, monkeypatch) -> None:
+    monkeypatch.setattr(content, "_PAGE_CHUNKS", 3)
+    whole = await _record(parts, *[os.urandom(10) for _ in range(10)])
+    assert await _read(parts, 0, 100, 100) == whole
+    assert await _read(parts, 55, 93, 100) == whole[55:93]
+
+
+async def test_only_the_chunks_of_the_range_are_fetched(parts: Parts, monkeypatch) -> None:
+    whole = await _record(parts, *[os.urandom(10) for _ in range(10)])
+    fetched: list[int] = []
+    read = parts.recording.read
+
+    async def noted(session: SessionId, index: int) -> bytes:
+        fetched.append(index)
+        return await read(session, index)
+
+    monkeypatch.setattr(parts.recording, "read", noted)
+    assert await _read(parts, 35, 51, 100) == whole[35:51]
+    assert fetched == [3, 4, 5]
+
+
+async def test_an_empty_recording(parts: Parts, house: House) -> None:
+    await house.session("a")
+    assert await parts.content.total_bytes(A) == 0
+    assert await _read(parts, 0, 0, 0) == b""
+
+
+async def _code(work) -> str:
+    with pytest.raises(DomainError) as caught:
+        await work
+    return caught.value.code
+
+
+async def test_what_has_no_content(parts: Parts, house: House) -> None:
+    assert await _code(parts.content.total_bytes(A)) == "session-not-found"
+    await house.session("a", 0, 2)
+    assert await _code(parts.content.total_bytes(A)) == "chunks-missing"
+    await house.ledger.seal(A, None, "idle")
+    assert await _code(parts.content.total_bytes(A)) == "chunks-missing"
+    await house.ledger.shred(A)
+    assert await _code(parts.content.total_bytes(A)) == "session-shredded"
+
+
+@pytest.mark.parametrize("broken", [0, 3, 9])
+async def test_it_breaks_off_at_a_corrupt_chunk_and_gives_the_budget_back(parts, house: House, broken: int) -> None:
+    whole = await _record(parts, *[os.urandom(10) for _ in range(10)])
+    (key,) = [key for key in house.chunks.bodies if key[1] == broken]
+    house.chunks.bodies[key] = house.chunks.bodies[key][:-1] + b"x"
+    got = b""
+
+    async def read() -> None:
+        nonlocal got
+        async with parts.content.stream(A, Span(0, 100, 100)) as stream:
+            assert parts.budget.used_bytes > 0
+            async for part in stream:
+                got += part
+
+    assert await _code(read()) == "envelope-corrupt"
+    assert got == whole[: 10 * broken]
+    assert parts.budget.used_bytes == 0
+
+
+async def test_a_reader_that_goes_away_leaves_no_task_and_no_byte(parts: Parts) -> None:
+    await _record(parts, *[os.urandom(10) for _ in range(10)])
+    before = asyncio.all_tasks()
+    with suppress(RuntimeError):
+        async with parts.content.stream(A, Span(0, 100, 100)) as stream:
+            async for _ in stream:
+                raise RuntimeError
+    assert parts.budget.used_bytes == 0
+    left = {task for task in asyncio.all_tasks() - before if "Recording.read" in repr(task.get_coro())}
+    assert not left
+
+
+async def test_no_room_is_told_before_it_starts(parts: Parts) -> None:
+    await _record(parts, b"content")
+    parts.budget._wait_seconds = 0.01
+
+    async def read() -> None:
+        async with parts.content.stream(A, Span(0, 7, 7)):
+            pytest.fail("not reached")
+
+    async with parts.budget.reserve(parts.budget.total_bytes):
+        assert await _code(read()) == "overloaded"
+        assert await _code(parts.content.chunk(A, 0, 100)) == "overloaded"
+    assert await parts.content.chunk(A, 0, 100) == b"content"
+    assert parts.budget.used_bytes == 0

@@ -1,0 +1,278 @@
+"""chunk-processor as it is wired, over HTTP on session-storage, which runs on its twins."""
+
+import base64
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from sessions.core.errors import IndexOutOfRangeError
+from sessions.core.types import MAX_CHUNK_INDEX, SessionId
+from sessions.processor import main
+from sessions.processor.chunk_route import parse_index
+from sessions.processor.lucid_routes import index_of
+from sessions.processor.models import LucidChunk
+from sessions.processor.settings import ProcessorSettings
+from sessions.processor.storage_client import StorageClient
+from sessions.runtime.auth import Role
+from sessions.runtime.digest import content_digest
+from sessions.runtime.errors import DomainError
+from sessions.runtime.settings import ConfigurationError
+from tests.unit.processor.servers import MIB, TOKEN
+from tests.unit.runtime.apps import client_of
+from tests.unit.storage.chunks import House
+
+URL = "/api/v1/sessions/a"
+A = SessionId("a")
+
+
+@pytest.mark.parametrize(
+    ("text", "index"), [("0", 0), ("007", 7), ("42", 42), (str(MAX_CHUNK_INDEX), MAX_CHUNK_INDEX), ("-0", 0)]
+)
+def test_indexes_of_paths(text: str, index: int) -> None:
+    assert parse_index(text) == index
+
+
+@pytest.mark.parametrize("text", ["", "-", "x", "1.0", "1e3", "+1", " 1", "1_0", "--1", "\u0661", "\u00b2"])
+def test_what_is_no_index(text: str) -> None:
+    with pytest.raises(DomainError) as caught:
+        parse_index(text)
+    assert caught.value.code == "invalid-request"
+
+
+@pytest.mark.parametrize("text", ["-1", str(MAX_CHUNK_INDEX + 1), "9" * 19, "9" * 5000, "-" + "9" * 30])
+def test_an_index_that_no_session_can_have(text: str) -> None:
+    with pytest.raises(IndexOutOfRangeError):
+        parse_index(text)
+
+
+def _chunk(chunk_id: str, **metadata) -> LucidChunk:
+    return LucidChunk.model_validate(
+        {"chunk_id": chunk_id, "chunk_data_base64": "", **({"metadata": metadata} if metadata else {})}
+    )
+
+
+@pytest.mark.parametrize(
+    ("chunk", "index"),
+    [
+        (_chunk("a-chunk-000042"), 42),
+        (_chunk("a-chunk-000042", chunk_index=7), 7),
+        (_chunk("a-chunk-000042", codec="x"), 42),
+        (_chunk("none", chunk_index=0), 0),
+        (_chunk("5"), 5),
+        (_chunk("x9-008"), 8),
+    ],
+)
+def test_indexes_of_the_lucid_recorder(chunk: LucidChunk, index: int) -> None:
+    assert index_of(chunk) == index
+
+
+@pytest.mark.parametrize("chunk_id", ["none", "chunk-5-", "x\u0661"])
+def test_a_lucid_chunk_without_an_index(chunk_id: str) -> None:
+    with pytest.raises(DomainError) as caught:
+        index_of(_chunk(chunk_id))
+    assert caught.value.code == "invalid-request"
+
+
+def _settings(folder: Path, url: str, **values) -> ProcessorSettings:
+    tokens = [f"{role} roles={role} sha256={hashlib.sha256(role.encode()).hexdigest()}" for role in Role]
+    (folder / "tokens").write_text("\n".join(tokens))
+    (folder / "kek").write_text(f"k:{base64.b64encode(os.urandom(32)).decode()}")
+    (folder / "token").write_text(TOKEN)
+    return ProcessorSettings(
+        tokens_file=folder / "tokens",
+        kek_file=folder / "kek",
+        storage_url=url,
+        storage_token_file=folder / "token",
+        **{"chunk_max_bytes": MIB, "batch_body_max_bytes": 2 * MIB, **values},
+    )
+
+
+@pytest.fixture
+async def client(storage_url: str, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    app = main.build(_settings(tmp_path, storage_url))
+    async with app.router.lifespan_context(app), client_of(app, headers=_as("record")) as client:
+        yield client
+
+
+def _as(role: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {role}"}
+
+
+async def test_a_session_from_open_to_shredded(client: httpx.AsyncClient) -> None:
+    opened = await client.put(URL, json={"metadata": {"host": "x"}})
+    assert (opened.status_code, opened.json()["status"], opened.json()["next_index"]) == (201, "open", 0)
+    assert (await client.put(URL)).status_code == 200
+    conflict = await client.put(URL, json={"metadata": {"host": "y"}})
+    assert (conflict.status_code, conflict.json()["code"]) == (409, "metadata-conflict")
+    parts = [os.urandom(1000), b"", bytes(5000)]
+    for index, data in enumerate(parts):
+        for status in (201, 200):
+            headers = {"content-digest": content_digest(data)}
+            answer = await client.put(f"{URL}/chunks/{index}", content=data, headers=headers)
+            assert (answer.status_code, answer.json()["index"]) == (status, index)
+    other = await client.put(f"{URL}/chunks/0", content=b"other")
+    assert (other.status_code, other.json()["code"]) == (409, "chunk-conflict")
+    assert (await client.get(URL)).json()["chunk_count"] == 3
+    assert (await client.post(f"{URL}/seal", json={"chunk_count": 4})).json()["missing"] == [[3, 3]]
+    sealed = await client.post(f"{URL}/seal")
+    assert (sealed.status_code, sealed.json()["manifest"]["chunk_count"]) == (200, 3)
+    assert (await client.post(f"{URL}/seal", json={"chunk_count": 3})).json() == sealed.json()
+    for index, data in enumerate(parts):
+        read = await client.get(f"{URL}/chunks/{index}", headers=_as("replay"))
+        assert (read.content, read.headers["content-digest"]) == (data, content_digest(data))
+    assert (await client.delete(URL, headers=_as("admin"))).json()["status"] == "shredded"
+    for path in ("chunks/0", "content"):
+        assert (await client.get(f"{URL}/{path}", headers=_as("replay"))).status_code == 410
+
+
+async def test_content_and_its_ranges(client: httpx.AsyncClient) -> None:
+    whole = os.urandom(3000)
+    for index in range(3):
+        await client.put(f"{URL}/chunks/{index}", content=whole[1000 * index : 1000 * (index + 1)])
+    full = await client.get(f"{URL}/content", headers=_as("replay"))
+    assert (full.status_code, full.content, full.headers["accept-ranges"]) == (200, whole, "bytes")
+    part = await client.get(f"{URL}/content", headers={**_as("replay"), "range": "bytes=990-2009"})
+    assert (part.status_code, part.content) == (206, whole[990:2010])
+    assert (part.headers["content-range"], part.headers["content-length"]) == ("bytes 990-2009/3000", "1020")
+    beyond = await client.get(f"{URL}/content", headers={**_as("replay"), "range": "bytes=3000-"})
+    assert (beyond.status_code, beyond.headers["content-range"]) == (416, "bytes */3000")
+    await client.put(f"{URL}/chunks/9", content=b"x")
+    gaps = await client.get(f"{URL}/content", headers=_as("replay"))
+    assert (gaps.status_code, gaps.json()["missing"]) == (409, [[3, 8]])
+
+
+async def test_no_room_for_a_replay(client: httpx.AsyncClient, monkeypatch) -> None:
+    await client.put(f"{URL}/chunks/0", content=b"x")
+
+    async def chunks(*_) -> None:
+        raise DomainError("overloaded", "no room", retry_after_seconds=1)
+
+    monkeypatch.setattr(StorageClient, "chunks", chunks)
+    answer = await client.get(f"{URL}/content", headers=_as("replay"))
+    assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "overloaded", "1")
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "headers", "status", "code"),
+    [
+        ("/api/v1/sessions/-a/chunks/0", b"", {}, 400, "invalid-session-id"),
+        (f"{URL}/chunks/x", b"", {}, 400, "invalid-request"),
+        (f"{URL}/chunks/{MAX_CHUNK_INDEX + 1}", b"", {}, 400, "index-out-of-range"),
+        (f"{URL}/chunks/0", bytes(MIB + 1), {}, 413, "body-too-large"),
+        (f"{URL}/chunks/0", b"x", {"content-digest": content_digest(b"y")}, 400, "digest-mismatch"),
+        (f"{URL}/chunks/0", b"x", {"content-digest": "x"}, 400, "bad-content-digest"),
+        (f"{URL}/chunks/0", b"x", _as("replay"), 403, "forbidden"),
+        (f"{URL}/chunks/0", b"x", _as("nobody"), 401, "unauthorized"),
+    ],
+)
+async def test_a_chunk_that_is_refused(  # noqa: PLR0917
+    client, house: House, path: str, content: bytes, headers: dict[str, str], status: int, code: str
+) -> None:
+    answer = await client.put(path, content=content, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert house.chunks.records == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "role"),
+    [
+        ("PUT", URL, "replay"),
+        ("GET", URL, "admin"),
+        ("POST", f"{URL}/seal", "replay"),
+        ("DELETE", URL, "record"),
+        ("GET", f"{URL}/chunks/0", "record"),
+        ("GET", f"{URL}/content", "audit"),
+        ("POST", "/api/v1/chunks/process", "replay"),
+        ("GET", f"{URL}/merkle-root", "replay"),
+    ],
+)
+async def test_other_roles_are_turned_away(client: httpx.AsyncClient, method: str, path: str, role: str) -> None:
+    answer = await client.request(method, path, headers=_as(role))
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+
+
+def _lucid(chunk_id: str, data: bytes, **more) -> dict:
+    return {"chunk_id": chunk_id, "chunk_data_base64": base64.b64encode(data).decode(), **more}
+
+
+async def test_the_lucid_recorders_routes(client: httpx.AsyncClient, house: House) -> None:
+    one = await client.post("/api/v1/chunks/process", json={"session_id": "a", **_lucid("a-chunk-000000", b"zero")})
+    assert one.status_code == 200
+    assert (one.json()["success"], one.json()["metadata"]["index"], one.json()["error"]) == (True, 0, None)
+    chunks = [
+        _lucid("a-chunk-000001", b"one"),
+        _lucid("x", b"two", metadata={"chunk_index": 2, "other": 1}),
+        _lucid("a-chunk-000000", b"other"),
+        _lucid("no number", b"x"),
+        {"chunk_id": "a-3", "chunk_data_base64": "!"},
+        _lucid("a-4", bytes(MIB + 1)),
+        _lucid("a-999999999999999999", b"x"),
+    ]
+    batch = await client.post("/api/v1/chunks/process-batch", json={"session_id": "a", "chunks": chunks})
+    assert batch.status_code == 200
+    told = batch.json()
+    assert (told["success"], told["total_chunks"], told["successful_chunks"], told["failed_chunks"]) == (False, 7, 2, 5)
+    codes = [result.get("error", {}).get("code") for result in told["results"]]
+    assert codes[:3] == [None, None, "chunk-conflict"]
+    assert codes[3:] == ["invalid-request", "invalid-request", "body-too-large", "index-out-of-range"]
+    assert sorted(house.chunks.records[A]) == [0, 1, 2]
+    root = f"{URL}/merkle-root"
+    assert (await client.get(root)).json()["code"] == "session-open"
+    final = (await client.post(f"{URL}/finalize")).json()
+    assert (final["finalized"], final["session_id"]) == (True, "a")
+    assert (await client.get(root)).json()["merkle_root"] == final["merkle_root"]
+    assert (await client.get(f"{URL}/content", headers=_as("replay"))).content == b"zeroonetwo"
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"{}", b'{"session_id": "-", "chunk_id": "x-1", "chunk_data_base64": ""}', b"\xff"]
+)
+@pytest.mark.parametrize("path", ["process", "process-batch"])
+async def test_a_lucid_request_that_is_not_as_documented(client: httpx.AsyncClient, path: str, body: bytes) -> None:
+    answer = await client.post(f"/api/v1/chunks/{path}", content=body)
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid-request")
+
+
+async def test_a_lucid_batch_fails_as_a_whole_when_storage_is_away(client, monkeypatch) -> None:
+    async def away(*_) -> None:
+        raise DomainError("storage-unavailable", "away", retry_after_seconds=1)
+
+    monkeypatch.setattr(StorageClient, "open", away)
+    body = {"session_id": "a", "chunks": [_lucid("a-0", b"x")]}
+    answer = await client.post("/api/v1/chunks/process-batch", json=body)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+async def test_health_follows_storage(client: httpx.AsyncClient, tmp_path: Path) -> None:
+    assert (await client.get("/health")).json()["checks"] == {"storage": {"status": "ok", "detail": ""}}
+    app = main.build(_settings(tmp_path, "http://127.0.0.1:1"))
+    async with app.router.lifespan_context(app), client_of(app) as alone:
+        health = await alone.get("/health")
+        assert (health.status_code, health.json()["status"]) == (503, "failed")
+        assert "STORAGE_URL does not answer" in health.json()["checks"]["storage"]["detail"]
+        assert (await alone.get("/livez")).status_code == 200
+        answer = await alone.put(f"{URL}/chunks/0", content=b"x", headers=_as("record"))
+        assert (answer.status_code, answer.json()["code"]) == (503, "storage-unavailable")
+        assert answer.headers["retry-after"] == "1"
+
+
+async def test_the_document_holds_the_hot_route_and_the_lucid_bodies(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+    paths = document["paths"]
+    assert paths["/api/v1/sessions/{session_id}/chunks/{index}"].keys() == {"put", "get"}
+    body = paths["/api/v1/chunks/process-batch"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert "$ref" not in str(body)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"), [("tokens", "TOKENS_FILE"), ("kek", "KEK_FILE"), ("token", "STORAGE_TOKEN_FILE")]
+)
+def test_a_file_that_cannot_work_is_named(tmp_path: Path, name: str, setting: str) -> None:
+    settings = _settings(tmp_path, "http://127.0.0.1:1")
+    (tmp_path / name).write_text("")
+    with pytest.raises(ConfigurationError, match=f"^{setting}: "):
+        main.build(settings)
