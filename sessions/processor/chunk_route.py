@@ -49,7 +49,7 @@ OPERATION: Final[dict[str, Any]] = {
         },
     ],
     "requestBody": {
-        "required": True,
+        "required": False,
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     },
     "responses": {

@@ -4,8 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sessions.core.types import MAX_CHUNK_INDEX
-from sessions.runtime.models import HexHash, JsonSessionId, Metadata, Timestamp
+from sessions.runtime.models import BASE64_PATTERN, HexHash, JsonChunkIndex, JsonSessionId, Metadata, Timestamp
 
 
 class OpenRequest(BaseModel):
@@ -33,7 +32,7 @@ class LucidMetadata(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    chunk_index: Annotated[int, Field(strict=True, ge=0, le=MAX_CHUNK_INDEX)] | None = None
+    chunk_index: JsonChunkIndex | None = None
 
 
 class LucidChunk(BaseModel):
@@ -42,7 +41,7 @@ class LucidChunk(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     chunk_id: Annotated[str, Field(min_length=1, max_length=256)]
-    chunk_data_base64: Annotated[str, Field(json_schema_extra={"pattern": r"^[A-Za-z0-9+/]*={0,2}$"})]
+    chunk_data_base64: str
     metadata: LucidMetadata | None = None
 
 
@@ -50,6 +49,8 @@ class LucidProcessRequest(LucidChunk):
     """One chunk."""
 
     session_id: JsonSessionId
+    # In a batch what is not base64 is that chunk's own failure; here it is the request's.
+    chunk_data_base64: Annotated[str, Field(json_schema_extra={"pattern": BASE64_PATTERN})]
 
 
 class LucidBatchRequest(BaseModel):

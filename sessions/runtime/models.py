@@ -3,11 +3,12 @@
 from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import Path, Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from sessions.core.types import MAX_CHUNK_INDEX, SESSION_ID_PATTERN, SessionId, chunk_index, session_id
 
 HASH_PATTERN = r"^[0-9a-f]{64}$"
+BASE64_PATTERN = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 HexHash: TypeAlias = Annotated[str, Field(pattern=HASH_PATTERN)]
 SessionIdPath: TypeAlias = Annotated[
     str, Path(description="Session id", json_schema_extra={"pattern": SESSION_ID_PATTERN, "maxLength": 128})
@@ -19,7 +20,15 @@ Limit: TypeAlias = Annotated[int, Query(ge=1, le=1000, description="At most so m
 TIMESTAMP = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"
 Timestamp: TypeAlias = Annotated[str, Field(pattern=TIMESTAMP)]
 Gap: TypeAlias = Annotated[list[int], Field(min_length=2, max_length=2)]
-ChunkCount: TypeAlias = Annotated[int, Field(ge=0, le=MAX_CHUNK_INDEX + 1, strict=True)]
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# JSON has one kind of number, so 2.0 is an integer (JSON Schema says so, too); "2" and true are none.
+ChunkCount: TypeAlias = Annotated[int, Field(ge=0, le=MAX_CHUNK_INDEX + 1, strict=True), BeforeValidator(_whole)]
+JsonChunkIndex: TypeAlias = Annotated[int, Field(ge=0, le=MAX_CHUNK_INDEX, strict=True), BeforeValidator(_whole)]
 JsonSessionId: TypeAlias = Annotated[
     str, AfterValidator(session_id), Field(json_schema_extra={"pattern": SESSION_ID_PATTERN, "maxLength": 128})
 ]
