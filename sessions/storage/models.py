@@ -1,12 +1,50 @@
 """The bodies that session-storage takes and answers with."""
 
-from base64 import b64encode
-from typing import Annotated, Literal
+from base64 import b64decode, b64encode
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import AwareDatetime, Base64Bytes, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from sessions.runtime.models import Anchor, ChunkCount, HexHash, ManifestModel, Metadata, Status, Summary, Timestamp
+from sessions.runtime.models import (
+    BASE64_PATTERN,
+    Anchor,
+    ChunkCount,
+    HexHash,
+    ManifestModel,
+    Metadata,
+    Status,
+    Summary,
+    Timestamp,
+)
 from sessions.storage.store import WrappedKey
+
+_WRAPPED_MAX_BYTES: Final = 4095
+_WRAPPED_MAX_CHARACTERS: Final = _WRAPPED_MAX_BYTES // 3 * 4
+
+
+def _from_base64(value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise ValueError("base64 text is needed")  # noqa: TRY004 - pydantic takes ValueError only
+    return b64decode(value, validate=True)
+
+
+def _date_time(value: Any) -> Any:
+    # A number would pass for seconds since 1970.
+    if isinstance(value, str) and "T" not in value.upper():
+        raise ValueError("write a time as RFC 3339 says: 2026-01-31T23:59:59Z")
+    return value
+
+
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("this time is out of range") from None
+
+
+DateTime: TypeAlias = Annotated[AwareDatetime, BeforeValidator(_date_time), AfterValidator(_in_utc)]
+"""A time of RFC 3339, of any offset."""
 
 
 class KeyModel(BaseModel):
@@ -14,9 +52,21 @@ class KeyModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    dek_id: Annotated[Base64Bytes, Field(min_length=16, max_length=16, json_schema_extra={"maxLength": 24})]
+    dek_id: Annotated[
+        bytes,
+        BeforeValidator(_from_base64),
+        Field(min_length=16, max_length=16),
+        WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9+/]{22}==$"}),
+    ]
     kek_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-    wrapped: Annotated[Base64Bytes, Field(min_length=1, max_length=4096)]
+    wrapped: Annotated[
+        bytes,
+        BeforeValidator(_from_base64),
+        Field(min_length=1, max_length=_WRAPPED_MAX_BYTES),
+        WithJsonSchema(
+            {"type": "string", "pattern": BASE64_PATTERN, "minLength": 4, "maxLength": _WRAPPED_MAX_CHARACTERS}
+        ),
+    ]
 
     def to_key(self) -> WrappedKey:
         """As the ledger knows it."""
@@ -166,7 +216,7 @@ class HoldRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    held: bool = True
+    held: Annotated[bool, Field(strict=True)] = True
 
 
 class SessionQuery(BaseModel):
@@ -175,7 +225,7 @@ class SessionQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     status: Literal["open", "sealing", "sealed", "shredded"] | None = None
-    opened_after: AwareDatetime | None = None
-    opened_before: AwareDatetime | None = None
+    opened_after: DateTime | None = None
+    opened_before: DateTime | None = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
     cursor: Annotated[str, Field(max_length=300)] | None = None

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -55,8 +55,8 @@ def decode_cursor(text: str | None) -> Cursor | None:
         time = datetime.fromisoformat(opened_at)
         if time.tzinfo is None:
             raise ValueError("no time zone")
-        return time, session_id(last)
-    except (ValueError, TypeError, binascii.Error, RecursionError, CoreError):
+        return time.astimezone(UTC), session_id(last)
+    except (ValueError, TypeError, OverflowError, binascii.Error, RecursionError, CoreError):
         raise DomainError("invalid-request", "cursor: use next_cursor of the page before, unchanged") from None
 
 

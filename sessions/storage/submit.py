@@ -30,10 +30,11 @@ OPERATION: Final[dict[str, Any]] = {
     "tags": ["envelopes"],
     "operationId": "submit_envelopes",
     "summary": "Store envelopes, of any sessions",
-    "description": "The body is a sequence of frames: u32 big-endian length, then as many bytes of an envelope v1. "
+    "description": "The body is a sequence of frames: u32 big-endian length, then as many bytes of an envelope v1; "
+    "none is a sequence, too. "
     "One answer for each, in order; what it acknowledges is journaled.",
     "requestBody": {
-        "required": True,
+        "required": False,
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     },
     "responses": {
