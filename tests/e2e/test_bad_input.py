@@ -23,6 +23,7 @@ from tests.e2e.conftest import Api
 RUN = f"bad-{token_hex(6)}"
 CHUNK_MAX_BYTES = 16 * 1024 * 1024
 B64 = base64.b64encode(b"lucid").decode()
+EARLY = base64.urlsafe_b64encode(b'["0001-01-01T00:00:00+23:59", "a"]').decode()
 KEY = {"dek_id": base64.b64encode(bytes(16)).decode(), "kek_id": "k", "wrapped": B64}
 
 
@@ -169,10 +170,25 @@ CASES: list[tuple[str, str, str, str, dict[str, Any], int, str]] = [
     (S, "POST", "/api/v1/envelopes", "processor", {"content": b"\0\0\0\4LSE1"}, 400, "bad-envelope"),
     (S, "PUT", f"{SESSIONS}/{{none}}", "processor", {"json": {"key": {**KEY, "dek_id": B64}}}, 400, "invalid-request"),
     (S, "PUT", f"{SESSIONS}/{{none}}", "processor", {"json": {"key": {**KEY, "wrapped": "*"}}}, 400, "invalid-request"),
+    (
+        S,
+        "PUT",
+        f"{SESSIONS}/{{none}}",
+        "processor",
+        {"json": {"key": {**KEY, "wrapped": B64 + "*"}}},
+        400,
+        "invalid-request",
+    ),
+    (S, "PUT", f"{SESSIONS}/{{open}}/hold", "admin", {"json": {"held": 0}}, 400, "invalid-request"),
+    (S, "PUT", f"{SESSIONS}/{{open}}/hold", "admin", {"json": {"held": "yes"}}, 400, "invalid-request"),
     (S, "GET", f"{SESSIONS}?cursor=x", "audit", {}, 400, "invalid-request"),
     (S, "GET", f"{SESSIONS}?status=other", "audit", {}, 400, "invalid-request"),
     (S, "GET", f"{SESSIONS}?unknown=1", "audit", {}, 400, "invalid-request"),
     (S, "GET", f"{SESSIONS}?opened_after=yesterday", "audit", {}, 400, "invalid-request"),
+    (S, "GET", f"{SESSIONS}?opened_after=0.5", "audit", {}, 400, "invalid-request"),
+    (S, "GET", f"{SESSIONS}?opened_after=2026-01-31T00:00:00", "audit", {}, 400, "invalid-request"),
+    (S, "GET", f"{SESSIONS}?opened_after=0001-01-01T00:00:00%2B23:59", "audit", {}, 400, "invalid-request"),
+    (S, "GET", f"{SESSIONS}?cursor={EARLY}", "audit", {}, 400, "invalid-request"),
     (S, "GET", "/api/v1/anchors?cursor=x", "audit", {}, 400, "invalid-request"),
     (S, "GET", "/api/v1/anchors/x", "audit", {}, 400, "invalid-request"),
     (S, "GET", f"/api/v1/anchors/{'0' * 64}", "audit", {}, 404, "anchor-not-found"),

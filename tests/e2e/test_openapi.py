@@ -1,0 +1,64 @@
+"""What the OpenAPI documents promise, tried with requests that Schemathesis makes up from them."""
+
+import hashlib
+import re
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts.devstack.process import ROOT
+from scripts.devstack.stack import Stack
+
+SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
+CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
+ROLES = "record,replay,audit,admin,processor"
+MAX_EXAMPLES = 15
+
+
+@pytest.fixture(scope="module")
+def token(stack: Stack) -> Iterator[str]:
+    """A token that may do everything."""
+    text = "lucid_" + secrets.token_urlsafe(32)
+    file = stack.folder / "secrets" / "tokens"
+    before = file.read_text()
+    file.write_text(f"{before}openapi roles={ROLES} sha256={hashlib.sha256(text.encode()).hexdigest()}\n")
+    for service in ("storage", "processor"):
+        stack.restart(service)
+    yield text
+    file.write_text(before)
+    for service in ("storage", "processor"):
+        stack.restart(service)
+
+
+@pytest.mark.parametrize("service", ["processor", "storage"])
+def test_the_service_does_what_its_document_says(stack: Stack, token: str, tmp_path: Path, service: str) -> None:
+    ran = subprocess.run(
+        [
+            *(SCHEMATHESIS, "--config-file", CONFIGURATION, "--no-color", "run"),
+            f"{getattr(stack, f'{service}_url')}/openapi.json",
+            *("--header", f"Authorization: Bearer {token}"),
+            *("--phases", "examples,coverage,fuzzing", "--max-examples", str(MAX_EXAMPLES), "--warnings", "off"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout[-20_000:] + ran.stderr
+    tried = re.search(r"(\d+) generated", ran.stdout)
+    assert tried is not None
+    print(f"{service}: {tried[1]} requests made up")
+    assert int(tried[1]) > 400
+
+
+@pytest.mark.parametrize("service", ["processor", "storage"])
+def test_nothing_unexpected_was_logged(stack: Stack, service: str) -> None:
+    """A request that nobody foresaw is logged as `request_failed`, whatever it was answered with."""
+    text = stack.log(service).read_text()  # type: ignore[arg-type]
+    assert "request_failed" not in text
+    assert str(ROOT) not in text
