@@ -62,10 +62,11 @@ async def test_else_one_is_made(sent: str | None) -> None:
     assert log.request_id() == ""
 
 
-async def test_security_headers_are_on_every_answer() -> None:
+async def test_security_headers_are_on_every_answer(fresh_log: None) -> None:
     async with client_of(app_of(_routes())) as client:
         for path in ("/id", "/crash", "/nowhere", "/livez"):
-            answer = await client.get(path)
+            with capture_logs():
+                answer = await client.get(path)
             assert (answer.headers["x-content-type-options"], answer.headers["cache-control"]) == (
                 "nosniff",
                 "no-store",

@@ -144,6 +144,30 @@ async def test_of_many_sealers_one_manifest_counts_and_no_losers_tiles_stay() ->
     assert {attempt for _, attempt, _, _ in house.tiles.tiles} == {seal.tiles_attempt}
 
 
+class _Overtaken(MemoryChunks):
+    """While the first scan is under way, the gap is filled and another sealer is done."""
+
+    house: House
+    first = True
+
+    async def page(self, session_id: SessionId, start: int, limit: int) -> list[ChunkRecord]:
+        found = await super().page(session_id, start, limit)
+        if self.first:
+            self.first = False
+            await self.insert([new_chunk("a", 1)])
+            await self.house.sealer.seal(A, None, "recorder")
+        return found
+
+
+async def test_who_finds_a_gap_that_another_found_filled_gives_the_others_manifest() -> None:
+    chunks = _Overtaken()
+    house = chunks.house = House(chunks=chunks)
+    await house.session("a", 0, 2)
+    manifest = await house.sealer.seal(A, None, "recorder")
+    assert (manifest.chunk_count, manifest.missing) == (3, ())
+    assert house.sessions.records[A].status is SessionStatus.SEALED
+
+
 async def test_a_seal_that_a_crash_left_half_way_is_resumed() -> None:
     house = House()
     await house.session("a", 0, 1)
@@ -157,6 +181,18 @@ async def test_a_seal_that_a_crash_left_half_way_is_resumed() -> None:
     assert (manifest.sealed_at, manifest.sealed_by, manifest.chunk_count) == ("2026-01-31T12:01:00.123Z", "idle", 2)
     assert sealed_manifest(house.sessions.records[SessionId("b")]).missing == ((1, 1),)
     assert await house.ledger.resume_seals(10) == 0
+
+
+async def test_many_tiles_are_written_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealing, "_TILE_WRITES", 1)
+    monkeypatch.setattr(tiles, "TILE_WIDTH", 2)
+    monkeypatch.setattr(tiles, "_BITS", 1)
+    house = House()
+    await house.session("a", *range(2100))
+    manifest = await house.sealer.seal(A, None, "recorder")
+    leaves = [new_chunk("a", index).fingerprint.leaf_hash for index in range(2100)]
+    assert manifest.root == merkle.root(leaves)
+    assert {level for _, _, level, _ in house.tiles.tiles} == set(range(1, 12))
 
 
 async def test_a_half_way_seal_that_is_refused_is_open_again_and_the_rest_go_on() -> None:
