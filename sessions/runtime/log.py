@@ -11,6 +11,9 @@ import structlog
 
 REQUEST_ID_HEADER = "x-request-id"
 
+# Without local variables, which structlog logs by default: among them are tokens and keys.
+_EXCEPTIONS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+
 
 def configure(level: str, service: str) -> None:
     """Send our own logs and the libraries' to stdout as JSON."""
@@ -23,7 +26,7 @@ def configure(level: str, service: str) -> None:
     structlog.configure(
         processors=[
             *shared,
-            structlog.processors.dict_tracebacks,
+            _EXCEPTIONS,
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
@@ -36,7 +39,7 @@ def configure(level: str, service: str) -> None:
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.dict_tracebacks,
+                _EXCEPTIONS,
                 structlog.processors.JSONRenderer(),
             ],
         )

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from sessions.runtime.settings import ServiceSettings
 
 _BACKLOG: Final = 2048
+_RECURSION_LIMIT: Final = 1000
 
 
 class _Server(uvicorn.Server):
@@ -46,6 +47,9 @@ def serve(app: ASGIApp, settings: ServiceSettings) -> int:
     Returns:
         The process's exit code: 0, or 1 if it cannot listen or the app could not start.
     """
+    # A library of web3's sets this to 100,000 when it is imported, and then JSON that is nested deeply enough ends the
+    # process with a segmentation fault where it should end in a RecursionError.
+    sys.setrecursionlimit(_RECURSION_LIMIT)
     listening = _listen(settings)
     if listening is None:
         return 1
