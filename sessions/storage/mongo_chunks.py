@@ -160,7 +160,9 @@ def _groups(chunks: Sequence[NewChunk]) -> Iterator[list[Document]]:
 
 
 async def insert_new(collection: Any, documents: list[Document]) -> set[int]:
-    """Insert documents, unordered; gives the positions of those whose `_id` was taken."""
+    """Insert documents (or none), unordered; gives the positions of those whose `_id` was taken."""
+    if not documents:
+        return set()
     try:
         await collection.insert_many(documents, ordered=False)
     except BulkWriteError as error:

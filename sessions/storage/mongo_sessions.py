@@ -162,8 +162,7 @@ class MongoTiles:
             for level, number, hashes in tiles
         ]
         async with translated():
-            if documents:
-                await insert_new(self._tiles, documents)
+            await insert_new(self._tiles, documents)
 
     async def get(self, session_id: SessionId, attempt: str, level: int, number: int) -> bytes | None:
         """See `TileStore`."""
