@@ -32,6 +32,10 @@ async def test_the_record_and_the_body_are_there(stores: ChunksAndBodies) -> Non
     assert await stores.bodies.read(A, _record(chunk)) == chunk.envelope
 
 
+async def test_nothing_is_inserted(stores: ChunksAndBodies) -> None:
+    assert await stores.chunks.insert([]) == []
+
+
 async def test_a_repeat_exists(stores: ChunksAndBodies) -> None:
     chunk = new_chunk("a", 0)
     await stores.chunks.insert([chunk])

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import pytest
@@ -9,14 +11,15 @@ from bson import Binary, Int64
 from pymongo.errors import OperationFailure, WriteError
 from pymongo.read_concern import ReadConcern
 
+from sessions.core.receipt import Batch
 from sessions.core.types import SessionId
 from sessions.runtime.errors import DomainError
 from sessions.storage import mongo
 from sessions.storage.mongo import Database, Readiness, connect, ensure_collections
 from sessions.storage.mongo_chunks import BODY_PART_BYTES, MongoChunks
 from sessions.storage.mongo_sessions import MongoSessions
-from sessions.storage.store import ChunkRecord, SessionFilter
-from tests.unit.storage.chunks import new_chunk, session_record
+from sessions.storage.store import ChunkRecord, Placement, SessionFilter
+from tests.unit.storage.chunks import driver_may_drop_sockets, new_chunk, session_record
 
 A = SessionId("a")
 NOBODY = "mongodb://127.0.0.1:1/"
@@ -155,12 +158,21 @@ async def test_a_url_of_something_else() -> None:
         connect("http://127.0.0.1/", "x")
 
 
+@asynccontextmanager
+async def _away() -> AsyncIterator[Database]:
+    async with driver_may_drop_sockets():
+        client, db = connect(NOBODY, "away")
+        try:
+            yield db
+        finally:
+            await client.close()
+
+
 async def test_a_server_that_is_away_is_database_unavailable_everywhere(monkeypatch) -> None:
     monkeypatch.setattr(mongo, "_SELECT_SERVER_MS", 50)
     monkeypatch.setattr(mongo, "_OPERATION_MS", 100)
-    client, db = connect(NOBODY, "away")
-    sessions, chunks = MongoSessions(db), MongoChunks(db)
-    try:
+    async with _away() as db:
+        sessions, chunks = MongoSessions(db), MongoChunks(db)
         for work in (
             lambda: sessions.create(session_record("a")),
             lambda: sessions.get(A),
@@ -174,17 +186,14 @@ async def test_a_server_that_is_away_is_database_unavailable_everywhere(monkeypa
                 await work()
             assert (caught.value.code, caught.value.retry_after_seconds) == ("database-unavailable", 1)
             assert "127.0.0.1" not in caught.value.detail
-    finally:
-        await client.close()
 
 
 async def test_readiness_of_a_server_that_is_away(monkeypatch) -> None:
     monkeypatch.setattr(mongo, "_SELECT_SERVER_MS", 50)
     monkeypatch.setattr(mongo, "_OPERATION_MS", 100)
     monkeypatch.setattr(mongo, "_RETRY_SECONDS", 0.01)
-    client, db = connect(NOBODY, "away")
-    readiness = Readiness(db)
-    try:
+    async with _away() as db:
+        readiness = Readiness(db)
         assert await readiness.ping() == "not reached yet"
         with pytest.raises(DomainError) as caught:
             readiness.require()
@@ -199,8 +208,6 @@ async def test_readiness_of_a_server_that_is_away(monkeypatch) -> None:
         await asyncio.gather(establishing, return_exceptions=True)
         readiness.established.set()
         assert str(await readiness.ping()).split(":")[0] in ("ServerSelectionTimeoutError", "TimeoutError")
-    finally:
-        await client.close()
 
 
 async def test_readiness_prepares_until_all_succeeds(db: Database, monkeypatch) -> None:
@@ -219,3 +226,13 @@ async def test_readiness_prepares_until_all_succeeds(db: Database, monkeypatch) 
     monkeypatch.setattr(mongo, "_RETRY_SECONDS", 1.0)
     assert await readiness.ping() is None
     readiness.require()
+
+
+async def test_a_session_knows_its_place_in_a_batch(db: Database) -> None:
+    sessions = MongoSessions(db)
+    await sessions.create(session_record("a"))
+    batch = {"sequence": Int64(4), "root": Binary(b"r" * 32), "size": 2, "index": 1, "path": [Binary(b"p" * 32)]}
+    await db["sessions"].update_one({"_id": "a"}, {"$set": {"batch": batch}})
+    found = await sessions.get(A)
+    assert found is not None
+    assert found.placement == Placement(4, Batch(root=b"r" * 32, size=2, index=1, path=(b"p" * 32,)))

@@ -11,6 +11,7 @@ from sessions.runtime.settings import ConfigurationError
 from sessions.storage import main
 from sessions.storage.settings import StorageSettings
 from tests.unit.runtime.apps import client_of
+from tests.unit.storage.chunks import driver_may_drop_sockets
 
 
 @pytest.fixture
@@ -61,7 +62,8 @@ def test_a_url_that_is_none(tokens: Path) -> None:
 
 async def test_without_a_database_it_runs_and_says_so(tokens: Path, monkeypatch) -> None:
     app = main.build(_settings(tokens))
-    async with app.router.lifespan_context(app), client_of(app, headers={"authorization": "Bearer t"}) as client:
+    headers = {"authorization": "Bearer t"}
+    async with driver_may_drop_sockets(), app.router.lifespan_context(app), client_of(app, headers=headers) as client:
         health = await client.get("/health")
         assert health.status_code == 503
         assert health.json()["checks"]["database"]["detail"].startswith("MONGODB_URL: ")
