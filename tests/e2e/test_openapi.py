@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pymongo import MongoClient
 
 from scripts.devstack.process import ROOT
 from scripts.devstack.stack import Stack
@@ -21,17 +22,21 @@ MAX_EXAMPLES = 15
 
 @pytest.fixture(scope="module")
 def token(stack: Stack) -> Iterator[str]:
-    """A token that may do everything."""
+    """A token that may do everything, on a database without other tests' sessions: their ids would be tried, too."""
     text = "lucid_" + secrets.token_urlsafe(32)
     file = stack.folder / "secrets" / "tokens"
     before = file.read_text()
     file.write_text(f"{before}openapi roles={ROLES} sha256={hashlib.sha256(text.encode()).hexdigest()}\n")
-    for service in ("storage", "processor"):
-        stack.restart(service)
+    name = stack.env["storage"]["MONGODB_DATABASE"]
+    own = f"{name}_openapi"
+    stack.restart("storage", {"MONGODB_DATABASE": own})
+    stack.restart("processor")
     yield text
     file.write_text(before)
-    for service in ("storage", "processor"):
-        stack.restart(service)
+    stack.restart("storage", {"MONGODB_DATABASE": name})
+    stack.restart("processor")
+    with MongoClient(stack.mongodb_url) as client:
+        client.drop_database(own)
 
 
 @pytest.mark.parametrize("service", ["processor", "storage"])
