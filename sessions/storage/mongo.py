@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
 
+import pymongo
 import structlog
 from bson.codec_options import CodecOptions
 from pymongo import AsyncMongoClient
@@ -138,6 +139,8 @@ class Readiness:
         """Try until it works."""
         while not self.ready:
             try:
+                with pymongo.timeout(_SELECT_SERVER_MS / 1000):  # so that the reason is known soon
+                    await self._db.command("ping")
                 for prepare in (ensure_collections, *self._prepare):
                     await prepare(self._db)
             except PyMongoError as error:
