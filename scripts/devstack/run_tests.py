@@ -30,6 +30,8 @@ def main(arguments: list[str]) -> int:
     Returns:
         The exit status: 0 only when every test passed, coverage is enough and no process is left.
     """
+    # Started in the background, a shell ignores SIGINT for us, and every child would inherit that; tests send it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     left_out, problem = choose_groups(GROUPS, in_ci=os.environ.get("CI", "") not in ("", "false", "0"))
     problem = problem or _mongod_problem()
     if problem:
