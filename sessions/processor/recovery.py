@@ -1,0 +1,102 @@
+"""The recovery recipient: a key pair whose private half is offline, to which each DEK is sealed as well.
+
+HPKE (RFC 9180) in base mode with the hybrid KEM ML-KEM-768 + X25519 (X-Wing), HKDF-SHA256 and AES-256-GCM: whoever
+breaks one of the two, by a quantum computer or otherwise, still has the other before him.
+
+A key file holds one line, `KIND:BASE64`:
+lucid-recovery-public-v1   ML-KEM-768 encapsulation key 1184 | X25519 public key 32
+lucid-recovery-private-v1  ML-KEM-768 seed 64                | X25519 private key 32
+
+`python -m sessions.processor.recovery` prints a new pair, the private line first.
+"""
+
+import base64
+import binascii
+import sys
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.hpke import (
+    AEAD,
+    KDF,
+    KEM,
+    MLKEM768X25519PrivateKey,
+    MLKEM768X25519PublicKey,
+    Suite,
+)
+
+SUITE: Final = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+PUBLIC_KIND: Final = "lucid-recovery-public-v1"
+PRIVATE_KIND: Final = "lucid-recovery-private-v1"
+_MLKEM_PUBLIC_BYTES: Final = 1184
+_MLKEM_SEED_BYTES: Final = 64
+_X25519_BYTES: Final = 32
+
+
+class RecoveryKeyError(ValueError):
+    """A line that holds no such key. The message holds none of it."""
+
+
+def generate() -> tuple[str, str]:
+    """A new key pair, as the lines of its private and its public file."""
+    mlkem, x25519 = MLKEM768PrivateKey.generate(), X25519PrivateKey.generate()
+    private = mlkem.private_bytes_raw() + x25519.private_bytes_raw()
+    public = mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw()
+    return _line(PRIVATE_KIND, private), _line(PUBLIC_KIND, public)
+
+
+def public_key(line: str) -> MLKEM768X25519PublicKey:
+    """The recipient of a public line.
+
+    Raises:
+        RecoveryKeyError: it is none.
+    """
+    data = _data(PUBLIC_KIND, line, _MLKEM_PUBLIC_BYTES)
+    try:
+        return MLKEM768X25519PublicKey(
+            MLKEM768PublicKey.from_public_bytes(data[:_MLKEM_PUBLIC_BYTES]),
+            X25519PublicKey.from_public_bytes(data[_MLKEM_PUBLIC_BYTES:]),
+        )
+    except ValueError:
+        raise RecoveryKeyError(f"this is not the key of a {PUBLIC_KIND}") from None
+
+
+def private_key(line: str) -> MLKEM768X25519PrivateKey:
+    """The recipient's private half, of a private line.
+
+    Raises:
+        RecoveryKeyError: it is none.
+    """
+    data = _data(PRIVATE_KIND, line, _MLKEM_SEED_BYTES)
+    return MLKEM768X25519PrivateKey(
+        MLKEM768PrivateKey.from_seed_bytes(data[:_MLKEM_SEED_BYTES]),
+        X25519PrivateKey.from_private_bytes(data[_MLKEM_SEED_BYTES:]),
+    )
+
+
+def _line(kind: str, data: bytes) -> str:
+    return f"{kind}:{base64.b64encode(data).decode()}"
+
+
+def _data(kind: str, line: str, mlkem_bytes: int) -> bytes:
+    found, _, encoded = line.strip().partition(":")
+    if found != kind:
+        raise RecoveryKeyError(f"this should be one line '{kind}:BASE64'")
+    try:
+        data = base64.b64decode(encoded, validate=True)
+    except binascii.Error:
+        raise RecoveryKeyError(f"what follows {kind}: is not base64") from None
+    if len(data) != mlkem_bytes + _X25519_BYTES:
+        raise RecoveryKeyError(f"a {kind} has {mlkem_bytes + _X25519_BYTES} bytes, not {len(data)}")
+    return data
+
+
+def main() -> int:
+    """Print a new pair."""
+    print("\n".join(generate()))  # noqa: T201 - its purpose
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
