@@ -68,6 +68,7 @@ OPERATION: Final[dict[str, Any]] = {
                 "body-too-large",
                 "overloaded",
                 "storage-unavailable",
+                "storage-full",
                 "envelope-corrupt",
             ).items()
         },

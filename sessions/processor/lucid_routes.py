@@ -169,6 +169,7 @@ def router(recorder: LucidRecorder, storage: StorageClient) -> APIRouter:
         "body-too-large",
         "index-out-of-range",
         "envelope-corrupt",
+        "storage-full",
     )
 
     @routes.post(

@@ -39,7 +39,7 @@ class ServiceSettings(BaseSettings):
     shutdown_seconds: Annotated[int, Field(ge=1)] = 30
 
 
-SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
+SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
 
 def load(settings: type[SettingsT]) -> SettingsT:

@@ -43,11 +43,12 @@ class ChainMisconfiguredError(AnchoringError):
 
     Attributes:
         setting: Name of the environment variable to look at.
+        problem: What is wrong with it.
     """
 
     def __init__(self, setting: str, message: str) -> None:
         super().__init__(f"{setting}: {message}")
-        self.setting = setting
+        self.setting, self.problem = setting, message
 
 
 class StaleLeaderError(AnchoringError):

@@ -113,7 +113,7 @@ async def check_configuration(settings: StorageSettings) -> None:
     try:
         await chain.check()
     except ChainMisconfiguredError as error:
-        raise _configuration_error(error) from None
+        raise ConfigurationError(error.setting, error.problem) from None
     except ChainUnavailableError as error:
         _log.warning("chain_unavailable", setting="CHAIN_RPC_URLS", reason=str(error))
     finally:
@@ -135,8 +135,4 @@ def _chain(settings: StorageSettings, timeout_seconds: float = 10.0) -> EvmChain
             timeout_seconds=timeout_seconds,
         )
     except ChainMisconfiguredError as error:
-        raise _configuration_error(error) from None
-
-
-def _configuration_error(error: ChainMisconfiguredError) -> ConfigurationError:
-    return ConfigurationError(error.setting, str(error).removeprefix(f"{error.setting}: "))
+        raise ConfigurationError(error.setting, error.problem) from None

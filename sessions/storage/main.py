@@ -7,6 +7,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -22,6 +23,7 @@ from sessions.runtime.health import Check
 from sessions.runtime.metrics import BUDGET_TOTAL_BYTES, BUDGET_USED_BYTES, watch_loop_lag
 from sessions.runtime.settings import ConfigurationError, exit_with, load
 from sessions.storage import anchor_routes, anchoring, mongo_batches, routes, submit
+from sessions.storage.disk import DiskWatch, free_bytes
 from sessions.storage.evidence import Evidence
 from sessions.storage.ingest import Intake
 from sessions.storage.ledger import Ledger
@@ -64,6 +66,7 @@ def build(settings: StorageSettings) -> FastAPI:
     batches = mongo_batches.MongoBatches(db)
     ledger = Ledger(sessions, chunks, Sealer(sessions, chunks, tiles), ProgressReader(chunks), batches)
     anchors = anchoring.build(settings, db, batches)
+    disk = DiskWatch(partial(free_bytes, db), settings.database_free_min_bytes)
     budget = ByteBudget(settings.inflight_max_bytes)
     BUDGET_TOTAL_BYTES.set(budget.total_bytes)
     BUDGET_USED_BYTES.set_function(lambda: budget.used_bytes)
@@ -71,7 +74,7 @@ def build(settings: StorageSettings) -> FastAPI:
     async def checks() -> Mapping[str, Check]:
         problem = await readiness.ping()
         database = Check("failed", f"MONGODB_URL: {problem}") if problem else Check("ok")
-        return {"database": database, "chain": anchors.check()}
+        return {"database": database, "disk": disk.check(), "chain": anchors.check()}
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -80,6 +83,7 @@ def build(settings: StorageSettings) -> FastAPI:
             readiness.establish(),
             _resume_seals(ledger, readiness),
             anchors.run(readiness),
+            disk.run(readiness),
         ]
         tasks = [asyncio.create_task(work) for work in works]
         _log.info("service_started", version=__version__)
@@ -93,7 +97,12 @@ def build(settings: StorageSettings) -> FastAPI:
             _log.info("service_stopped")
 
     endpoint = submit.SubmitEndpoint(
-        Intake(sessions, chunks), authenticator, readiness, budget, submit.body_limit(settings.chunk_max_bytes)
+        Intake(sessions, chunks),
+        authenticator,
+        readiness=readiness,
+        disk=disk,
+        budget=budget,
+        limit_bytes=submit.body_limit(settings.chunk_max_bytes),
     )
     return make_app(
         title="Lucid session-storage",

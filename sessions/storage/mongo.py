@@ -29,6 +29,7 @@ _OPERATION_MS: Final = 20_000
 _RETRY_SECONDS: Final = 1.0
 _NO_BLOCK_COMPRESSION: Final = {"wiredTiger": {"configString": "block_compressor=none"}}  # ciphertext does not shrink
 _COLLECTION_EXISTS: Final = 48
+_AUTHENTICATION_FAILED: Final = 18
 DUPLICATE_KEY: Final = 11000
 
 
@@ -120,6 +121,13 @@ async def translated() -> AsyncIterator[None]:
         ) from error
 
 
+def _reason(error: Exception) -> str:
+    """What is wrong, for whoever runs the service."""
+    if isinstance(error, OperationFailure) and error.code == _AUTHENTICATION_FAILED:
+        return "MongoDB refuses this user or password: put the right one there, or give the user this password"
+    return f"{type(error).__name__}: {str(error)[:200]}"
+
+
 class Readiness:
     """Whether the database has been reached and prepared; keeps trying until it has."""
 
@@ -144,7 +152,7 @@ class Readiness:
                 for prepare in (ensure_collections, *self._prepare):
                     await prepare(self._db)
             except PyMongoError as error:
-                self.reason = f"{type(error).__name__}: {str(error)[:200]}"
+                self.reason = _reason(error)
                 _log.warning("database_not_ready", setting="MONGODB_URL", reason=self.reason)
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
@@ -158,7 +166,7 @@ class Readiness:
         try:
             await asyncio.wait_for(self._db.command("ping"), _RETRY_SECONDS * 2)
         except (PyMongoError, TimeoutError) as error:
-            return f"{type(error).__name__}: {str(error)[:200]}"
+            return _reason(error)
         return None
 
     def require(self) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 
-from sessions.runtime.settings import ConfigurationError, ServiceSettings, read_secret
+from sessions.runtime.settings import MIB, ConfigurationError, ServiceSettings, read_secret
 
 
 class StorageSettings(ServiceSettings):
@@ -16,6 +16,7 @@ class StorageSettings(ServiceSettings):
     mongodb_url: SecretStr | None = None
     mongodb_url_file: Path | None = None
     mongodb_database: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,38}$")] = "lucid_sessions"
+    database_free_min_bytes: Annotated[int, Field(ge=0)] = 1024 * MIB
     anchoring: Literal["on", "off"] = "on"
     chain_rpc_urls: str = ""
     chain_id: int | None = None

@@ -15,6 +15,7 @@ from sessions.runtime.app import HotRoute
 from sessions.runtime.auth import Authenticator, Role, require
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.problems import responses
+from sessions.storage.disk import DiskWatch
 from sessions.storage.ingest import Intake
 from sessions.storage.models import SubmitAnswer
 from sessions.storage.mongo import Readiness
@@ -42,7 +43,10 @@ OPERATION: Final[dict[str, Any]] = {
             "description": "What became of each envelope",
             "content": {"application/json": {"schema": SubmitAnswer.model_json_schema()}},
         },
-        **{str(status): answer for status, answer in responses("bad-envelope", "body-too-large", "overloaded").items()},
+        **{
+            str(status): answer
+            for status, answer in responses("bad-envelope", "body-too-large", "overloaded", "storage-full").items()
+        },
     },
 }
 
@@ -57,11 +61,19 @@ class SubmitEndpoint:
     """Takes frames, answers with what became of each."""
 
     def __init__(
-        self, intake: Intake, authenticator: Authenticator, readiness: Readiness, budget: ByteBudget, limit_bytes: int
+        self,
+        intake: Intake,
+        authenticator: Authenticator,
+        *,
+        readiness: Readiness,
+        disk: DiskWatch,
+        budget: ByteBudget,
+        limit_bytes: int,
     ) -> None:
         self._intake = intake
         self._authenticator = authenticator
         self._readiness = readiness
+        self._disk = disk
         self._budget = budget
         self._limit_bytes = limit_bytes
 
@@ -70,6 +82,7 @@ class SubmitEndpoint:
         request = Request(scope, receive)
         require(request.headers.get("authorization"), self._authenticator, (Role.PROCESSOR,))
         self._readiness.require()
+        self._disk.require()
         async with body.bounded(request, self._budget, self._limit_bytes) as data:
             answers = await self._intake.submit(data)
         for answer in answers:

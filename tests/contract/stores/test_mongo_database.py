@@ -15,6 +15,7 @@ from sessions.core.receipt import Batch
 from sessions.core.types import SessionId
 from sessions.runtime.errors import DomainError
 from sessions.storage import mongo
+from sessions.storage.disk import free_bytes
 from sessions.storage.mongo import Database, Readiness, connect, ensure_collections
 from sessions.storage.mongo_chunks import BODY_PART_BYTES, MongoChunks
 from sessions.storage.mongo_sessions import MongoSessions
@@ -236,3 +237,18 @@ async def test_a_session_knows_its_place_in_a_batch(db: Database) -> None:
     found = await sessions.get(A)
     assert found is not None
     assert found.placement == Placement(4, Batch(root=b"r" * 32, size=2, index=1, path=(b"p" * 32,)))
+
+
+async def test_the_server_tells_how_much_room_its_disk_has(db: Database) -> None:
+    free = await free_bytes(db)
+    assert free is not None
+    assert 0 < free < 2**60
+
+
+async def test_room_that_cannot_be_asked_for_is_an_error_of_ours() -> None:
+    async with driver_may_drop_sockets():
+        client, db = connect(NOBODY + "?serverSelectionTimeoutMS=50", "x")
+        with pytest.raises(DomainError) as refused:
+            await free_bytes(db)
+        await client.close()
+    assert refused.value.code == "database-unavailable"

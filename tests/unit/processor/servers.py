@@ -16,7 +16,7 @@ from sessions.runtime.budget import ByteBudget
 from sessions.storage import routes, submit
 from sessions.storage.mongo import Readiness
 from tests.unit.runtime.apps import app_of
-from tests.unit.storage.chunks import House
+from tests.unit.storage.chunks import House, ample_disk
 
 MIB = 1024 * 1024
 TOKEN = "storage-token"
@@ -95,7 +95,14 @@ def storage_app(house: House, chunk_max_bytes: int = 64 * MIB) -> Any:
     readiness = Readiness(None)
     readiness.established.set()
     limit = submit.body_limit(chunk_max_bytes)
-    endpoint = submit.SubmitEndpoint(house.intake, _OneToken(), readiness, ByteBudget(4 * limit), limit)
+    endpoint = submit.SubmitEndpoint(
+        house.intake,
+        _OneToken(),
+        readiness=readiness,
+        disk=ample_disk(),
+        budget=ByteBudget(4 * limit),
+        limit_bytes=limit,
+    )
     return app_of(
         routes.router(house.ledger, house.evidence, readiness),
         authenticator=_OneToken(),

@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 
 from sessions.core.envelope import Codec, Header, fingerprint
 from sessions.core.types import ChunkIndex, DekId, SessionId
+from sessions.runtime.settings import MIB
+from sessions.storage.disk import DiskWatch
 from sessions.storage.evidence import Evidence
 from sessions.storage.ingest import Intake
 from sessions.storage.ledger import Ledger
@@ -58,6 +60,22 @@ async def driver_may_drop_sockets() -> AsyncIterator[None]:
         warnings.simplefilter("ignore", ResourceWarning)
         await asyncio.sleep(0.02)  # its tasks end
         gc.collect()
+
+
+def disk_with(*free_mib: int | None, keep_mib: int = 0) -> DiskWatch:
+    """A disk that shows these figures, one at each look, of which so much is to stay free."""
+    figures = iter(free_mib)
+
+    async def measure() -> int | None:
+        free = next(figures)
+        return None if free is None else free * MIB
+
+    return DiskWatch(measure, keep_mib * MIB)
+
+
+def ample_disk() -> DiskWatch:
+    """A disk that never fills."""
+    return disk_with()
 
 
 @dataclass

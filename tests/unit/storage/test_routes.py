@@ -21,7 +21,7 @@ from sessions.storage.mongo import Readiness
 from sessions.storage.routes import decode_cursor, encode_cursor
 from tests import strategies
 from tests.unit.runtime.apps import app_of, client_of
-from tests.unit.storage.chunks import House, envelope_of, session_record
+from tests.unit.storage.chunks import House, ample_disk, disk_with, envelope_of, session_record
 
 
 class _Everybody(Authenticator):
@@ -41,7 +41,9 @@ async def client(house: House) -> AsyncIterator[httpx.AsyncClient]:
     readiness = Readiness(None)
     readiness.established.set()
     everybody = _Everybody([])
-    endpoint = submit.SubmitEndpoint(house.intake, everybody, readiness, ByteBudget(10_000), 5_000)
+    endpoint = submit.SubmitEndpoint(
+        house.intake, everybody, readiness=readiness, disk=ample_disk(), budget=ByteBudget(10_000), limit_bytes=5_000
+    )
     app = app_of(
         routes.router(house.ledger, house.evidence, readiness),
         anchor_routes.router(house.batches, readiness),
@@ -186,7 +188,9 @@ async def test_frames_above_the_limit(client: httpx.AsyncClient) -> None:
 async def test_before_the_database_is_ready_everything_waits(house: House) -> None:
     readiness = Readiness(None)
     everybody = _Everybody([])
-    endpoint = submit.SubmitEndpoint(house.intake, everybody, readiness, ByteBudget(10_000), 5_000)
+    endpoint = submit.SubmitEndpoint(
+        house.intake, everybody, readiness=readiness, disk=ample_disk(), budget=ByteBudget(10_000), limit_bytes=5_000
+    )
     app = app_of(
         routes.router(house.ledger, house.evidence, readiness),
         anchor_routes.router(house.batches, readiness),
@@ -209,3 +213,18 @@ def test_a_requests_limit_is_the_target_or_one_envelope_of_the_largest_chunk() -
     assert submit.body_limit(1) == 17 * 1024 * 1024
     largest = 64 * 1024 * 1024
     assert largest < submit.body_limit(largest) < largest + 4096
+
+
+async def test_a_full_disk_refuses_content_before_it_is_read(house: House) -> None:
+    readiness = Readiness(None)
+    readiness.established.set()
+    everybody, disk = _Everybody([]), disk_with(1, keep_mib=100)
+    await disk.look()
+    endpoint = submit.SubmitEndpoint(
+        house.intake, everybody, readiness=readiness, disk=disk, budget=ByteBudget(10_000), limit_bytes=5_000
+    )
+    app = app_of(authenticator=everybody, hot_routes=[submit.route(endpoint)])
+    async with client_of(app, headers={"authorization": "Bearer processor"}) as client:
+        answer = await client.post("/api/v1/envelopes", content=frames.join([envelope_of("a", 0)]))
+    assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (507, "storage-full", "30")
+    assert not house.chunks.records

@@ -1,0 +1,108 @@
+"""Room on the database's disk: recording stops while there is still enough of it to seal, prove, shred and start again.
+
+A MongoDB that runs out of disk ends itself, and does not start before somebody makes room. So we stop before it does.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from typing import Final
+
+import structlog
+from prometheus_client import Gauge
+
+from sessions.runtime.errors import DomainError
+from sessions.runtime.health import Check
+from sessions.storage.mongo import Database, Readiness, translated
+
+POLL_SECONDS: Final = 5.0
+LOW_FACTOR: Final = 2.0
+"""Below so many times the least free space, `/health` says that it becomes scarce."""
+AGAIN_FACTOR: Final = 1.25
+"""Recording goes on only when so many times the least free space are there, so that it does not stop and go."""
+RETRY_AFTER_SECONDS: Final = 30
+_MIB: Final = 1024 * 1024
+
+FREE_BYTES = Gauge("lucid_database_disk_free_bytes", "Free space on MongoDB's disk, as far as it tells.")
+_log = structlog.get_logger()
+
+
+class Room(StrEnum):
+    """How much there is."""
+
+    OK = "ok"
+    LOW = "low"
+    FULL = "full"
+
+
+async def free_bytes(db: Database) -> int | None:
+    """Free bytes of the file system that MongoDB writes to; None when the server does not tell (a sharded cluster).
+
+    Raises:
+        DomainError: `database-unavailable`.
+    """
+    async with translated():
+        stats = await db.command("dbStats")
+    total, used = stats.get("fsTotalSize"), stats.get("fsUsedSize")
+    return None if total is None or used is None else int(total - used)
+
+
+class DiskWatch:
+    """Asks now and then, and refuses what would fill the disk."""
+
+    def __init__(self, measure: Callable[[], Awaitable[int | None]], free_min_bytes: int) -> None:
+        self._measure = measure
+        self._free_min_bytes = free_min_bytes
+        self._free_bytes: int | None = None
+        self.room = Room.OK
+
+    async def run(self, readiness: Readiness) -> None:
+        """Watch until cancelled."""
+        await readiness.established.wait()
+        while True:
+            await self.look()
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def look(self) -> None:
+        """Ask once; a database that does not answer leaves what was known."""
+        try:
+            free = await self._measure()
+        except DomainError:
+            return
+        if free is None:
+            return
+        self._free_bytes = free
+        FREE_BYTES.set(free)
+        before, self.room = self.room, self._judge(free)
+        if self.room is not before:
+            _log.warning("database_disk", room=self.room.value, free_bytes=free, free_min_bytes=self._free_min_bytes)
+
+    def _judge(self, free: int) -> Room:
+        threshold = self._free_min_bytes * (AGAIN_FACTOR if self.room is Room.FULL else 1)
+        if free < threshold:
+            return Room.FULL
+        return Room.LOW if free < LOW_FACTOR * self._free_min_bytes else Room.OK
+
+    def require(self) -> None:
+        """Refuse more content.
+
+        Raises:
+            DomainError: `storage-full`.
+        """
+        if self.room is Room.FULL:
+            raise DomainError(
+                "storage-full",
+                f"MongoDB's disk has {self._shown()} left, and {self._free_min_bytes // _MIB} MiB are kept free: make "
+                "room or enlarge it, then recording goes on by itself; nothing acknowledged is lost",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )
+
+    def check(self) -> Check:
+        """For `/health`: what is stored can still be sealed, proven and read, so it is degraded, not failed."""
+        if self.room is Room.OK:
+            return Check("ok")
+        what = "nothing more is recorded" if self.room is Room.FULL else "it becomes scarce"
+        return Check("degraded", f"MongoDB's disk has {self._shown()} left, {what}: make room or enlarge it")
+
+    def _shown(self) -> str:
+        return f"{(self._free_bytes or 0) // _MIB} MiB"

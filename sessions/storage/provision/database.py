@@ -1,0 +1,138 @@
+"""Gives session-storage a user of its own in MongoDB: it may read and write its one database, and nothing else.
+
+python -m sessions.storage.provision.database
+
+Safe to repeat; a new password in MONGODB_URL_FILE takes the place of the old one. The administrator's password is
+mounted into this program alone, so session-storage never holds it.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from pymongo import MongoClient
+from pymongo.errors import ConfigurationError as UrlError
+from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.uri_parser import parse_uri
+
+from sessions.runtime.settings import ConfigurationError, exit_with, load, read_secret
+
+_ADMIN: Final = "MONGODB_ADMIN_URL_FILE"
+_URL: Final = "MONGODB_URL_FILE"
+_POLL_SECONDS: Final = 1.0
+_SELECT_SERVER_MS: Final = 3_000
+_USER_NOT_FOUND: Final = 11
+_AUTHENTICATION_FAILED: Final = 18
+
+
+class DatabaseSettings(BaseSettings):
+    """What this program is told."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    mongodb_admin_url_file: Path
+    mongodb_url_file: Path
+    mongodb_database: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,38}$")] = "lucid_sessions"
+    wait_seconds: Annotated[float, Field(ge=0)] = 120
+
+
+def provision(admin_url: str, url: str, database: str, wait_seconds: float) -> str:
+    """Make the user of `url`, or bring its password and rights up to date.
+
+    Args:
+        admin_url: MongoDB URL of an administrator.
+        url: MongoDB URL that session-storage will use, with user name and password.
+        database: The one that it may use.
+        wait_seconds: How long the server may take to come up.
+
+    Returns:
+        The user's name.
+
+    Raises:
+        ConfigurationError: names the setting that cannot work.
+    """
+    name, password, source = _credentials(url)
+    rights: dict[str, Any] = {"roles": [{"role": role, "db": database} for role in ("readWrite", "dbAdmin")]}
+    with _client(_ADMIN, admin_url) as admin:
+        _wait(admin, wait_seconds)
+        users = admin.get_database(source)
+        try:
+            users.command({"updateUser": name, "pwd": password, **rights})
+        except OperationFailure as error:
+            if error.code != _USER_NOT_FOUND:
+                raise ConfigurationError(_ADMIN, f"may not make users: {_reason(error)}") from None
+            users.command({"createUser": name, "pwd": password, **rights})
+    with _client(_URL, url) as own:
+        try:
+            own.get_database(database).command("dbStats")
+        except PyMongoError as error:
+            raise ConfigurationError(_URL, f"does not work for the user just made: {_reason(error)}") from None
+    return name
+
+
+def _client(setting: str, url: str) -> MongoClient[dict[str, Any]]:
+    try:
+        return MongoClient(url, appname="provision", serverSelectionTimeoutMS=_SELECT_SERVER_MS)
+    except (PyMongoError, ValueError) as error:
+        raise ConfigurationError(setting, f"is no MongoDB URL: {_reason(error)}") from None
+
+
+def _credentials(url: str) -> tuple[str, str, str]:
+    """Name, password and database of the user."""
+    try:
+        parts = parse_uri(url, warn=False)
+    except (UrlError, PyMongoError, ValueError):
+        raise ConfigurationError(_URL, "does not hold a MongoDB URL") from None
+    name, password = parts["username"], parts["password"]
+    if not name or not password:
+        raise ConfigurationError(_URL, "should hold mongodb://NAME:PASSWORD@HOST/ with the user's name and password")
+    return name, password, parts["options"].get("authsource") or parts["database"] or "admin"
+
+
+def _wait(admin: MongoClient[dict[str, Any]], wait_seconds: float) -> None:
+    """Wait until the server answers the administrator."""
+    until = time.monotonic() + wait_seconds
+    while True:
+        try:
+            admin.admin.command("listDatabases", nameOnly=True)
+        except OperationFailure as error:
+            if error.code != _AUTHENTICATION_FAILED:
+                raise ConfigurationError(_ADMIN, _reason(error)) from None
+            raise ConfigurationError(
+                _ADMIN,
+                "MongoDB refuses this password. A database keeps the passwords of its first start: put back the "
+                "secrets that it was made with, or restore a backup into an empty volume",
+            ) from None
+        except PyMongoError as error:
+            if time.monotonic() > until:
+                raise ConfigurationError(_ADMIN, f"MongoDB does not answer: {_reason(error)}") from None
+            time.sleep(_POLL_SECONDS)
+        else:
+            return
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:200]}"
+
+
+def main() -> int:
+    """Do it once; the exit code."""
+    try:
+        settings = load(DatabaseSettings)
+        name = provision(
+            read_secret(_ADMIN, settings.mongodb_admin_url_file),
+            read_secret(_URL, settings.mongodb_url_file),
+            settings.mongodb_database,
+            settings.wait_seconds,
+        )
+    except ConfigurationError as error:
+        exit_with(error)
+    print(f"the user {name} may use the database {settings.mongodb_database}")  # noqa: T201 - for `docker compose logs`
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
