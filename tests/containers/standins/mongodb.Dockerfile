@@ -19,7 +19,7 @@ RUN dpkg --add-architecture "$TARGETARCH"; apt-get -qq update; mkdir -p /debs/pa
     mkdir -p /out/usr/lib; ln -s usr/lib /out/lib; \
     for deb in /debs/*.deb; do dpkg-deb --fsys-tarfile "$deb" | tar -C /out -x --keep-directory-symlink; done; \
     rm /out/lib
-COPY mongodb-entrypoint.py /out/usr/local/bin/docker-entrypoint.py
+COPY mongodb_entrypoint.py /out/usr/local/bin/docker-entrypoint.py
 RUN mkdir -p /out/data/db /out/data/configdb && chown -R 999:999 /out/data
 
 FROM python:3.11-slim-bookworm
