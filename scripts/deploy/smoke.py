@@ -104,13 +104,13 @@ def run(processor: Service, storage: Service, tokens: dict[str, str], anchor_sec
     Raises:
         SmokeError: a step did not give what it should.
     """
-    name = f"deploy-check-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+    name = f"deploy-check-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
     path = f"/api/v1/sessions/{name}"
     chunks = [secrets.token_bytes(size) for size in _CHUNKS]
     try:
         for index, chunk in enumerate(chunks):
             processor.expect(201, "PUT", f"{path}/chunks/{index}", tokens["record"], body=chunk, digest=True)
-        tell("record", f"{len(chunks)} chunks acknowledged, session {name}")
+        tell("record", f"{len(chunks)} chunks of {name}")
         sealed = processor.expect(200, "POST", f"{path}/seal", tokens["record"], body=b"{}").json
         tell("seal", f"root {sealed['root'][:16]}…")
         if processor.expect(200, "GET", f"{path}/content", tokens["replay"]).body != b"".join(chunks):
@@ -122,7 +122,7 @@ def run(processor: Service, storage: Service, tokens: dict[str, str], anchor_sec
             leaves.append(fingerprint(SessionId(name), index, envelope).leaf_hash)
         if root(leaves).hex() != sealed["root"]:
             raise SmokeError("the root recomputed from the envelopes is not the sealed one")
-        tell("verify", "the root was recomputed from the envelopes, without a key")
+        tell("verify", "root recomputed from the envelopes, without a key")
         tell("anchor", _anchor(storage, path, tokens["audit"], anchor_seconds))
     finally:
         # Whatever went wrong, nothing is left behind but the record that it was.

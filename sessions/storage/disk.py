@@ -21,6 +21,8 @@ LOW_FACTOR: Final = 2.0
 AGAIN_FACTOR: Final = 1.25
 """Recording goes on only when so many times the least free space are there, so that it does not stop and go."""
 RETRY_AFTER_SECONDS: Final = 30
+WRITTEN_FACTOR: Final = 2
+"""Bytes on disk for each that is stored: in the journal, and in the collection's file."""
 _MIB: Final = 1024 * 1024
 
 FREE_BYTES = Gauge("lucid_database_disk_free_bytes", "Free space on MongoDB's disk, as far as it tells.")
@@ -54,6 +56,7 @@ class DiskWatch:
         self._measure = measure
         self._free_min_bytes = free_min_bytes
         self._free_bytes: int | None = None
+        self._taken_bytes = 0
         self.room = Room.OK
 
     async def run(self, readiness: Readiness) -> None:
@@ -71,13 +74,28 @@ class DiskWatch:
             return
         if free is None:
             return
-        self._free_bytes = free
+        self._free_bytes, self._taken_bytes = free, 0
         FREE_BYTES.set(free)
-        before, self.room = self.room, self._judge(free)
-        if self.room is not before:
-            _log.warning("database_disk", room=self.room.value, free_bytes=free, free_min_bytes=self._free_min_bytes)
+        self._judge()
 
-    def _judge(self, free: int) -> Room:
+    def take(self, size_bytes: int) -> None:
+        """Note what was stored: a fast recorder fills a disk between two looks."""
+        self._taken_bytes += WRITTEN_FACTOR * size_bytes
+        self._judge()
+
+    def _judge(self) -> None:
+        if self._free_bytes is None:
+            return
+        before, self.room = self.room, self._room(self._free_bytes - self._taken_bytes)
+        if self.room is not before:
+            _log.warning(
+                "database_disk",
+                room=self.room.value,
+                free_bytes=self._free_bytes,
+                free_min_bytes=self._free_min_bytes,
+            )
+
+    def _room(self, free: int) -> Room:
         threshold = self._free_min_bytes * (AGAIN_FACTOR if self.room is Room.FULL else 1)
         if free < threshold:
             return Room.FULL

@@ -84,6 +84,7 @@ class SubmitEndpoint:
         self._readiness.require()
         self._disk.require()
         async with body.bounded(request, self._budget, self._limit_bytes) as data:
+            self._disk.take(len(data))
             answers = await self._intake.submit(data)
         for answer in answers:
             ENVELOPES.labels(answer.result.value).inc()

@@ -6,6 +6,7 @@ from contextlib import suppress
 import pytest
 
 from sessions.runtime.errors import PROBLEMS, DomainError
+from sessions.runtime.settings import MIB
 from sessions.storage.disk import RETRY_AFTER_SECONDS, DiskWatch, Room
 from sessions.storage.mongo import Readiness
 from tests.unit.storage.chunks import disk_with
@@ -68,3 +69,16 @@ async def test_it_waits_for_the_database() -> None:
     watching.cancel()
     with suppress(asyncio.CancelledError):
         await watching
+
+
+async def test_what_is_stored_between_two_looks_counts() -> None:
+    disk = disk_with(300, 300, keep_mib=100)
+    disk.take(1000 * MIB)
+    assert disk.room is Room.OK  # nothing is known yet
+    await disk.look()
+    disk.take(100 * MIB)
+    assert disk.room is Room.LOW  # it is on the disk twice: in the journal, and in the collection
+    disk.take(1)
+    assert disk.room is Room.FULL
+    await disk.look()
+    assert disk.room is Room.OK

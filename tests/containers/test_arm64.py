@@ -1,0 +1,21 @@
+"""The Pi's architecture, emulated: the same compose file, the whole job."""
+
+import json
+import random
+from pathlib import Path
+
+from tests.containers.deployment import OURS, Deployment, run
+
+
+def test_the_whole_job_on_arm64(deployment: Deployment, tmp_path: Path) -> None:
+    deployment.environment["DOCKER_DEFAULT_PLATFORM"] = "linux/arm64"
+    # Emulated, everything takes many times as long.
+    deployment.set(STORAGE_TIMEOUT_SECONDS="120")
+    deployment.up()
+    for service, port in OURS.items():
+        assert json.loads(run("curl", "-fsS", f"localhost:{port}/health"))["status"] == "ok"
+        program = "import json, platform; print(json.dumps(platform.machine()))"
+        assert deployment.python(service, program) == "aarch64"
+    source = tmp_path / "recording"
+    source.write_bytes(random.Random(3).randbytes(300_000) + b"the same line\n" * 20_000)
+    deployment.main_job(source, tmp_path, "on-arm64")
