@@ -14,6 +14,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Final
@@ -171,7 +172,7 @@ What to do with them
   Back up {folder}/ now, onto something that is not this machine.
     kek                  without it no recording can ever be read again
     mongodb-*, tokens    without them the services do not start on the old data
-    chain-key            pays for anchors; anchors made so far stay valid without it
+    chain-key            pays for anchors; those made stay valid without it
   Take operator/recovery-private off this machine and delete it here: it opens every
     recording, and is there for the day when the kek is lost. Keep it on paper or on
     a drive in a safe, apart from the backup.
@@ -216,10 +217,12 @@ def main(arguments: list[str] | None = None) -> int:
     if not maker.made:
         print(f"init-secrets: {shown}/ is complete; nothing was changed")
     else:
-        print(f"init-secrets: made in {shown}/: {', '.join(maker.made)}")
+        print(f"init-secrets: made in {shown}/:")
+        print(textwrap.fill(", ".join(maker.made), 80, initial_indent="  ", subsequent_indent="  "))
         print(ADVICE.format(folder=shown))
     if env_made:
-        print("init-secrets: made .env from .env.example: a development chain, which proves nothing to others, is on")
+        print("init-secrets: made .env from .env.example. It has a development chain on, which")
+        print("  proves nothing to others: see docs/operations.md for a real one.")
     return 0
 
 

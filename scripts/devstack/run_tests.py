@@ -7,16 +7,21 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 from scripts.devstack import mongod, process
 from scripts.devstack.process import ROOT, StartError
 
-GROUPS: Final = {"desktop": ("Xvfb", "ffmpeg", "ffprobe")}
-"""Test groups, by marker, and the programs without which they cannot run."""
-
-_PACKAGES: Final = {"Xvfb": "xvfb", "ffmpeg": "ffmpeg", "ffprobe": "ffmpeg"}
+_PACKAGES: Final = {
+    "Xvfb": "xvfb",
+    "docker": "docker.io",
+    "docker-registry": "docker-registry",
+    "ffmpeg": "ffmpeg",
+    "ffprobe": "ffmpeg",
+}
+_CONTAINER_PLATFORMS: Final = ("linux/amd64", "linux/arm64")
 _COVERAGE: Final = [sys.executable, "-m", "coverage"]
 _CORE_PERCENT: Final = 100
 _WHOLE_PERCENT: Final = 90
@@ -57,13 +62,43 @@ def main(arguments: list[str]) -> int:
     return status or (1 if left or not covered else 0)
 
 
-def choose_groups(groups: Mapping[str, tuple[str, ...]], *, in_ci: bool) -> tuple[dict[str, str], str]:
+def programs_problem(*programs: str) -> str:
+    """Which of these programs are not here; empty when all are."""
+    missing = [program for program in programs if shutil.which(program) is None]
+    packages = " ".join(sorted({_PACKAGES.get(program, program) for program in missing}))
+    return f"{', '.join(missing)} not found (apt-get install {packages})" if missing else ""
+
+
+def containers_problem() -> str:
+    """Why the images cannot be built and run here; empty when they can."""
+    if problem := programs_problem("docker", "docker-registry", "npm"):
+        return problem
+    if os.geteuid() != 0:
+        return "only root can give the secrets to the containers' users"
+    for question in (["docker", "version"], ["docker", "compose", "version"], ["docker", "buildx", "inspect"]):
+        asked = subprocess.run(question, capture_output=True, text=True, check=False)
+        if asked.returncode:
+            return f"{' '.join(question)} says: {(asked.stderr.strip().splitlines() or ['nothing'])[-1]}"
+    if missing := [platform for platform in _CONTAINER_PLATFORMS if platform not in asked.stdout]:
+        return f"{' and '.join(missing)} cannot be built or run (apt-get install qemu-user-static binfmt-support)"
+    engine = subprocess.run(
+        ["docker", "info", "--format", "{{.DriverStatus}}"], capture_output=True, text=True, check=False
+    )
+    if "io.containerd.snapshotter" not in engine.stdout and "docker-container" not in asked.stdout:
+        return "the engine builds for one platform only (set features.containerd-snapshotter in daemon.json)"
+    return ""
+
+
+GROUPS: Final[Mapping[str, Callable[[], str]]] = {
+    "containers": containers_problem,
+    "desktop": partial(programs_problem, "Xvfb", "ffmpeg", "ffprobe"),
+}
+"""Test groups, by marker, and what says why they cannot run here."""
+
+
+def choose_groups(groups: Mapping[str, Callable[[], str]], *, in_ci: bool) -> tuple[dict[str, str], str]:
     """The groups to leave out, with the reason; and what is wrong, if nothing may be left out (`in_ci`)."""
-    left_out = {}
-    for group, programs in groups.items():
-        if missing := [program for program in programs if shutil.which(program) is None]:
-            packages = " ".join(sorted({_PACKAGES.get(program, program) for program in missing}))
-            left_out[group] = f"{', '.join(missing)} not found (apt-get install {packages})"
+    left_out = {group: reason for group, problem in groups.items() if (reason := problem())}
     if in_ci and left_out:
         group, reason = next(iter(left_out.items()))
         return {}, f"with CI=true no test is left out, and the group '{group}' cannot run: {reason}"

@@ -297,14 +297,40 @@ class TestParts:
 
 class TestRunTests:
     def test_a_group_without_its_program_is_left_out_by_name(self) -> None:
-        left_out, problem = run_tests.choose_groups({"odd": ("sh", "no-such-program")}, in_ci=False)
+        left_out, problem = run_tests.choose_groups(
+            {"odd": lambda: run_tests.programs_problem("sh", "no-such-program"), "even": lambda: ""}, in_ci=False
+        )
         assert left_out == {"odd": "no-such-program not found (apt-get install no-such-program)"}
         assert problem == ""
 
     def test_in_ci_nothing_is_left_out(self) -> None:
-        left_out, problem = run_tests.choose_groups({"odd": ("no-such-program",)}, in_ci=True)
+        left_out, problem = run_tests.choose_groups({"odd": lambda: "no such thing"}, in_ci=True)
         assert left_out == {}
         assert "the group 'odd' cannot run" in problem
+
+    @pytest.mark.parametrize(
+        ("programs", "reason"),
+        [
+            ({}, "docker, docker-registry, npm not found (apt-get install docker-registry docker.io npm)"),
+            ({"docker": "exit 1"}, "docker version says: nothing"),
+            ({"docker": "echo it is away >&2; exit 1"}, "docker version says: it is away"),
+            ({"docker": "echo linux/amd64"}, "linux/arm64 cannot be built or run"),
+            ({"docker": "echo linux/amd64 linux/arm64"}, "the engine builds for one platform only"),
+            ({"docker": "echo linux/amd64 linux/arm64 io.containerd.snapshotter"}, ""),
+        ],
+    )
+    def test_why_containers_cannot_run_here(
+        self, programs: dict[str, str], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+        for name, text in ({"docker-registry": "", "npm": ""} | programs if programs else {}).items():
+            (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+            (tmp_path / name).chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert run_tests.containers_problem().startswith(reason or "")
+        assert bool(run_tests.containers_problem()) == bool(reason)
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+        assert bool(run_tests.containers_problem())
 
     def test_a_group_is_added_to_the_markers_that_were_asked_for(self) -> None:
         assert run_tests._deselect(["-m", "a or b", "x"], ["c"]) == ["-m", "(a or b) and not c", "x"]
