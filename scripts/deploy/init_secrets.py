@@ -173,11 +173,12 @@ What to do with them
     kek                  without it no recording can ever be read again
     mongodb-*, tokens    without them the services do not start on the old data
     chain-key            pays for anchors; those made stay valid without it
-  Take operator/recovery-private off this machine and delete it here: it opens every
-    recording, and is there for the day when the kek is lost. Keep it on paper or on
-    a drive in a safe, apart from the backup.
-  operator/*-token are for people: a recorder gets record-token, an auditor audit-token.
-    The services know only their SHA-256. More: lucid-sessions tokens new
+  Take operator/recovery-private off this machine and delete it here: it opens
+    every recording, and is there for the day when the kek is lost. Keep it on
+    paper or on a drive in a safe, apart from the backup.
+  operator/*-token are for people: a recorder gets record-token, an auditor
+    audit-token. The services know only their SHA-256.
+    More of them: lucid-sessions tokens new
 """
 
 
