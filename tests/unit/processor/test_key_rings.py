@@ -11,7 +11,6 @@ from sessions.processor.key_rings import KeyRings
 from sessions.processor.keys import Dek, FileKeyWrapper
 from sessions.processor.storage_client import StorageClient
 from sessions.runtime.errors import DomainError
-from sessions.storage.store import WrappedKey
 from tests.unit.processor.servers import Script
 from tests.unit.storage.chunks import House
 
@@ -112,7 +111,7 @@ async def test_a_ring_that_has_grown_is_fetched_again(counting, house: House, wr
     ring = await rings.for_sealing(A)
     later = Dek.generate()
     wrapped = wrapper.wrap(A, later)
-    await house.ledger.add_key(A, WrappedKey(wrapped.dek_id, wrapped.kek_id, wrapped.wrapped))
+    await house.ledger.add_key(A, wrapped)
     assert await rings.key(A, ring.active.dek_id) == ring.active
     assert await rings.key(A, later.dek_id) == later
     assert counting.calls == [("open", A), ("session", A)]
