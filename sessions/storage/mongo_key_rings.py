@@ -6,8 +6,9 @@ from typing import Any, Final
 from bson import Binary
 from pymongo import UpdateOne
 
-from sessions.core.key_ring import KeyRing, SealedDek, WrappedDek
-from sessions.core.types import DekId, SessionId
+from sessions.core.key_ring import KeyRing
+from sessions.core.types import SessionId
+from sessions.storage.key_documents import key_of, sealed_document
 from sessions.storage.key_rings import Group, Kind, Replacement
 from sessions.storage.mongo import Database, Document, translated
 
@@ -21,29 +22,6 @@ async def ensure_indexes(db: Database) -> None:
     """Create the indexes. Safe to repeat."""
     for index in _INDEXES.values():
         await db["sessions"].create_index(index)
-
-
-def key_document(key: WrappedDek) -> Document:
-    """A key as it lies in its session's document."""
-    document: Document = {"dek_id": Binary(key.dek_id), "kek_id": key.kek_id, "wrapped": Binary(key.wrapped)}
-    if key.recovery is not None:
-        document["recovery"] = _sealed_document(key.recovery)
-    return document
-
-
-def key_of(document: Document) -> WrappedDek:
-    """The key of such a document."""
-    recovery = document.get("recovery")
-    return WrappedDek(
-        DekId(bytes(document["dek_id"])),
-        document["kek_id"],
-        bytes(document["wrapped"]),
-        SealedDek(recovery["recipient"], bytes(recovery["sealed"])) if recovery else None,
-    )
-
-
-def _sealed_document(sealed: SealedDek) -> Document:
-    return {"recipient": sealed.recipient, "sealed": Binary(sealed.sealed)}
 
 
 def _in(group: Group) -> Document:
@@ -95,5 +73,5 @@ def _update(one: Replacement) -> UpdateOne:
     condition = {"dek_id": Binary(one.key.dek_id), "wrapped": Binary(one.expected)}
     fields: dict[str, Any] = {"keys.$.kek_id": one.key.kek_id, "keys.$.wrapped": Binary(one.key.wrapped)}
     if one.key.recovery is not None:
-        fields["keys.$.recovery"] = _sealed_document(one.key.recovery)
+        fields["keys.$.recovery"] = sealed_document(one.key.recovery)
     return UpdateOne({"_id": one.session_id, "keys": {"$elemMatch": condition}}, {"$set": fields})

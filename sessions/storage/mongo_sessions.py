@@ -9,9 +9,9 @@ from pymongo.errors import DuplicateKeyError
 
 from sessions.core.receipt import Batch
 from sessions.core.types import Hash, SessionId
+from sessions.storage.key_documents import key_document, key_of
 from sessions.storage.mongo import Database, Document, translated
 from sessions.storage.mongo_chunks import insert_new
-from sessions.storage.mongo_key_rings import key_document, key_of
 from sessions.storage.store import (
     Change,
     Cursor,
