@@ -140,7 +140,8 @@ class Dump:
             places: dict[int, dict[int, int]] = {}
             for place, one in self._mine(session_id, "bodies"):
                 index = int(one["_id"]["i"])
-                if digests.get(index) == bytes(one["_id"]["e"]):  # not one that another was quicker than
+                # A body is named by the start of its hash; another's is that of who came second, and was to be deleted.
+                if index in digests and digests[index].startswith(bytes(one["_id"]["e"])):
                     places.setdefault(index, {})[int(one["_id"]["p"])] = place
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DumpError(f"the export's documents of session {session_id} are not ours: {error!r}") from error
