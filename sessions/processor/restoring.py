@@ -117,9 +117,11 @@ def restore(
             progress(index + 1, total)
     if first_error is not None and count == 0:
         raise first_error
-    root_checked = manifest is not None and tree.root() == manifest.root
+    root_checked = manifest is not None and tree.root() == manifest.root and max(there, default=-1) < total
     if manifest is not None and not root_checked and not partial:
-        raise VerificationError("the envelopes are not those that were sealed: they lead to another root")
+        raise VerificationError(
+            "the envelopes are not those that were sealed: there are more, or they lead to another root"
+        )
     return Restored(count, size, lost, root_checked)
 
 

@@ -135,6 +135,8 @@ class Dump:
         try:
             ring = KeyRing(session_id, tuple(map(key_of, document["keys"])))
             manifest = document.get("manifest")
+            if not isinstance(manifest, bytes | None):
+                raise TypeError("manifest")
             chunks = self._mine(session_id, "chunks")
             digests = {int(one["_id"]["i"]): bytes(one["envelope_sha256"]) for _, one in chunks}
             places: dict[int, dict[int, int]] = {}
@@ -143,11 +145,11 @@ class Dump:
                 # A body is named by the start of its hash; another's is that of who came second, and was to be deleted.
                 if index in digests and digests[index].startswith(bytes(one["_id"]["e"])):
                     places.setdefault(index, {})[int(one["_id"]["p"])] = place
+        except DumpError:
+            raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DumpError(f"the export's documents of session {session_id} are not ours: {error!r}") from error
-        return DumpedSession(
-            ring, None if manifest is None else bytes(manifest), digests, places, self._files["bodies"]
-        )
+        return DumpedSession(ring, manifest, digests, places, self._files["bodies"])
 
     def _mine(self, session_id: SessionId, collection: str) -> Iterator[tuple[int, Document]]:
         for place, document in self._files[collection].scan():
