@@ -51,10 +51,11 @@ def new_recovery(
     private: Annotated[Path, typer.Option(metavar="FILE", help="New; keep it offline.", show_default=False)],
     public: Annotated[Path, typer.Option(metavar="FILE", help="New; for the services.", show_default=False)],
 ) -> None:
-    """Make a recovery key pair: a file to keep offline, and RECOVERY_PUBLIC_KEY_FILE.
+    """Make a recovery key pair, one half for offline.
 
     Whoever has the private file and a copy of the database reads all recordings
-    made since the public file is set, whatever becomes of the KEKs.
+    whose keys are sealed to it: those made since the public file is set, and
+    those of before, once keys rotate has run.
     """
     recovery = recover_command.recovery_module()
     for path in (private, public):
@@ -75,7 +76,10 @@ def new_recovery(
 
 @keys.command("status")
 def status(context: typer.Context, as_json: Json = False) -> None:
-    """Say how many sessions need which KEK, and which are not sealed for recovery."""
+    """Say how many sessions need which KEK.
+
+    And how many are sealed to which recovery key, or to none.
+    """
     with settings.of(context).client() as client:
         found = client.key_status()
     if as_json:
@@ -133,7 +137,7 @@ def retire(
     kek_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Take the line out of this KEK_FILE.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say whether a KEK is no longer needed, so that its line may go from KEK_FILE.
+    """Say whether a KEK may go from KEK_FILE.
 
     Refused while it is active, or the keys of any session are under it. Without
     --kek-file nothing is changed. All processors should have the new KEK first,
@@ -184,9 +188,9 @@ def _refuse_while_needed(found: "KeyStatus", key_id: str) -> None:
 
 @keys.command("export")
 def export(context: typer.Context, session: Session, out: OutFile = "-") -> None:
-    """Fetch the key ring of a session, for keys recover; it needs the role admin.
+    """Fetch the key ring of a session, for recover.
 
-    The ring is encrypted, but a copy of it outlives shredding: keep it with care.
+    It needs the role admin. The ring is encrypted, but a copy of it outlives shredding: keep it with care.
     """
     with settings.of(context).client() as client:
         ring = client.key_ring(session)

@@ -62,9 +62,9 @@ def recover(
     partial: Annotated[bool, typer.Option("--partial", help="Leave out what is lost, and say so.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Restore a recording with the recovery key alone, and no service running.
+    """Restore a recording with the recovery key alone.
 
-    Give either --dump, or --envelopes and --key-ring. An export holds the
+    No service is asked. Give either --dump, or --envelopes and --key-ring. An export holds the
     sessions, chunks and bodies as .bson (mongodump) or .json (mongoexport, one
     document a line), also with .gz.
     """
