@@ -91,9 +91,12 @@ def status(context: typer.Context, as_json: Json = False) -> None:
     ]
     output.table((("KEK", False), ("STATE", False), ("SESSIONS", True)), [(*row[:2], str(row[2])) for row in rows])
     output.line("")
-    output.fields([("recovery recipient", found.recipient or "none: RECOVERY_PUBLIC_KEY_FILE is not set")])
-    for one in found.recipients:
-        output.fields([(f"sealed to {one.recipient or 'nobody'}", f"{one.rings} sessions")])
+    output.fields(
+        [
+            ("recovery recipient", found.recipient or "none: RECOVERY_PUBLIC_KEY_FILE is not set"),
+            *((f"sealed to {one.recipient or 'nobody'}", f"{one.rings} sessions") for one in found.recipients),
+        ]
+    )
     if found.recipient is not None and found.unsealed:
         more = ", …" if len(found.unsealed) > _SHOWN else ""
         output.paragraph("[i]", f"without recovery: {', '.join(found.unsealed[:_SHOWN])}{more}; rotate seals them")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import structlog
 from prometheus_client import Counter
 
 from sessions.core.key_ring import KeyRing
@@ -16,6 +17,7 @@ from sessions.processor.keys import KeyWrapper
 from sessions.processor.storage_client import Replacement, StorageClient
 from sessions.runtime.errors import DomainError
 
+_log = structlog.get_logger()
 STEP_MAX_RINGS: Final = 100
 _REPLACE_AT_ONCE: Final = 100
 REWRAPPED = Counter("lucid_keys_rewrapped_total", "Keys wrapped anew under the active KEK, by outcome.", ("outcome",))
@@ -59,14 +61,15 @@ class Rotation:
             DomainError: `storage-unavailable`, `database-unavailable`.
         """
         counts = await self._storage.key_counts()
-        rings = {entry["kek_id"]: entry["rings"] for entry in counts["keks"]}
-        names = (*self._kek_ids, *(name for name in sorted(rings) if name not in self._kek_ids))
+        names = (*self._kek_ids, *(name for name in sorted(counts.keks) if name not in self._kek_ids))
         return {
             "active": self._target.kek_id,
-            "keks": [{"kek_id": name, "in_file": name in self._kek_ids, "rings": rings.get(name, 0)} for name in names],
+            "keks": [
+                {"kek_id": name, "in_file": name in self._kek_ids, "rings": counts.keks.get(name, 0)} for name in names
+            ],
             "recipient": self._target.recipient,
-            "recipients": counts["recipients"],
-            "unsealed": counts["unsealed"],
+            "recipients": [{"recipient": name, "rings": rings} for name, rings in counts.recipients.items()],
+            "unsealed": counts.unsealed,
         }
 
     async def step(self, cursor: str | None, limit: int) -> Step:
@@ -84,6 +87,8 @@ class Rotation:
         REWRAPPED.labels("replaced").inc(replaced)
         REWRAPPED.labels("overtaken").inc(len(made) - replaced)
         REWRAPPED.labels("failed").inc(len(failed))
+        if failed:
+            _log.warning("keys_not_rewrapped", count=len(failed), first=failed[0]["detail"])
         return Step(len(rings), replaced, len(made) - replaced, failed, following)
 
     def _rewrap(self, rings: Sequence[KeyRing]) -> tuple[list[Replacement], list[dict[str, str]]]:

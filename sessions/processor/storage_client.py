@@ -44,6 +44,15 @@ Keys = tuple[WrappedDek, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class KeyCounts:
+    """How many key rings each KEK and each recovery recipient has (None: none); the first sessions without one."""
+
+    keks: Mapping[str, int]
+    recipients: Mapping[str | None, int]
+    unsealed: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Replacement:
     """A key that was wrapped anew, for the place of the one that it was made of."""
 
@@ -137,9 +146,16 @@ class StorageClient:
         """Shred a session; gives its status."""
         return _object(await self._call("DELETE", f"/api/v1/sessions/{session_id}"))
 
-    async def key_counts(self) -> dict[str, Any]:
+    async def key_counts(self) -> KeyCounts:
         """How many key rings there are under which KEK, and sealed to which recipient."""
-        return _object(await self._call("GET", "/api/v1/keys"))
+        response = await self._call("GET", "/api/v1/keys")
+        with _understood():
+            counts = response.json()
+            return KeyCounts(
+                {entry["kek_id"]: int(entry["rings"]) for entry in counts["keks"]},
+                {entry["recipient"]: int(entry["rings"]) for entry in counts["recipients"]},
+                list(counts["unsealed"]),
+            )
 
     async def outdated_rings(
         self, kek_id: str, recipient: str | None, cursor: str | None, limit: int

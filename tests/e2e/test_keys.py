@@ -285,11 +285,14 @@ def test_a_kek_that_is_another_one_is_told_from_a_corrupt_ring(rig: Rig) -> None
     wrong.write_text(f"{right.partition(':')[0]}:{base64.b64encode(os.urandom(32)).decode()}\n")
     rig.stack.restart("processor", {"KEK_FILE": str(wrong)})
     try:
+        content = rig.api.processor("GET", f"/api/v1/sessions/{name}/content", "replay")
         chunk = rig.api.processor("GET", f"/api/v1/sessions/{name}/chunks/0", "replay")
     finally:
         (rig.folder / "kek-right").write_text(right)
         rig.stack.restart("processor", {"KEK_FILE": str(rig.folder / "kek-right")})
-    assert (chunk.status_code, chunk.json()["code"], chunk.json()["reason"]) == (503, "key-unavailable", "kek-differs")
+    for answer in (content, chunk):
+        assert (answer.status_code, answer.json()["code"]) == (503, "key-unavailable")
+        assert answer.json()["reason"] == "kek-differs"
     rig.check_readable([name])
 
 

@@ -120,7 +120,7 @@ def test_status(run: Run, fake: Fake) -> None:
     assert ["new", "active", "5"] in rows
     assert ["old", "in", "KEK_FILE", "2"] in rows
     assert ["lost", "MISSING", "1"] in rows
-    assert "sealed to nobody  12 sessions" in shown.out
+    assert ["sealed", "to", "nobody", "12", "sessions"] in rows
     assert "without recovery: s00, s01" in shown.out
     assert json.loads(run("keys", "status", "--json").out)["keks"][1] == {
         "kek_id": "old",

@@ -7,9 +7,13 @@ from pathlib import Path
 import bson
 import pytest
 from bson import json_util
+from hypothesis import given
 
+from sessions.core.key_ring import WrappedDek
 from sessions.core.types import SessionId
 from sessions.storage.dump import Dump, DumpError
+from sessions.storage.key_documents import key_document, key_of
+from tests import strategies
 from tests.unit.processor.recorded import Recorded, documents, recorded
 
 __all__ = ["recorded"]
@@ -43,6 +47,11 @@ def _write(folder: Path, found: dict[str, list[dict]], form: str, zipped: bool =
         data = FORMS[form](one)
         suffix = form.rpartition(".")[2] + (".gz" if zipped else "")
         (folder / f"{name}.{suffix}").write_bytes(gzip.compress(data) if zipped else data)
+
+
+@given(strategies.wrapped_deks)
+def test_a_key_comes_back_from_its_document(key: WrappedDek) -> None:
+    assert key_of(bson.decode(bson.encode(key_document(key)))) == key
 
 
 @pytest.mark.parametrize("zipped", [False, True])
