@@ -6,6 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from sessions.core.envelope import Codec, Header
+from sessions.core.key_ring import SealedDek, WrappedDek
 from sessions.core.manifest import Manifest
 from sessions.core.proof import ChunkProof
 from sessions.core.receipt import Anchor, AnchorState, Batch, Receipt
@@ -96,6 +97,18 @@ chunk_proofs = st.builds(
     tree_size=st.integers(1, MAX_CHUNK_INDEX + 1),
     root=hashes,
     path=paths,
+)
+sealed_deks = st.builds(
+    SealedDek,
+    st.binary(min_size=8, max_size=8).map(bytes.hex),
+    st.binary(min_size=1, max_size=100) | st.just(bytes(4095)),
+)
+wrapped_deks = st.builds(
+    WrappedDek,
+    st.binary(min_size=16, max_size=16),
+    st.text(st.sampled_from(_ALPHANUMERIC + "._-"), min_size=1, max_size=64),
+    st.binary(min_size=1, max_size=100) | st.just(bytes(4095)),
+    st.none() | sealed_deks,
 )
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.text(),

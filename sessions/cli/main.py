@@ -1,6 +1,5 @@
 """Entry point `lucid-sessions`."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from sessions.cli import auditor_commands, operator_commands, output, recorder_commands, verify_command
+from sessions.cli import auditor_commands, key_commands, operator_commands, output, recorder_commands, verify_command
 from sessions.cli.exits import HELP, ExitCode, exit_code, words
-from sessions.cli.settings import PROCESSOR_URL_DEFAULT, STORAGE_URL_DEFAULT, Settings, read_token
+from sessions.cli.settings import PROCESSOR_URL_DEFAULT, STORAGE_URL_DEFAULT, Settings
 
 # Plain help: it is quick, and its lines stay as they are written.
 app = typer.Typer(
@@ -47,13 +46,8 @@ def common(
     Recordings are kept encrypted and tamper-evident; a receipt proves them to
     anybody, without trust in whoever runs the services.
     """
-    if context.resilient_parsing or context.invoked_subcommand in _WITHOUT_SERVICES:
-        return
-    token = read_token(os.environ.get("LUCID_TOKEN"), token_file)
-    context.obj = Settings(processor_url, storage_url, token, retry_seconds)
+    context.obj = Settings(processor_url, storage_url, token_file, retry_seconds)
 
-
-_WITHOUT_SERVICES = frozenset({"verify", "keys", "tokens", "deploy-contract"})
 
 app.command("record")(recorder_commands.record)
 app.command("status")(recorder_commands.status)
@@ -65,7 +59,7 @@ app.command("proof")(auditor_commands.proof)
 app.command("envelopes")(auditor_commands.envelopes)
 app.command("verify")(verify_command.verify)
 app.command("deploy-contract")(operator_commands.deploy_contract)
-app.add_typer(operator_commands.keys, name="keys")
+app.add_typer(key_commands.keys, name="keys")
 app.add_typer(operator_commands.tokens, name="tokens")
 
 

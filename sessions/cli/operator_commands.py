@@ -1,11 +1,10 @@
-"""keys, tokens, deploy-contract: what an operator needs to set the services up."""
+"""tokens, deploy-contract: what an operator needs to set the services up."""
 
 import base64
 import hashlib
 import os
 import re
 import secrets
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
@@ -17,12 +16,9 @@ from sessions.cli.exits import CommandError, ExitCode
 from sessions.cli.settings import Json
 from sessions.client.errors import TargetError, TargetTakenError
 
-KEK_BYTES: Final = 32
 TOKEN_RANDOM_BYTES: Final = 32
-_KEK_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TOKEN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
-keys = typer.Typer(help="Key-encryption keys of chunk-processor.", no_args_is_help=True)
 tokens = typer.Typer(help="Bearer tokens of both services.", no_args_is_help=True)
 
 
@@ -34,26 +30,6 @@ class Role(StrEnum):
     AUDIT = "audit"
     ADMIN = "admin"
     PROCESSOR = "processor"
-
-
-@keys.command("new")
-def new_key(
-    key_id: Annotated[str | None, typer.Option("--id", help="Name of the key; made up when absent.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="A new file, readable by you alone.")] = None,
-) -> None:
-    """Make a key-encryption key: a line ID:BASE64 for KEK_FILE.
-
-    Whoever has it reads all recordings; without it nobody does. Keep a copy offline.
-    """
-    name = key_id or f"kek-{datetime.now(UTC):%Y%m%d}-{secrets.token_hex(3)}"
-    if not _KEK_ID.fullmatch(name):
-        raise CommandError("--id is not 1 to 64 of A-Z a-z 0-9 . _ -", code=ExitCode.USAGE)
-    line = f"{name}:{base64.b64encode(secrets.token_bytes(KEK_BYTES)).decode()}"
-    if out is None:
-        output.line(line)
-        return
-    _write_secret(out, line + "\n")
-    output.note(f"key {name} written to {out}; keep a copy offline")
 
 
 @tokens.command("new")
@@ -108,20 +84,6 @@ def deploy_contract(
         output.document(answer)
     else:
         output.fields(answer.items())
-
-
-def _write_secret(path: Path, text: str) -> None:
-    """A new file of mode 0600; what is there is never touched."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError as error:
-        raise TargetTakenError(f"{path} exists already", "a key is never overwritten: choose another name") from error
-    except OSError as error:
-        raise TargetError(f"cannot write {path}: {error.strerror}") from error
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _append(path: Path, name: str, line: str) -> None:

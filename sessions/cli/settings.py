@@ -1,9 +1,10 @@
 """Where the services are and which token opens them: from options, else from the environment."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -26,11 +27,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Settings of one run. `retry_seconds` None takes what suits the command."""
+    """Settings of one run. `retry_seconds` None takes what suits the command.
+
+    The token is read when a service is asked: not every command needs one.
+    """
 
     processor_url: str
     storage_url: str
-    token: str | None = field(repr=False)
+    token_file: Path | None = None
     retry_seconds: float | None = None
 
     @contextmanager
@@ -39,9 +43,10 @@ class Settings:
         from sessions.client.retry import RetryPolicy
         from sessions.client.sync import Client
 
+        token = read_token(os.environ.get("LUCID_TOKEN"), self.token_file)
         budget = retry_seconds if self.retry_seconds is None else self.retry_seconds
         with Client(
-            self.processor_url, self.storage_url, token=self.token, retry=RetryPolicy(budget_seconds=budget)
+            self.processor_url, self.storage_url, token=token, retry=RetryPolicy(budget_seconds=budget)
         ) as client:
             yield client
 

@@ -107,7 +107,7 @@ class AnchorRecord:
     sessions: tuple[str, ...]
 
 
-def _read(what: str, value: object, members: Iterable[str]) -> strict.Reader:
+def known_members(what: str, value: object, members: Iterable[str]) -> strict.Reader:
     """A reader that lets unknown members pass."""
     names = list(members)
     known = {name: value[name] for name in names if name in value} if isinstance(value, dict) else value
@@ -124,7 +124,7 @@ def chunk_ack(value: object, *, new: bool) -> ChunkAck:
     Raises:
         FormatError: it is not such an answer.
     """
-    read = _read("chunk answer", value, (name for name in ChunkAck.__dataclass_fields__ if name != "new"))
+    read = known_members("chunk answer", value, (name for name in ChunkAck.__dataclass_fields__ if name != "new"))
     ack = ChunkAck(
         session_id=session_id(read.text("session_id")),
         index=read.integer("index", 0, MAX_CHUNK_INDEX),
@@ -161,7 +161,7 @@ def session_summary(value: object) -> SessionSummary:
     Raises:
         FormatError: it is not such an answer.
     """
-    return SessionSummary(**_summary(_read("session", value, SessionSummary.__dataclass_fields__)))
+    return SessionSummary(**_summary(known_members("session", value, SessionSummary.__dataclass_fields__)))
 
 
 def session_status(value: object) -> SessionStatus:
@@ -170,7 +170,9 @@ def session_status(value: object) -> SessionStatus:
     Raises:
         FormatError: it is not such an answer.
     """
-    read = _read("session", value, (name for name in SessionStatus.__dataclass_fields__ if name != "missing_truncated"))
+    read = known_members(
+        "session", value, (name for name in SessionStatus.__dataclass_fields__ if name != "missing_truncated")
+    )
     gaps = []
     for gap in read.items("missing", _MAX_ITEMS):
         if not (isinstance(gap, list) and [type(end) for end in gap] == [int, int]):
@@ -192,7 +194,7 @@ def seal(value: object) -> Seal:
     Raises:
         FormatError: it is not such an answer.
     """
-    read = _read("seal answer", value, Seal.__dataclass_fields__)
+    read = known_members("seal answer", value, Seal.__dataclass_fields__)
     manifest = manifests.from_json(read.value("manifest"))
     answer = Seal(manifest=manifest, manifest_sha256=_hash(read, "manifest_sha256"), root=_hash(read, "root"))
     if (answer.manifest_sha256, answer.root) != (manifest.sha256(), manifest.root):
@@ -206,10 +208,10 @@ def chunk_page(value: object) -> tuple[list[ChunkRecord], int | None]:
     Raises:
         FormatError: it is not such an answer.
     """
-    page = _read("list of chunks", value, ("chunks", "next_start"))
+    page = known_members("list of chunks", value, ("chunks", "next_start"))
     records = []
     for item in page.items("chunks", _MAX_ITEMS):
-        read = _read("chunk", item, ChunkRecord.__dataclass_fields__)
+        read = known_members("chunk", item, ChunkRecord.__dataclass_fields__)
         records.append(
             ChunkRecord(
                 index=read.integer("index", 0, MAX_CHUNK_INDEX),
@@ -228,7 +230,7 @@ def session_page(value: object) -> tuple[list[SessionSummary], str | None]:
     Raises:
         FormatError: it is not such an answer.
     """
-    page = _read("list of sessions", value, ("sessions", "next_cursor"))
+    page = known_members("list of sessions", value, ("sessions", "next_cursor"))
     items = [session_summary(item) for item in page.items("sessions", _MAX_ITEMS)]
     return items, page.optional("next_cursor", page.text)
 
@@ -239,7 +241,7 @@ def anchor_page(value: object) -> tuple[list[AnchorRecord], str | None]:
     Raises:
         FormatError: it is not such an answer.
     """
-    page = _read("list of anchors", value, ("anchors", "next_cursor"))
+    page = known_members("list of anchors", value, ("anchors", "next_cursor"))
     items = [anchor_record(item) for item in page.items("anchors", _MAX_ITEMS)]
     return items, page.optional("next_cursor", page.text)
 
@@ -250,7 +252,7 @@ def anchor_record(value: object) -> AnchorRecord:
     Raises:
         FormatError: it is not such an answer.
     """
-    read = _read("anchor", value, (name for name in AnchorRecord.__dataclass_fields__ if name != "sessions"))
+    read = known_members("anchor", value, (name for name in AnchorRecord.__dataclass_fields__ if name != "sessions"))
     ids = value.get("sessions", []) if isinstance(value, dict) else []
     if not (isinstance(ids, list) and all(isinstance(one, str) for one in ids)):
         raise read.fail("sessions", "a list of session ids")
@@ -266,7 +268,7 @@ def anchor_record(value: object) -> AnchorRecord:
 
 
 def _anchor(value: object) -> Anchor:
-    read = _read("anchor", value, Anchor.__dataclass_fields__)
+    read = known_members("anchor", value, Anchor.__dataclass_fields__)
 
     def chain_hex(size: int) -> Any:
         return lambda name: read.hex(name, size, "0x")

@@ -10,8 +10,8 @@ from typing import Any, Final
 from sessions.client import answers
 from sessions.client.answers import AnchorRecord, ChunkRecord, SessionSummary
 from sessions.client.collecting import collect
-from sessions.client.errors import BadAnswerError, ClientError
-from sessions.client.transport import MAX_JSON_BYTES, Transport, session_path
+from sessions.client.errors import BadAnswerError
+from sessions.client.transport import MAX_JSON_BYTES, OneStorage, session_path
 from sessions.core import manifest as manifests
 from sessions.core import proof as proofs
 from sessions.core import receipt as receipts
@@ -27,16 +27,8 @@ _PAGE_ITEMS: Final = 1000
 _ENVELOPE_MAX_BYTES: Final = CHUNK_MAX_BYTES_LIMIT + MAX_HEADER_BYTES + TAG_BYTES
 
 
-class StorageCalls:
+class StorageCalls(OneStorage):
     """The calls to session-storage; `AsyncClient` has them."""
-
-    _storage_or_none: Transport | None
-
-    @property
-    def _storage(self) -> Transport:
-        if self._storage_or_none is None:
-            raise ClientError("this needs session-storage, and no storage_url was given", "set LUCID_STORAGE_URL")
-        return self._storage_or_none
 
     async def hold(self, session_id: str, *, held: bool) -> None:
         """Put a legal hold on a session, or take it off."""

@@ -8,12 +8,14 @@ from typing import Any, Self, TypeVar
 
 from sessions.client.aio import AsyncClient
 from sessions.client.answers import AnchorRecord, ChunkAck, ChunkRecord, Seal, SessionStatus, SessionSummary
+from sessions.client.keys import KeyStatus, Rotated
 from sessions.client.processor_calls import CHUNK_BYTES_DEFAULT, IN_FLIGHT_DEFAULT
 from sessions.client.recording import ProgressCallback, Recording
 from sessions.client.replaying import Out
 from sessions.client.retry import RetryPolicy
 from sessions.client.source import Source
 from sessions.client.storage_calls import FETCHES_IN_FLIGHT_DEFAULT
+from sessions.core.key_ring import KeyRing
 from sessions.core.manifest import Manifest
 from sessions.core.proof import ChunkProof
 from sessions.core.receipt import Receipt
@@ -137,6 +139,18 @@ class Client:
     def delete(self, session_id: str) -> None:
         """See `AsyncClient.delete`."""
         self._run(self._client.delete(session_id))
+
+    def key_status(self) -> KeyStatus:
+        """See `AsyncClient.key_status`."""
+        return self._run(self._client.key_status())
+
+    def rotate_keys(self, progress: Callable[[int, int], None] | None = None) -> Rotated:
+        """See `AsyncClient.rotate_keys`."""
+        return self._run(self._client.rotate_keys(progress))
+
+    def key_ring(self, session_id: str) -> KeyRing:
+        """See `AsyncClient.key_ring`."""
+        return self._run(self._client.key_ring(session_id))
 
     def hold(self, session_id: str, *, held: bool) -> None:
         """See `AsyncClient.hold`."""

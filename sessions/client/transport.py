@@ -106,6 +106,18 @@ class Transport:
             raise UnreachableError(f"cannot reach {self._base_url}: {_words(error)}", _HINT) from error
 
 
+class OneStorage:
+    """A client that may have been told where session-storage is."""
+
+    _storage_or_none: Transport | None
+
+    @property
+    def _storage(self) -> Transport:
+        if self._storage_or_none is None:
+            raise ClientError("this needs session-storage, and no storage_url was given", "set LUCID_STORAGE_URL")
+        return self._storage_or_none
+
+
 _HINT = "is the service running, and is its URL right?"
 
 

@@ -8,7 +8,8 @@
     │   ├── FrameFormatError
     │   ├── ManifestFormatError
     │   ├── ReceiptFormatError
-    │   └── ProofFormatError
+    │   ├── ProofFormatError
+    │   └── KeyRingFormatError
     └── VerificationError       well-formed, but it does not prove what it claims
 
 None of them knows HTTP: the services map them at their edge.
@@ -57,6 +58,10 @@ class ReceiptFormatError(FormatError):
 
 class ProofFormatError(FormatError):
     """Not a chunk proof v1."""
+
+
+class KeyRingFormatError(FormatError):
+    """Not a key ring v1, or a key in it that is none."""
 
 
 class VerificationError(CoreError):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
@@ -69,6 +70,18 @@ class Reader:
     def hexes(self, name: str, size: int, most: int = 64) -> tuple[bytes, ...]:
         """A list of at most `most` hex strings of `size` bytes each."""
         return tuple(self._hex(name, item, size, "") for item in self.items(name, most))
+
+    def base64(self, name: str, least: int, most: int) -> bytes:
+        """From `least` to `most` bytes in base64 (RFC 4648 section 4, padded)."""
+        text = self.text(name)
+        try:
+            value = b64decode(text, validate=True)
+        except ValueError:
+            value = None
+        # More than one text decodes to the same bytes: the last character's spare bits are zero in the right one.
+        if value is None or b64encode(value).decode() != text or not least <= len(value) <= most:
+            raise self.fail(name, f"{least} bytes in base64" if least == most else f"{least} to {most} bytes in base64")
+        return value
 
     def items(self, name: str, most: int) -> list[Any]:
         """A list of at most `most` items."""

@@ -86,11 +86,12 @@ class Content:
         """The bytes of a span, paid for out of the budget for as long as it is read.
 
         Raises:
-            DomainError: `overloaded` before it starts; whatever goes wrong later breaks the stream off.
+            DomainError: `key-unavailable`, `overloaded` before it starts; what goes wrong later breaks the stream off.
         """
         if span.start == span.end:
             yield _nothing()
             return
+        await self._recording.ready(session_id)
         first, _ = await self._storage.chunks(session_id, 0, _PAGE_CHUNKS)
         largest = max(chunk.plaintext_bytes + chunk.envelope_bytes for chunk in first)
         # The stream is closed by hand: a reader that goes away would leave its chunks to the garbage collector.

@@ -1,15 +1,18 @@
-"""The DEKs in use, in a bounded cache; whatever is not in it is fetched from storage and unwrapped again."""
+"""The DEKs in use, in a cache with a bound and an age limit; what is not in it is fetched and unwrapped again."""
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from sessions.core.types import DekId, SessionId
 from sessions.processor.keys import Dek, KeyWrapper
-from sessions.processor.storage_client import KeyRing, StorageClient
+from sessions.processor.storage_client import Keys, StorageClient
 from sessions.runtime.errors import DomainError
+
+_SWEEP_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,21 +27,42 @@ class OpenRing:
         return next(iter(self.keys.values()))
 
 
-class KeyRings:
-    """Knows the keys of the sessions used last."""
+@dataclass(frozen=True, slots=True)
+class _Held:
+    ring: OpenRing
+    until_seconds: float
 
-    def __init__(self, wrapper: KeyWrapper, storage: StorageClient, max_sessions: int) -> None:
+
+class KeyRings:
+    """Knows the keys of the sessions used last, each for `max_seconds` after it was fetched.
+
+    The age limit counts from the fetch and not from the last use: so a session that another processor shredded is
+    forgotten here, too. A ring whose wrapping changes in the meantime still holds the same keys.
+    """
+
+    def __init__(
+        self,
+        wrapper: KeyWrapper,
+        storage: StorageClient,
+        max_sessions: int,
+        max_seconds: float = 900,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._wrapper = wrapper
         self._storage = storage
         self._max_sessions = max_sessions
-        self._rings: OrderedDict[SessionId, OpenRing] = OrderedDict()
+        self._max_seconds = max_seconds
+        self._clock = clock
+        self._rings: OrderedDict[SessionId, _Held] = OrderedDict()
+        self._forgotten = 0
         self._fetching: dict[tuple[SessionId, str], asyncio.Task[OpenRing]] = {}
 
     async def open(self, session_id: SessionId, metadata: Mapping[str, Any] | None) -> tuple[OpenRing, bool]:
         """Open a session at storage (with a new key, should it be new); gives its ring, and if it was."""
         wrapped = self._wrapper.wrap(session_id, Dek.generate())
+        asked = self._forgotten
         keys, created = await self._storage.open(session_id, metadata, wrapped)
-        return self._remember(session_id, keys), created
+        return self._remember(session_id, keys, asked), created
 
     async def for_sealing(self, session_id: SessionId) -> OpenRing:
         """The ring of an open session; opens the session if need be."""
@@ -52,8 +76,9 @@ class KeyRings:
         """The ring of a session that exists."""
 
         async def fetch() -> OpenRing:
+            asked = self._forgotten
             _, keys = await self._storage.session(session_id)
-            return self._remember(session_id, keys)
+            return self._remember(session_id, keys, asked)
 
         # Apart from those who seal: they open a session that these would not find.
         return self._cached(session_id) or await self._once((session_id, "opening"), fetch)
@@ -74,12 +99,30 @@ class KeyRings:
 
     def forget(self, session_id: SessionId) -> None:
         """Drop a session's keys from memory."""
+        self._forgotten += 1
         self._rings.pop(session_id, None)
 
+    def expire(self) -> None:
+        """Drop what is older than the age limit."""
+        now = self._clock()
+        for session_id in [session_id for session_id, held in self._rings.items() if held.until_seconds <= now]:
+            del self._rings[session_id]
+
+    async def keep_short(self) -> None:
+        """Drop what is too old, for good: also when nobody asks for it any more."""
+        while True:
+            await asyncio.sleep(min(self._max_seconds, _SWEEP_SECONDS))
+            self.expire()
+
     def _cached(self, session_id: SessionId) -> OpenRing | None:
-        if (ring := self._rings.get(session_id)) is not None:
-            self._rings.move_to_end(session_id)
-        return ring
+        held = self._rings.get(session_id)
+        if held is None:
+            return None
+        if held.until_seconds <= self._clock():
+            del self._rings[session_id]
+            return None
+        self._rings.move_to_end(session_id)
+        return held.ring
 
     async def _once(self, what: tuple[SessionId, str], fetch: Callable[[], Awaitable[OpenRing]]) -> OpenRing:
         """Many chunks of one new session ask at once; one of them asks storage."""
@@ -90,11 +133,13 @@ class KeyRings:
             task.add_done_callback(lambda _: self._fetching.pop(what, None))
         return await asyncio.shield(task)
 
-    def _remember(self, session_id: SessionId, keys: KeyRing) -> OpenRing:
+    def _remember(self, session_id: SessionId, keys: Keys, asked: int) -> OpenRing:
         ring = OpenRing({wrapped.dek_id: self._wrapper.unwrap(session_id, wrapped) for wrapped in keys})
         if not ring.keys:
             raise DomainError("session-shredded", f"session {session_id} has no keys any more", session_id=session_id)
-        self._rings[session_id] = ring
+        if asked != self._forgotten:
+            return ring  # a session was shredded since storage was asked, and it may be this one
+        self._rings[session_id] = _Held(ring, self._clock() + self._max_seconds)
         self._rings.move_to_end(session_id)
         while len(self._rings) > self._max_sessions:
             self._rings.popitem(last=False)

@@ -7,18 +7,21 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import structlog
 from fastapi import FastAPI
 
 from sessions import __version__
-from sessions.processor import chunk_route, lucid_routes, routes
+from sessions.processor import chunk_route, key_routes, lucid_routes, routes
 from sessions.processor.content import Content
+from sessions.processor.key_files import load_keks, load_recipient
 from sessions.processor.key_rings import KeyRings
-from sessions.processor.keys import load_keks
+from sessions.processor.keys import KeyWrapper
 from sessions.processor.pipeline import Submitter
 from sessions.processor.recording import Recording
+from sessions.processor.recovery import RecoverableWrapper
+from sessions.processor.rotation import Rotation
 from sessions.processor.settings import ProcessorSettings
 from sessions.processor.storage_client import StorageClient
 from sessions.runtime import log, server
@@ -39,11 +42,14 @@ def build(settings: ProcessorSettings) -> FastAPI:
         ConfigurationError: names the setting that cannot work.
     """
     authenticator = load_tokens(settings.tokens_file)
-    wrapper = load_keks(settings.kek_file)
+    keks = load_keks(settings.kek_file)
+    recipient = load_recipient(settings.recovery_public_key_file)
+    wrapper: KeyWrapper = keks if recipient is None else RecoverableWrapper(keks, recipient)
+    recipient_id = recipient.recipient_id if recipient else None
     token = read_secret("STORAGE_TOKEN_FILE", settings.storage_token_file)
     storage = StorageClient(str(settings.storage_url), token, settings.storage_timeout_seconds)
     executor = ThreadPoolExecutor(settings.seal_threads, "seal")
-    rings = KeyRings(wrapper, storage, settings.dek_cache_max_sessions)
+    rings = KeyRings(wrapper, storage, settings.dek_cache_max_sessions, settings.dek_cache_seconds)
     recording = Recording(rings, Submitter(storage), storage, executor, settings.zstd_level)
     budget = ByteBudget(settings.inflight_max_bytes)
     BUDGET_TOTAL_BYTES.set(budget.total_bytes)
@@ -58,15 +64,15 @@ def build(settings: ProcessorSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        lag = asyncio.create_task(watch_loop_lag())
-        _log.info("service_started", version=__version__, active_kek=wrapper.active_id)
+        tasks = [asyncio.create_task(work) for work in (watch_loop_lag(), rings.keep_short())]
+        _log.info("service_started", version=__version__, active_kek=keks.active_id, recovery_recipient=recipient_id)
         try:
             async with storage:
                 yield
         finally:
-            lag.cancel()
-            with suppress(asyncio.CancelledError):
-                await lag
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             executor.shutdown()
             _log.info("service_stopped")
 
@@ -79,6 +85,7 @@ def build(settings: ProcessorSettings) -> FastAPI:
         routers=[
             lucid_routes.router(lucid, storage),
             routes.router(storage, rings, content, settings.chunk_max_bytes),
+            key_routes.router(Rotation(wrapper, keks.kek_ids, recipient_id, storage)),
         ],
         hot_routes=[chunk_route.route(endpoint)],
         lifespan=lifespan,

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from sessions.runtime.models import BASE64_PATTERN, HexHash, JsonChunkIndex, JsonSessionId, Metadata, Timestamp
+from sessions.processor.rotation import STEP_MAX_RINGS
+from sessions.runtime.models import BASE64_PATTERN, HexHash, JsonChunkIndex, JsonSessionId, Metadata, Timestamp, whole
 
 
 class OpenRequest(BaseModel):
@@ -98,3 +99,58 @@ class LucidFinalized(LucidRoot):
     """The session is sealed."""
 
     finalized: Literal[True] = True
+
+
+class KekStatus(BaseModel):
+    """A KEK: whether KEK_FILE has it, and how many sessions' key rings need it."""
+
+    kek_id: str
+    in_file: bool
+    rings: int
+
+
+class RecipientStatus(BaseModel):
+    """How many sessions' keys are sealed to this recovery recipient; null: to none."""
+
+    recipient: str | None
+    rings: int
+
+
+class KeyStatus(BaseModel):
+    """All keys. `recipient` is the one that new keys are sealed to; `unsealed` the first sessions without any."""
+
+    active: str
+    keks: list[KekStatus]
+    recipient: str | None
+    recipients: list[RecipientStatus]
+    unsealed: list[str]
+
+
+class RotateRequest(BaseModel):
+    """Where to go on, and at most how many sessions to look at."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cursor: Annotated[str, Field(max_length=500)] | None = None
+    limit: Annotated[int, Field(ge=1, le=STEP_MAX_RINGS, strict=True), BeforeValidator(whole)] = STEP_MAX_RINGS
+
+
+class KeyFailure(BaseModel):
+    """A key that could not be unwrapped, and stays as it is."""
+
+    session_id: str
+    kek_id: str
+    detail: str
+
+
+class RotationStep(BaseModel):
+    """What one step did, in sessions (`rings`) and keys; `next_cursor` is null at the end.
+
+    `overtaken` keys were replaced by another processor, or shredded, in the meantime.
+    """
+
+    rings: int
+    rewrapped: int
+    overtaken: int
+    failed: list[KeyFailure]
+    next_cursor: str | None

@@ -97,6 +97,14 @@ class Recording:
         """
         return await self.open(session_id, index, await self._storage.envelope(session_id, index))
 
+    async def ready(self, session_id: SessionId) -> None:
+        """Have a session's keys at hand.
+
+        Raises:
+            DomainError: `session-not-found`, `session-shredded`, `key-unavailable`.
+        """
+        await self._rings.for_opening(session_id)
+
     async def open(self, session_id: SessionId, index: int, data: bytes) -> bytes:
         """The plaintext of an envelope that storage gave for a chunk.
 

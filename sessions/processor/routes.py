@@ -96,7 +96,9 @@ def router(storage: StorageClient, rings: KeyRings, content: Content, chunk_max_
         response_class=Response,
         responses={
             200: {"content": _BINARY},
-            **responses("session-not-found", "chunk-not-found", "session-shredded", "envelope-corrupt"),
+            **responses(
+                "session-not-found", "chunk-not-found", "session-shredded", "envelope-corrupt", "key-unavailable"
+            ),
         },
     )
     async def get_chunk(session_id: SessionIdPath, index: IndexPath) -> Response:
@@ -111,7 +113,9 @@ def router(storage: StorageClient, rings: KeyRings, content: Content, chunk_max_
         responses={
             200: {"content": _BINARY},
             206: {"content": _BINARY, "description": "The range that was asked for"},
-            **responses("session-not-found", "chunks-missing", "session-shredded", "range-not-satisfiable"),
+            **responses(
+                "session-not-found", "chunks-missing", "session-shredded", "range-not-satisfiable", "key-unavailable"
+            ),
         },
         openapi_extra=_RANGE_PARAMETER,
     )

@@ -15,10 +15,12 @@ class ProcessorSettings(ServiceSettings):
     service_name: str = "chunk-processor"
     port: Annotated[int, Field(ge=0, le=65535)] = 8085
     kek_file: Path
+    recovery_public_key_file: Path | None = None
     storage_url: AnyHttpUrl
     storage_token_file: Path
     storage_timeout_seconds: Annotated[float, Field(gt=0)] = 30
     dek_cache_max_sessions: Annotated[int, Field(ge=1)] = 10_000
+    dek_cache_seconds: Annotated[float, Field(ge=1)] = 900
     batch_body_max_bytes: Annotated[int, Field(ge=MIB)] = 64 * MIB
     replay_max_bytes: Annotated[int, Field(ge=MIB)] = 256 * MIB
     seal_threads: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: os.cpu_count() or 1)

@@ -1,6 +1,5 @@
 """The way to session-storage: one HTTP client, every call of which may be repeated."""
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,9 +8,9 @@ from typing import Any, Final, Self
 
 import httpx
 
-from sessions.core import frames
-from sessions.core.types import DekId, SessionId
-from sessions.processor.keys import WrappedDek
+from sessions.core import frames, key_ring
+from sessions.core.key_ring import KeyRing, WrappedDek
+from sessions.core.types import SessionId, session_id
 from sessions.runtime.errors import PROBLEMS, DomainError
 from sessions.runtime.log import REQUEST_ID_HEADER, request_id
 
@@ -41,7 +40,30 @@ class StoredChunk:
     leaf_hash: str
 
 
-KeyRing = tuple[WrappedDek, ...]
+Keys = tuple[WrappedDek, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCounts:
+    """How many key rings each KEK and each recovery recipient has (None: none); the first sessions without one."""
+
+    keks: Mapping[str, int]
+    recipients: Mapping[str | None, int]
+    unsealed: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """A key that was wrapped anew, for the place of the one that it was made of."""
+
+    session_id: SessionId
+    old: WrappedDek
+    new: WrappedDek
+
+    def to_json(self) -> dict[str, Any]:
+        """As storage takes it."""
+        expected = key_json(self.old)["wrapped"]
+        return {"session_id": self.session_id, "expected": expected, "key": key_json(self.new)}
 
 
 class StorageClient:
@@ -75,19 +97,19 @@ class StorageClient:
 
     async def open(
         self, session_id: SessionId, metadata: Mapping[str, Any] | None, key: WrappedDek
-    ) -> tuple[KeyRing, bool]:
+    ) -> tuple[Keys, bool]:
         """Open a session, or find it open; gives its key ring, and whether it was opened now."""
-        body = {"metadata": metadata, "key": _key_json(key)}
+        body = {"metadata": metadata, "key": key_json(key)}
         response = await self._call("PUT", f"/api/v1/sessions/{session_id}", json=body)
         with _understood():
-            return _ring(response.json()["keys"]), response.status_code == httpx.codes.CREATED
+            return read_keys(response.json()["keys"]), response.status_code == httpx.codes.CREATED
 
-    async def session(self, session_id: SessionId) -> tuple[dict[str, Any], KeyRing]:
+    async def session(self, session_id: SessionId) -> tuple[dict[str, Any], Keys]:
         """A session's status, and its key ring."""
         response = await self._call("GET", f"/api/v1/sessions/{session_id}")
         with _understood():
             view: dict[str, Any] = response.json()
-            return view, _ring(view.pop("keys"))
+            return view, read_keys(view.pop("keys"))
 
     async def submit(self, envelopes: Sequence[bytes]) -> list[FrameAnswer]:
         """Store envelopes; one answer each."""
@@ -123,6 +145,36 @@ class StorageClient:
     async def shred(self, session_id: SessionId) -> dict[str, Any]:
         """Shred a session; gives its status."""
         return _object(await self._call("DELETE", f"/api/v1/sessions/{session_id}"))
+
+    async def key_counts(self) -> KeyCounts:
+        """How many key rings there are under which KEK, and sealed to which recipient."""
+        response = await self._call("GET", "/api/v1/keys")
+        with _understood():
+            counts = response.json()
+            return KeyCounts(
+                {entry["kek_id"]: int(entry["rings"]) for entry in counts["keks"]},
+                {entry["recipient"]: int(entry["rings"]) for entry in counts["recipients"]},
+                list(counts["unsealed"]),
+            )
+
+    async def outdated_rings(
+        self, kek_id: str, recipient: str | None, cursor: str | None, limit: int
+    ) -> tuple[list[KeyRing], str | None]:
+        """Key rings that are not under this KEK or not sealed to this recipient, and where the next page starts."""
+        wanted = {"kek_id": kek_id, "recipient": recipient, "cursor": cursor, "limit": limit}
+        params = {name: value for name, value in wanted.items() if value is not None}
+        response = await self._call("GET", "/api/v1/keys/outdated", params=params)
+        with _understood():
+            page = response.json()
+            rings = [KeyRing(session_id(ring["session_id"]), read_keys(ring["keys"])) for ring in page["rings"]]
+            return rings, page["next_cursor"]
+
+    async def replace_keys(self, replacements: Sequence[Replacement]) -> int:
+        """Replace keys that are still as they were; gives how many were."""
+        body = {"replacements": [one.to_json() for one in replacements]}
+        response = await self._call("POST", "/api/v1/keys/replace", json=body)
+        with _understood():
+            return int(response.json()["replaced"])
 
     async def reachable(self) -> str | None:
         """None when storage can do its job, else why not."""
@@ -180,16 +232,12 @@ def _problem(response: httpx.Response) -> DomainError:
     return DomainError(code, detail, retry_after_seconds=int(retry_after) if retry_after.isdigit() else None, **members)
 
 
-def _key_json(key: WrappedDek) -> dict[str, str]:
-    return {
-        "dek_id": base64.b64encode(key.dek_id).decode(),
-        "kek_id": key.kek_id,
-        "wrapped": base64.b64encode(key.wrapped).decode(),
-    }
+def key_json(key: WrappedDek) -> dict[str, Any]:
+    """A key as storage takes it: without the members that are null, which an older storage does not know."""
+    return {name: value for name, value in key_ring.key_to_json(key).items() if value is not None}
 
 
-def _ring(keys: list[dict[str, str]]) -> KeyRing:
-    return tuple(
-        WrappedDek(DekId(base64.b64decode(key["dek_id"])), key["kek_id"], base64.b64decode(key["wrapped"]))
-        for key in keys
-    )
+def read_keys(keys: list[dict[str, Any]]) -> Keys:
+    """The keys of an answer; members that are not known yet are passed over."""
+    known = ("dek_id", "kek_id", "wrapped", "recovery")
+    return tuple(key_ring.key_from_json({name: key[name] for name in known if name in key}) for key in keys)

@@ -22,13 +22,14 @@ Timestamp: TypeAlias = Annotated[str, Field(pattern=TIMESTAMP)]
 Gap: TypeAlias = Annotated[list[int], Field(min_length=2, max_length=2)]
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
+    """A number without a fraction as an integer, however it is written."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 # JSON has one kind of number, so 2.0 is an integer (JSON Schema says so, too); "2" and true are none.
-ChunkCount: TypeAlias = Annotated[int, Field(ge=0, le=MAX_CHUNK_INDEX + 1, strict=True), BeforeValidator(_whole)]
-JsonChunkIndex: TypeAlias = Annotated[int, Field(ge=0, le=MAX_CHUNK_INDEX, strict=True), BeforeValidator(_whole)]
+ChunkCount: TypeAlias = Annotated[int, Field(ge=0, le=MAX_CHUNK_INDEX + 1, strict=True), BeforeValidator(whole)]
+JsonChunkIndex: TypeAlias = Annotated[int, Field(ge=0, le=MAX_CHUNK_INDEX, strict=True), BeforeValidator(whole)]
 JsonSessionId: TypeAlias = Annotated[
     str, AfterValidator(session_id), Field(json_schema_extra={"pattern": SESSION_ID_PATTERN, "maxLength": 128})
 ]

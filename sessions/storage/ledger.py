@@ -7,6 +7,7 @@ from typing import Any
 
 import rfc8785
 
+from sessions.core.key_ring import MAX_KEYS, WrappedDek
 from sessions.core.manifest import Manifest, SealedBy, metadata_sha256
 from sessions.core.receipt import Anchor
 from sessions.core.types import SessionId
@@ -24,11 +25,9 @@ from sessions.storage.store import (
     SessionRecord,
     SessionStatus,
     SessionStore,
-    WrappedKey,
 )
 
 MAX_METADATA_BYTES = 64 * 1024
-MAX_KEYS = 64
 RESUME_SEAL_AFTER = timedelta(seconds=30)
 
 
@@ -52,7 +51,7 @@ class Ledger:
         self._progress = progress
         self._batches = batches
 
-    async def open(self, session_id: SessionId, metadata: Mapping[str, Any] | None, key: WrappedKey) -> Opened:
+    async def open(self, session_id: SessionId, metadata: Mapping[str, Any] | None, key: WrappedDek) -> Opened:
         """Open a session with its first key, or find it open: then its own keys stay, and `key` is not used.
 
         Raises:
@@ -103,7 +102,7 @@ class Ledger:
             raise problems.session_shredded(session_id)
         return record
 
-    async def add_key(self, session_id: SessionId, key: WrappedKey) -> SessionRecord:
+    async def add_key(self, session_id: SessionId, key: WrappedDek) -> SessionRecord:
         """Add a wrapped key to a session's ring; one that is there already stays as it is.
 
         Raises:

@@ -22,10 +22,11 @@ from sessions.runtime.errors import DomainError
 from sessions.runtime.health import Check
 from sessions.runtime.metrics import BUDGET_TOTAL_BYTES, BUDGET_USED_BYTES, watch_loop_lag
 from sessions.runtime.settings import ConfigurationError, exit_with, load
-from sessions.storage import anchor_routes, anchoring, mongo_batches, routes, submit
+from sessions.storage import anchor_routes, anchoring, key_routes, mongo_batches, mongo_key_rings, routes, submit
 from sessions.storage.disk import DiskWatch, free_bytes
 from sessions.storage.evidence import Evidence
 from sessions.storage.ingest import Intake
+from sessions.storage.key_rings import Rings
 from sessions.storage.ledger import Ledger
 from sessions.storage.mongo import Readiness, connect
 from sessions.storage.mongo_chunks import MongoChunks
@@ -61,7 +62,7 @@ def build(settings: StorageSettings) -> FastAPI:
         client, db = connect(settings.database_url(), settings.mongodb_database)
     except ValueError as error:
         raise ConfigurationError("MONGODB_URL", str(error)) from None
-    readiness = Readiness(db, mongo_batches.ensure_indexes)
+    readiness = Readiness(db, mongo_batches.ensure_indexes, mongo_key_rings.ensure_indexes)
     sessions, chunks, tiles = MongoSessions(db), MongoChunks(db), MongoTiles(db)
     batches = mongo_batches.MongoBatches(db)
     ledger = Ledger(sessions, chunks, Sealer(sessions, chunks, tiles), ProgressReader(chunks), batches)
@@ -111,6 +112,7 @@ def build(settings: StorageSettings) -> FastAPI:
         checks=checks,
         routers=[
             routes.router(ledger, Evidence(ledger, chunks, chunks, tiles), readiness),
+            key_routes.router(ledger, Rings(mongo_key_rings.MongoKeyRings(db)), readiness),
             anchor_routes.router(batches, readiness),
         ],
         hot_routes=[submit.route(endpoint)],

@@ -1,11 +1,13 @@
 """The bodies that session-storage takes and answers with."""
 
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from sessions.core.key_ring import KEK_ID_PATTERN, MAX_WRAPPED_BYTES, SealedDek, WrappedDek, key_to_json
+from sessions.core.types import DekId
 from sessions.runtime.models import (
     BASE64_PATTERN,
     Anchor,
@@ -17,10 +19,8 @@ from sessions.runtime.models import (
     Summary,
     Timestamp,
 )
-from sessions.storage.store import WrappedKey
 
-_WRAPPED_MAX_BYTES: Final = 4095
-_WRAPPED_MAX_CHARACTERS: Final = _WRAPPED_MAX_BYTES // 3 * 4
+_WRAPPED_MAX_CHARACTERS: Final = MAX_WRAPPED_BYTES // 3 * 4
 
 
 def _from_base64(value: Any) -> bytes:
@@ -47,6 +47,25 @@ DateTime: TypeAlias = Annotated[AwareDatetime, BeforeValidator(_date_time), Afte
 """A time of RFC 3339, of any offset."""
 
 
+WrappedBytes: TypeAlias = Annotated[
+    bytes,
+    BeforeValidator(_from_base64),
+    Field(min_length=1, max_length=MAX_WRAPPED_BYTES),
+    WithJsonSchema({"type": "string", "pattern": BASE64_PATTERN, "minLength": 4, "maxLength": _WRAPPED_MAX_CHARACTERS}),
+]
+KekId: TypeAlias = Annotated[str, Field(pattern=KEK_ID_PATTERN)]
+Recipient: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+
+
+class SealedKeyModel(BaseModel):
+    """A DEK sealed to the recovery recipient; the bytes in base64."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    recipient: Recipient
+    sealed: WrappedBytes
+
+
 class KeyModel(BaseModel):
     """A wrapped DEK; the bytes in base64."""
 
@@ -58,24 +77,26 @@ class KeyModel(BaseModel):
         Field(min_length=16, max_length=16),
         WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9+/]{22}==$"}),
     ]
-    kek_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-    wrapped: Annotated[
-        bytes,
-        BeforeValidator(_from_base64),
-        Field(min_length=1, max_length=_WRAPPED_MAX_BYTES),
-        WithJsonSchema(
-            {"type": "string", "pattern": BASE64_PATTERN, "minLength": 4, "maxLength": _WRAPPED_MAX_CHARACTERS}
-        ),
-    ]
+    kek_id: KekId
+    wrapped: WrappedBytes
+    recovery: SealedKeyModel | None = None
 
-    def to_key(self) -> WrappedKey:
+    def to_key(self) -> WrappedDek:
         """As the ledger knows it."""
-        return WrappedKey(self.dek_id, self.kek_id, self.wrapped)
+        recovery = SealedDek(self.recovery.recipient, self.recovery.sealed) if self.recovery else None
+        return WrappedDek(DekId(self.dek_id), self.kek_id, self.wrapped, recovery)
 
 
-def key_json(key: WrappedKey) -> "KeyAnswer":
+def key_json(key: WrappedDek) -> "KeyAnswer":
     """A key for an answer."""
-    return KeyAnswer(dek_id=b64encode(key.dek_id).decode(), kek_id=key.kek_id, wrapped=b64encode(key.wrapped).decode())
+    return KeyAnswer(**key_to_json(key))
+
+
+class SealedKeyAnswer(BaseModel):
+    """A DEK sealed to the recovery recipient; the bytes in base64."""
+
+    recipient: str
+    sealed: str
 
 
 class KeyAnswer(BaseModel):
@@ -84,6 +105,7 @@ class KeyAnswer(BaseModel):
     dek_id: str
     kek_id: str
     wrapped: str
+    recovery: SealedKeyAnswer | None = None
 
 
 class OpenRequest(BaseModel):

@@ -40,6 +40,7 @@ def _object(required: Mapping[str, Any]) -> Document:
 _TEXT: Final = {"bsonType": "string"}
 _BINARY: Final = {"bsonType": "binData"}
 _NUMBER: Final = {"bsonType": ["int", "long"], "minimum": 0}
+_KEY: Final = _object({"dek_id": _BINARY, "kek_id": _TEXT, "wrapped": _BINARY})
 _SCHEMAS: Final[Mapping[str, Document]] = {
     "sessions": _object(
         {
@@ -47,7 +48,7 @@ _SCHEMAS: Final[Mapping[str, Document]] = {
             "status": {"enum": ["open", "sealing", "sealed", "shredded"]},
             "opened_at": {"bsonType": "date"},
             "metadata": _BINARY,
-            "keys": {"bsonType": "array"},
+            "keys": {"bsonType": "array", "items": _KEY},
         }
     ),
     "chunks": _object(

@@ -9,6 +9,7 @@ from pymongo.errors import DuplicateKeyError
 
 from sessions.core.receipt import Batch
 from sessions.core.types import Hash, SessionId
+from sessions.storage.key_documents import key_document, key_of
 from sessions.storage.mongo import Database, Document, translated
 from sessions.storage.mongo_chunks import insert_new
 from sessions.storage.store import (
@@ -20,12 +21,7 @@ from sessions.storage.store import (
     SessionFilter,
     SessionRecord,
     SessionStatus,
-    WrappedKey,
 )
-
-
-def _key_document(key: WrappedKey) -> Document:
-    return {"dek_id": Binary(key.dek_id), "kek_id": key.kek_id, "wrapped": Binary(key.wrapped)}
 
 
 def _record(document: Document) -> SessionRecord:
@@ -35,7 +31,7 @@ def _record(document: Document) -> SessionRecord:
         status=SessionStatus(document["status"]),
         opened_at=document["opened_at"],
         metadata=bytes(document["metadata"]),
-        keys=tuple(WrappedKey(bytes(key["dek_id"]), key["kek_id"], bytes(key["wrapped"])) for key in document["keys"]),
+        keys=tuple(map(key_of, document["keys"])),
         seal_order=order and SealOrder(order["chunk_count"], order["sealed_by"], order["sealed_at"], order["id"]),
         seal=Seal(bytes(seal), document["tiles_attempt"]) if seal is not None else None,
         placement=batch and _placement(batch),
@@ -90,7 +86,7 @@ class MongoSessions:
             "status": record.status.value,
             "opened_at": record.opened_at,
             "metadata": Binary(record.metadata),
-            "keys": [_key_document(key) for key in record.keys],
+            "keys": [key_document(key) for key in record.keys],
         }
         async with translated():
             try:
@@ -123,7 +119,7 @@ class MongoSessions:
             condition["seal_order.id"] = order.order_id
         if change.add_key is not None:
             condition["keys.dek_id"] = {"$ne": Binary(change.add_key.dek_id)}
-            update["$push"] = {"keys": _key_document(change.add_key)}
+            update["$push"] = {"keys": key_document(change.add_key)}
         async with translated():
             document = await self._sessions.find_one_and_update(condition, update, return_document=ReturnDocument.AFTER)
         return None if document is None else _record(document)

@@ -8,6 +8,7 @@ from secrets import token_hex
 from typing import Any, Protocol
 
 from sessions.core.envelope import Fingerprint
+from sessions.core.key_ring import WrappedDek
 from sessions.core.manifest import SealedBy
 from sessions.core.receipt import Batch
 from sessions.core.types import Buffer, Hash, SessionId
@@ -24,15 +25,6 @@ class SessionStatus(StrEnum):
     """The manifest is stored: nothing about the session changes any more but its anchor."""
     SHREDDED = "shredded"
     """The key ring is gone; bodies may remain after a crash, unreadable, until the next attempt deletes them."""
-
-
-@dataclass(frozen=True, slots=True)
-class WrappedKey:
-    """An entry of a key ring: opaque here. `dek_id` is 16 bytes, `kek_id` names the key that wraps it."""
-
-    dek_id: bytes
-    kek_id: str
-    wrapped: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +56,13 @@ class Placement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRecord:
-    """One session. `metadata` is canonical JSON; `contiguous` counts the chunks known to be there without a gap."""
+    """One session. `metadata` is canonical JSON; `keys` is its key ring, opaque here."""
 
     session_id: SessionId
     status: SessionStatus
     opened_at: datetime
     metadata: bytes
-    keys: tuple[WrappedKey, ...]
+    keys: tuple[WrappedDek, ...]
     seal_order: SealOrder | None = None
     seal: Seal | None = None
     placement: Placement | None = None
@@ -85,7 +77,7 @@ class Change:
     status: SessionStatus | None = None
     seal_order: SealOrder | None = None
     seal: Seal | None = None
-    add_key: WrappedKey | None = None
+    add_key: WrappedDek | None = None
     held: bool | None = None
     shredded_at: datetime | None = None
     """Set together with the deletion of the whole key ring."""

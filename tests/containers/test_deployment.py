@@ -17,7 +17,7 @@ from tests.containers.deployment import OURS, PROCESSOR_URL, STORAGE_URL, Deploy
 START_SECONDS = 4.0
 RESIDENT_MIB = {"chunk-processor": 120, "session-storage": 180}
 SECRETS = {
-    "chunk-processor": ["kek", "storage-token", "tokens"],
+    "chunk-processor": ["kek", "recovery-public", "storage-token", "tokens"],
     "session-storage": ["chain-key", "mongodb-url", "tokens"],
 }
 CONTAINERS = ["chunk-processor", "session-storage", "mongodb", "dev-chain"]

@@ -94,6 +94,15 @@ CASES: list[tuple[str, str, str, Change]] = [
             (service, "CHUNK_MAX_BYTES", "range", _set("CHUNK_MAX_BYTES", str(2**40))),
         )
     ),
+    (
+        P,
+        "RECOVERY_PUBLIC_KEY_FILE",
+        "private",
+        _file("RECOVERY_PUBLIC_KEY_FILE", f"lucid-recovery-private-v1:{SECRET}"),
+    ),
+    (P, "RECOVERY_PUBLIC_KEY_FILE", "base64", _file("RECOVERY_PUBLIC_KEY_FILE", f"lucid-recovery-public-v1:{SECRET}*")),
+    (P, "RECOVERY_PUBLIC_KEY_FILE", "empty", _file("RECOVERY_PUBLIC_KEY_FILE", "")),
+    (P, "DEK_CACHE_SECONDS", "zero", _set("DEK_CACHE_SECONDS", "0")),
     (P, "KEK_FILE", "missing", _without("KEK_FILE")),
     (P, "KEK_FILE", "garbled", _file("KEK_FILE", f"no colon {SECRET}\n")),
     (P, "KEK_FILE", "base64", _file("KEK_FILE", f"one:{SECRET}*\n")),

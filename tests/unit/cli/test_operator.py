@@ -1,6 +1,5 @@
-"""keys, tokens, deploy-contract."""
+"""tokens, deploy-contract."""
 
-import base64
 import hashlib
 import json
 import stat
@@ -15,29 +14,6 @@ from sessions.cli import operator_commands
 from sessions.runtime import auth
 from sessions.storage.contract import artefact
 from tests.unit.cli.conftest import Run
-
-
-def test_a_key_on_stdout(bare: Run) -> None:
-    line = bare("keys", "new", "--id", "2026-a").out
-    name, _, key = line.strip().partition(":")
-    assert name == "2026-a"
-    assert len(base64.b64decode(key, validate=True)) == 32
-    assert bare("keys", "new").out != bare("keys", "new").out
-    assert bare("keys", "new", "--id", "a b").code == 2
-
-
-def test_a_key_in_a_file_that_is_never_overwritten(bare: Run, tmp_path: Path) -> None:
-    path = tmp_path / "kek"
-    done = bare("keys", "new", "--out", path)
-    assert (done.code, done.out) == (0, "")
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    before = path.read_text()
-    assert before.split(":")[1].strip() not in done.err
-    again = bare("keys", "new", "--out", path)
-    assert again.code == 6
-    assert "never overwritten" in again.err
-    assert path.read_text() == before
-    assert bare("keys", "new", "--out", tmp_path / "no" / "folder").code == 1
 
 
 def test_a_token(bare: Run) -> None:

@@ -5,8 +5,13 @@ word by word; the code under test computes the same by other means.
 """
 
 import hashlib
+import hmac
 import json
 from functools import cache
+
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 
 def sha256(data):
@@ -100,3 +105,39 @@ def canonical(value):
 
 def frames(payloads):
     return b"".join(u(len(payload), 4) + payload for payload in payloads)
+
+
+def unwrap(kek, session, dek_id, wrapped):
+    """A wrapped DEK, as FORMAT.md has it."""
+    at = {1: 1, 2: 9}[wrapped[0]]
+    return AESGCM(kek).decrypt(wrapped[at : at + 12], wrapped[at + 12 :], wrapped[:1] + session.encode() + dek_id)
+
+
+def _extract(salt, data):
+    return hmac.digest(salt or bytes(32), data, "sha256")
+
+
+def _expand(secret, info, size):
+    assert size <= 32
+    return hmac.digest(secret, info + b"\1", "sha256")[:size]
+
+
+def open_sealed(private, session, dek_id, sealed):
+    """A sealed DEK by hand: X-Wing (draft-connolly-cfrg-xwing-kem), then RFC 9180's key schedule in base mode."""
+    assert (sealed[0], len(sealed)) == (1, 1169)
+    of_mlkem, of_x25519, ciphertext = sealed[1:1089], sealed[1089:1121], sealed[1121:]
+    x25519 = X25519PrivateKey.from_private_bytes(private[64:])
+    shared = hashlib.sha3_256(
+        MLKEM768PrivateKey.from_seed_bytes(private[:64]).decapsulate(of_mlkem)
+        + x25519.exchange(X25519PublicKey.from_public_bytes(of_x25519))
+        + of_x25519
+        + x25519.public_key().public_bytes_raw()
+        + b"\\.//^\\"
+    ).digest()
+    labelled = b"HPKE-v1" + b"HPKE" + u(0x647A, 2) + u(1, 2) + u(2, 2)
+    info = b"lucid/recovery/v1\0" + session.encode() + dek_id
+    context = b"\0" + _extract(b"", labelled + b"psk_id_hash") + _extract(b"", labelled + b"info_hash" + info)
+    secret = _extract(shared, labelled + b"secret")
+    key = _expand(secret, u(32, 2) + labelled + b"key" + context, 32)
+    nonce = _expand(secret, u(12, 2) + labelled + b"base_nonce" + context, 12)
+    return AESGCM(key).decrypt(nonce, ciphertext, b"")

@@ -2,10 +2,12 @@
 but in the last tests, which read the example with it.
 """
 
+import hmac
 import json
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from eth_utils import keccak
 
 import sessions.core
-from sessions.core import envelope, proof, receipt
+from sessions.core import envelope, key_ring, proof, receipt
 from tests.unit.core import reference as r
 
 DOCUMENT = (Path(sessions.core.__file__).parent / "FORMAT.md").read_text()
@@ -22,6 +24,7 @@ EXAMPLE = DOCUMENT.partition("## Worked example")[2].partition("## Threats")[0]
 PROGRAM = re.search(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)[1]
 
 SESSION, KEY, DEK_ID = "demo", bytes(range(32)), bytes(range(0x40, 0x50))
+KEK, WRAP_NONCE = bytes(range(0x20, 0x40)), b"\xb0" * 12
 PLAINTEXTS = [b"hello, world", b"a" * 100]
 ZSTD_FRAME = bytes.fromhex("28b52ffd" + "2064" + "230300" + "61")  # magic, one segment of 100 bytes, RLE block of "a"
 CODED = [(0, PLAINTEXTS[0]), (1, ZSTD_FRAME)]
@@ -49,9 +52,22 @@ def envelope_parts(index):
     return fields
 
 
+def wrapped_parts():
+    sealed = AESGCM(KEK).encrypt(WRAP_NONCE, KEY, b"\2" + SESSION.encode() + DEK_ID)
+    fields = {
+        "version": b"\2",
+        "check value": hmac.digest(KEK, b"lucid/kek-check/v1", "sha256")[:8],
+        "nonce": WRAP_NONCE,
+        "sealed DEK": sealed[:-16],
+        "tag": sealed[-16:],
+    }
+    assert len(b"".join(fields.values())) == 69
+    return fields
+
+
 def build():
     """The groups of values as they stand in the document, the envelopes, and the receipt."""
-    groups = {"key": {"DEK": KEY}}
+    groups = {"keys": {"DEK": KEY, "KEK": KEK}, "wrapped DEK, 69 bytes": wrapped_parts()}
     envelopes, leaves = [], []
     for index in range(2):
         parts = envelope_parts(index)
@@ -146,6 +162,25 @@ def test_the_zstd_frame_of_the_example():
 def test_selectors(call):
     signature = re.sub(r" \w+(?=[,)])", "", call).replace(" ", "")
     assert f"`{call}` (selector `{keccak(text=signature)[:4].hex()}`)" in DOCUMENT
+
+
+def test_the_code_unwraps_the_example():
+    wrapped = b"".join(GROUPS["wrapped DEK, 69 bytes"].values())
+    wrapping = key_ring.parse_wrapping(wrapped)
+    assert wrapping.aad(SESSION, DEK_ID) == b"\2" + b"demo" + DEK_ID
+    assert AESGCM(KEK).decrypt(wrapping.nonce, wrapping.sealed, wrapping.aad(SESSION, DEK_ID)) == KEY
+
+
+@pytest.mark.parametrize("title", ["wrapped DEK", "sealed DEK"])
+def test_the_tables_of_keys_add_up(title):
+    table = DOCUMENT.partition(f"A **{title}** lies")[2].partition("\n\n")[2].partition("\n\n")[0]
+    if title == "wrapped DEK":
+        table = DOCUMENT.partition("layout than this:\n\n")[2].partition("\n\n")[0]
+    rows = [tuple(map(int, found)) for found in re.findall(r"\| (\d+) \| (\d+) \|", table)]
+    assert len(rows) == 5
+    for (offset, size), (following, _) in pairwise(rows):
+        assert offset + size == following
+    assert sum(rows[-1]) == {"wrapped DEK": 69, "sealed DEK": 1169}[title]
 
 
 def test_the_code_reads_the_example():

@@ -1,5 +1,6 @@
 """Each golden vector, checked twice: against `reference`, which imports nothing of ours, and against the code."""
 
+import base64
 import json
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import pytest
 import zstandard
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from sessions.core import envelope, frames, manifest, merkle, proof, receipt
+from sessions.core import envelope, frames, key_ring, manifest, merkle, proof, receipt
+from sessions.processor.keys import FileKeyWrapper
+from sessions.processor.recovery import Recipient, RecoveryKey
 from tests.unit.core import reference
 
 FOLDER = Path(__file__).parents[2] / "vectors"
@@ -154,3 +157,22 @@ def test_chunk_proofs():
         read = proof.from_json(value)
         assert read.to_json() == value
         read.verify()
+
+
+def test_key_rings():
+    vector = load("key_rings")
+    ring = key_ring.from_json(vector["ring"])
+    assert key_ring.to_json(ring) == vector["ring"]
+    deks, keks = unhex(vector["deks"]), {name: bytes.fromhex(kek) for name, kek in vector["keks"].items()}
+    line = vector["private_key"]
+    private = base64.b64decode(line.partition(":")[2], validate=True)
+    wrapper, recovery_key = FileKeyWrapper(keks), RecoveryKey(line)
+    assert Recipient(vector["public_key"]).recipient_id == recovery_key.recipient_id
+    assert [key.wrapped[0] for key in ring.keys] == [1, 2]
+    for key, dek in zip(ring.keys, deks, strict=True):
+        assert reference.unwrap(keks[key.kek_id], ring.session_id, key.dek_id, key.wrapped) == dek
+        assert wrapper.unwrap(ring.session_id, key).key == dek
+        if key.recovery is not None:
+            assert reference.open_sealed(private, ring.session_id, key.dek_id, key.recovery.sealed) == dek
+            assert recovery_key.open(ring.session_id, key).key == dek
+    assert [key.recovery is None for key in ring.keys] == [True, False]

@@ -8,7 +8,7 @@ import pytest
 
 from scripts.deploy import init_secrets
 from sessions.processor import recovery
-from sessions.processor.keys import load_keks
+from sessions.processor.key_files import load_keks
 from sessions.runtime.auth import load_tokens
 from sessions.storage.provision.database import _credentials
 

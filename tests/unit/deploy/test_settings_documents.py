@@ -123,6 +123,7 @@ def test_each_secret_goes_to_those_alone_who_need_it() -> None:
     assert readers == {
         "tokens": {"chunk-processor", "session-storage"},
         "kek": {"chunk-processor"},
+        "recovery-public": {"chunk-processor"},
         "storage-token": {"chunk-processor"},
         "mongodb-url": {"session-storage", "database-setup"},
         "mongodb-admin-url": {"database-setup"},

@@ -7,11 +7,12 @@ import os
 import pytest
 
 from sessions.core.types import DekId, SessionId
+from sessions.processor import key_rings
 from sessions.processor.key_rings import KeyRings
 from sessions.processor.keys import Dek, FileKeyWrapper
+from sessions.processor.rotation import Rotation
 from sessions.processor.storage_client import StorageClient
 from sessions.runtime.errors import DomainError
-from sessions.storage.store import WrappedKey
 from tests.unit.processor.servers import Script
 from tests.unit.storage.chunks import House
 
@@ -112,7 +113,7 @@ async def test_a_ring_that_has_grown_is_fetched_again(counting, house: House, wr
     ring = await rings.for_sealing(A)
     later = Dek.generate()
     wrapped = wrapper.wrap(A, later)
-    await house.ledger.add_key(A, WrappedKey(wrapped.dek_id, wrapped.kek_id, wrapped.wrapped))
+    await house.ledger.add_key(A, wrapped)
     assert await rings.key(A, ring.active.dek_id) == ring.active
     assert await rings.key(A, later.dek_id) == later
     assert counting.calls == [("open", A), ("session", A)]
@@ -143,3 +144,77 @@ async def test_another_kek_file(counting: _Counting, wrapper: FileKeyWrapper) ->
     other = KeyRings(FileKeyWrapper({"other": os.urandom(32)}), counting, 10)
     assert await _code(other.for_opening(A)) == "key-unavailable"
     assert await _code(other.for_sealing(A)) == "key-unavailable"
+
+
+class _Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_keys_are_forgotten_when_they_are_old(counting: _Counting, wrapper: FileKeyWrapper) -> None:
+    clock = _Clock()
+    rings = KeyRings(wrapper, counting, 10, 60, clock)
+    first = await rings.for_sealing(A)
+    clock.now += 59
+    assert await rings.for_sealing(A) is first
+    clock.now += 1  # the age counts from the fetch, not from the last use
+    assert (await rings.for_opening(A)).active == first.active
+    assert counting.calls == [("open", A), ("session", A)]
+
+
+async def test_old_keys_go_without_anybody_asking(counting: _Counting, wrapper: FileKeyWrapper, monkeypatch) -> None:
+    clock = _Clock()
+    rings = KeyRings(wrapper, counting, 10, 60, clock)
+    await rings.for_sealing(A)
+    clock.now += 30
+    await rings.for_sealing(SessionId("b"))
+    monkeypatch.setattr(key_rings, "_SWEEP_SECONDS", 0.005)
+    sweeping = asyncio.create_task(rings.keep_short())
+    clock.now += 30
+    async with asyncio.timeout(10):
+        while A in rings._rings:
+            await asyncio.sleep(0.005)
+    assert list(rings._rings) == ["b"]
+    sweeping.cancel()
+
+
+async def test_a_fetch_under_way_brings_no_shredded_key_back(counting: _Counting, house: House, wrapper) -> None:
+    """Storage had answered already when the session was shredded."""
+    rings = KeyRings(wrapper, counting, 10)
+    await rings.for_sealing(A)
+    rings.forget(A)
+    answered, go_on = asyncio.Event(), asyncio.Event()
+    fetch = counting._storage.session
+
+    async def slow(session: SessionId):
+        found = await fetch(session)
+        answered.set()
+        await go_on.wait()
+        return found
+
+    counting._storage.session = slow
+    reading = asyncio.create_task(rings.for_opening(A))
+    await answered.wait()
+    await house.ledger.seal(A, None, "recorder")
+    await house.ledger.shred(A)
+    rings.forget(A)
+    go_on.set()
+    assert (await reading).active
+    assert A not in rings._rings
+    counting._storage.session = fetch
+    assert await _code(rings.for_opening(A)) == "session-shredded"
+
+
+async def test_a_rotated_ring_works_from_the_cache_and_anew(counting: _Counting, house: House) -> None:
+    old, new = os.urandom(32), os.urandom(32)
+    cached = KeyRings(FileKeyWrapper({"old": old}), counting, 10)
+    ring = await cached.for_sealing(A)
+    wrapper = FileKeyWrapper({"new": new, "old": old})
+    assert (await Rotation(wrapper, wrapper.kek_ids, None, counting._storage).step(None, 10)).rewrapped == 1
+    counting.calls.clear()
+    assert await cached.for_sealing(A) is ring
+    assert await cached.key(A, ring.active.dek_id) == ring.active
+    assert counting.calls == []
+    assert await KeyRings(FileKeyWrapper({"new": new}), counting, 10).key(A, ring.active.dek_id) == ring.active

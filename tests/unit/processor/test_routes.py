@@ -11,7 +11,7 @@ import pytest
 
 from sessions.core.errors import IndexOutOfRangeError
 from sessions.core.types import MAX_CHUNK_INDEX, SessionId
-from sessions.processor import main
+from sessions.processor import main, recovery
 from sessions.processor.chunk_route import parse_index
 from sessions.processor.lucid_routes import index_of
 from sessions.processor.models import LucidChunk
@@ -275,4 +275,53 @@ def test_a_file_that_cannot_work_is_named(tmp_path: Path, name: str, setting: st
     settings = _settings(tmp_path, "http://127.0.0.1:1")
     (tmp_path / name).write_text("")
     with pytest.raises(ConfigurationError, match=f"^{setting}: "):
+        main.build(settings)
+
+
+async def test_keys_are_told_and_rotated_for_an_administrator(storage_url: str, tmp_path: Path) -> None:
+    private, public = recovery.generate()
+    (tmp_path / "public").write_text(public)
+    settings = _settings(tmp_path, storage_url)
+    old = (tmp_path / "kek").read_text()
+    app = main.build(settings)
+    async with app.router.lifespan_context(app), client_of(app, headers=_as("record")) as client:
+        for number in range(3):
+            assert (await client.put(f"/api/v1/sessions/s{number}/chunks/0", content=b"content")).status_code == 201
+        for method, path in (("GET", "/api/v1/keys"), ("POST", "/api/v1/keys/rotate")):
+            assert (await client.request(method, path)).status_code == 403
+
+    (tmp_path / "kek").write_text(f"new:{base64.b64encode(os.urandom(32)).decode()}\n{old}")
+    recoverable = settings.model_copy(update={"recovery_public_key_file": tmp_path / "public"})
+    app = main.build(recoverable)
+    async with app.router.lifespan_context(app), client_of(app, headers=_as("admin")) as client:
+        recipient = recovery.RecoveryKey(private).recipient_id
+        assert (await client.get("/api/v1/keys")).json() == {
+            "active": "new",
+            "keks": [{"kek_id": "new", "in_file": True, "rings": 0}, {"kek_id": "k", "in_file": True, "rings": 3}],
+            "recipient": recipient,
+            "recipients": [{"recipient": None, "rings": 3}],
+            "unsealed": ["s0", "s1", "s2"],
+        }
+        first = (await client.post("/api/v1/keys/rotate", json={"limit": 2.0})).json()
+        assert (first["rings"], first["rewrapped"], first["overtaken"], first["failed"]) == (2, 2, 0, [])
+        rest = (await client.post("/api/v1/keys/rotate", json={"cursor": first["next_cursor"]})).json()
+        assert (rest["rewrapped"], rest["next_cursor"]) == (1, None)
+        assert (await client.post("/api/v1/keys/rotate")).json()["rings"] == 0
+        for body in ({"limit": 0}, {"limit": 101}, {"limit": "2"}, {"cursor": "x"}, {"cursor": "y" * 501}, {"x": 1}):
+            answer = await client.post("/api/v1/keys/rotate", json=body)
+            assert (answer.status_code, answer.json()["code"]) == (400, "invalid-request"), body
+        status = (await client.get("/api/v1/keys")).json()
+        assert [entry["rings"] for entry in status["keks"]] == [3, 0]
+        assert status["unsealed"] == []
+
+    (tmp_path / "kek").write_text((tmp_path / "kek").read_text().splitlines()[0])
+    app = main.build(settings)
+    async with app.router.lifespan_context(app), client_of(app, headers=_as("replay")) as client:
+        assert (await client.get("/api/v1/sessions/s1/content")).content == b"content"
+
+
+def test_a_recovery_key_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "public").write_text(recovery.generate()[0])
+    settings = _settings(tmp_path, "http://127.0.0.1:1", recovery_public_key_file=tmp_path / "public")
+    with pytest.raises(ConfigurationError, match="RECOVERY_PUBLIC_KEY_FILE"):
         main.build(settings)

@@ -1,6 +1,7 @@
 import asyncio
 import base64
 import os
+from dataclasses import replace
 
 import pytest
 import structlog
@@ -8,9 +9,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sessions.core import frames
+from sessions.core.key_ring import KeyRing, SealedDek, WrappedDek
 from sessions.core.types import SessionId
-from sessions.processor.keys import WrappedDek
-from sessions.processor.storage_client import FrameAnswer, StorageClient, StoredChunk
+from sessions.processor.storage_client import (
+    FrameAnswer,
+    KeyCounts,
+    Replacement,
+    StorageClient,
+    StoredChunk,
+    key_json,
+    read_keys,
+)
 from sessions.runtime.errors import PROBLEMS, DomainError
 from tests.unit.processor.servers import TOKEN, Script, serving
 from tests.unit.storage.chunks import House, envelope_of
@@ -159,8 +168,24 @@ async def test_not_ready(script: Script, scripted: StorageClient) -> None:
     assert await scripted.reachable() == "session-storage is not ready (HTTP 503)"
 
 
-def test_keys_travel_as_base64(script: Script) -> None:
-    from sessions.processor.storage_client import _key_json, _ring
+def test_keys_travel_as_base64() -> None:
+    sealed = replace(_KEY, recovery=SealedDek("0123456789abcdef", b"sealed"))
+    assert read_keys([key_json(_KEY), key_json(sealed)]) == (_KEY, sealed)
+    assert base64.b64decode(key_json(_KEY)["dek_id"]) == _KEY.dek_id
+    assert "recovery" not in key_json(_KEY), "storage that is older does not know it"
+    assert read_keys([{**key_json(_KEY), "new": 1}]) == (_KEY,), "storage that is newer may know more"
 
-    assert _ring([_key_json(_KEY)]) == (_KEY,)
-    assert base64.b64decode(_key_json(_KEY)["dek_id"]) == _KEY.dek_id
+
+async def test_rotation_against_storage_itself(storage: StorageClient, house: House) -> None:
+    await storage.open(A, None, _KEY)
+    await storage.open(SessionId("b"), None, _KEY)
+    assert await storage.key_counts() == KeyCounts({"k": 2}, {None: 2}, ["a", "b"])
+    assert await storage.outdated_rings("k", None, None, 10) == ([], None)
+    (first,), cursor = await storage.outdated_rings("new", None, None, 1)
+    (second,), _ = await storage.outdated_rings("new", None, cursor, 1)
+    assert (first, second) == (KeyRing(A, (_KEY,)), KeyRing(SessionId("b"), (_KEY,)))
+    new = replace(_KEY, kek_id="new", wrapped=b"anew", recovery=SealedDek("0123456789abcdef", b"sealed"))
+    assert await storage.replace_keys([Replacement(A, _KEY, new)]) == 1
+    assert await storage.replace_keys([Replacement(A, _KEY, new)]) == 0
+    assert (await storage.session(A))[1] == (new,)
+    assert (await _error(storage.outdated_rings("new", None, "nonsense", 1))).code == "invalid-request"

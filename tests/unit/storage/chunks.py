@@ -10,17 +10,20 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from sessions.core.envelope import Codec, Header, fingerprint
+from sessions.core.key_ring import WrappedDek
 from sessions.core.types import ChunkIndex, DekId, SessionId
 from sessions.runtime.settings import MIB
 from sessions.storage.disk import DiskWatch
 from sessions.storage.evidence import Evidence
 from sessions.storage.ingest import Intake
+from sessions.storage.key_rings import Rings
 from sessions.storage.ledger import Ledger
 from sessions.storage.memory import MemoryChunks, MemorySessions, MemoryTiles
 from sessions.storage.memory_anchoring import MemoryBatches
+from sessions.storage.memory_key_rings import MemoryKeyRings
 from sessions.storage.progress import ProgressReader
 from sessions.storage.sealing import Sealer
-from sessions.storage.store import NewChunk, SessionRecord, SessionStatus, WrappedKey
+from sessions.storage.store import NewChunk, SessionRecord, SessionStatus
 
 EPOCH = datetime(2026, 1, 31, 12, 0, 0, 123_000, tzinfo=UTC)
 
@@ -38,8 +41,8 @@ def new_chunk(session: str, index: int, body: bytes = b"chunk") -> NewChunk:
     return NewChunk(name, index, len(body), fingerprint(name, index, data), data)
 
 
-def key(number: int = 1) -> WrappedKey:
-    return WrappedKey(number.to_bytes(16, "big"), f"kek-{number}", bytes([number % 256]) * 61)
+def key(number: int = 1) -> WrappedDek:
+    return WrappedDek(number.to_bytes(16, "big"), f"kek-{number}", bytes([number % 256]) * 61)
 
 
 def session_record(session: str, *, minutes: int = 0, keys: int = 1, metadata: bytes = b"{}") -> SessionRecord:
@@ -92,6 +95,7 @@ class House:
         self.progress = ProgressReader(self.chunks)
         self.ledger = Ledger(self.sessions, self.chunks, self.sealer, self.progress, self.batches)
         self.evidence = Evidence(self.ledger, self.chunks, self.chunks, self.tiles)
+        self.rings = Rings(MemoryKeyRings(self.sessions))
         self.intake = Intake(self.sessions, self.chunks)
 
     def clear(self) -> None:

@@ -16,7 +16,7 @@ from sessions.runtime.auth import Authenticator, Principal, Role
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
 from sessions.runtime.times import to_rfc3339
-from sessions.storage import anchor_routes, routes, submit
+from sessions.storage import anchor_routes, key_routes, routes, submit
 from sessions.storage.mongo import Readiness
 from sessions.storage.routes import decode_cursor, encode_cursor
 from tests import strategies
@@ -47,6 +47,7 @@ async def client(house: House) -> AsyncIterator[httpx.AsyncClient]:
     app = app_of(
         routes.router(house.ledger, house.evidence, readiness),
         anchor_routes.router(house.batches, readiness),
+        key_routes.router(house.ledger, house.rings, readiness),
         authenticator=everybody,
         hot_routes=[submit.route(endpoint)],
     )
@@ -119,7 +120,12 @@ async def test_a_query_that_is_not_as_documented(client: httpx.AsyncClient, quer
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid-request")
 
 
-_KEY = {"dek_id": base64.b64encode(bytes(16)).decode(), "kek_id": "k", "wrapped": base64.b64encode(b"w").decode()}
+_KEY = {
+    "dek_id": base64.b64encode(bytes(16)).decode(),
+    "kek_id": "k",
+    "wrapped": base64.b64encode(b"w").decode(),
+    "recovery": None,
+}
 
 
 async def test_a_session_from_open_to_shredded(house: House, client: httpx.AsyncClient) -> None:
@@ -194,6 +200,7 @@ async def test_before_the_database_is_ready_everything_waits(house: House) -> No
     app = app_of(
         routes.router(house.ledger, house.evidence, readiness),
         anchor_routes.router(house.batches, readiness),
+        key_routes.router(house.ledger, house.rings, readiness),
         authenticator=everybody,
         hot_routes=[submit.route(endpoint)],
     )

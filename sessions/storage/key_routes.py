@@ -1,0 +1,97 @@
+"""Key rings over HTTP: for the processor that rotates them, and for whoever exports one."""
+
+import base64
+import binascii
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query
+
+from sessions.core import key_ring
+from sessions.core.errors import CoreError
+from sessions.core.key_ring import KeyRing
+from sessions.core.types import session_id
+from sessions.runtime.auth import Role, allow
+from sessions.runtime.body import JsonRoute
+from sessions.runtime.errors import DomainError
+from sessions.runtime.models import SessionIdPath, checked
+from sessions.runtime.problems import responses
+from sessions.storage import key_models
+from sessions.storage.key_rings import Group, Kind, Place, Rings, Target
+from sessions.storage.ledger import Ledger
+from sessions.storage.mongo import Readiness
+
+
+def encode_cursor(place: Place) -> str:
+    """A page's end, opaque to clients."""
+    value = [place.group.kind.value, place.group.value, place.after]
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
+
+
+def decode_cursor(text: str | None) -> Place | None:
+    """Read a cursor.
+
+    Raises:
+        DomainError: `invalid-request`.
+    """
+    if text is None:
+        return None
+    try:
+        kind, value, after = json.loads(base64.urlsafe_b64decode(text.encode()))
+        if not isinstance(value, str | None):
+            raise TypeError("no value of a group")
+        return Place(Group(Kind(kind), value), session_id(after))
+    except (ValueError, TypeError, binascii.Error, RecursionError, CoreError):
+        raise DomainError("invalid-request", "cursor: use next_cursor of the page before, unchanged") from None
+
+
+def router(ledger: Ledger, rings: Rings, readiness: Readiness) -> APIRouter:
+    """All routes under /api/v1/keys, and a session's key ring."""
+
+    async def ready() -> None:
+        readiness.require()
+
+    routes = APIRouter(prefix="/api/v1", tags=["keys"], route_class=JsonRoute)
+    by_processor = [Depends(allow(Role.PROCESSOR)), Depends(ready)]
+
+    @routes.get("/keys", dependencies=by_processor, response_model=key_models.RingCountsAnswer)
+    async def counts() -> Any:
+        """How many key rings there are under which KEK, and sealed to which recovery recipient."""
+        found = await rings.counts()
+        of = {kind: [(group.value, n) for group, n in found.groups if group.kind is kind] for kind in Kind}
+        return {
+            "keks": [{"kek_id": value, "rings": n} for value, n in of[Kind.KEK]],
+            "recipients": [{"recipient": value, "rings": n} for value, n in of[Kind.RECIPIENT]],
+            "unsealed": list(found.unsealed),
+        }
+
+    @routes.get("/keys/outdated", dependencies=by_processor, response_model=key_models.KeyRingPage)
+    async def outdated(query: Annotated[key_models.OutdatedQuery, Query()]) -> Any:
+        """Key rings that are not under this KEK, or not sealed to this recovery recipient."""
+        target = Target(query.kek_id, query.recipient)
+        page = await rings.outdated(target, decode_cursor(query.cursor), query.limit)
+        following = page.following and encode_cursor(page.following)
+        return {"rings": list(map(_ring_json, page.rings)), "next_cursor": following}
+
+    @routes.post("/keys/replace", dependencies=by_processor, response_model=key_models.ReplaceAnswer)
+    async def replace(request: key_models.ReplaceRequest) -> Any:
+        """Replace keys that were wrapped anew, each only if it is still the one that is expected."""
+        return {"replaced": await rings.replace([one.to_replacement() for one in request.replacements])}
+
+    @routes.get(
+        "/sessions/{session_id}/keys",
+        # Not for auditors: who has a copy of the ring undoes what shredding promises.
+        dependencies=[Depends(allow(Role.ADMIN, Role.PROCESSOR)), Depends(ready)],
+        response_model=key_models.KeyRingFile,
+        responses=responses("session-not-found", "session-shredded"),
+    )
+    async def get_key_ring(session_id: SessionIdPath) -> Any:
+        """A session's key ring, to be kept apart from it: with the recovery key it opens the session's envelopes."""
+        record = await ledger.readable(checked(session_id))
+        return key_ring.to_json(KeyRing(record.session_id, record.keys))
+
+    return routes
+
+
+def _ring_json(ring: KeyRing) -> dict[str, Any]:
+    return {"session_id": ring.session_id, "keys": list(map(key_ring.key_to_json, ring.keys))}
