@@ -64,9 +64,9 @@ def recover(
 ) -> None:
     """Restore a recording with the recovery key alone.
 
-    No service is asked. Give either --dump, or --envelopes and --key-ring. An export holds the
-    sessions, chunks and bodies as .bson (mongodump) or .json (mongoexport, one
-    document a line), also with .gz.
+    No service is asked. Give either --dump, or --envelopes and --key-ring. An
+    export holds sessions, chunks and bodies as .bson (mongodump) or .json
+    (mongoexport, one document a line), also with .gz.
     """
     name = session_id(session)
     if (dump is None) == (envelopes is None) or (envelopes is None) != (ring_file is None):

@@ -31,7 +31,10 @@ class _Quiet(uvicorn.Server):
 @asynccontextmanager
 async def serving(app: Any, lifespan: str = "off") -> AsyncIterator[str]:
     """Serve an app on a free port of the loopback; gives its URL."""
-    listening = socket.create_server(("127.0.0.1", 0), backlog=512)
+    # With the protocol named, asyncio switches Nagle's algorithm off, and an answer does not wait for an ACK.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.bind(("127.0.0.1", 0))
+    listening.listen(512)
     config = uvicorn.Config(app, http="httptools", ws="none", lifespan=lifespan, log_config=None, access_log=False)
     server = _Quiet(config)
     running = asyncio.create_task(server.serve(sockets=[listening]))
