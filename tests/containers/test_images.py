@@ -184,8 +184,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder, port = tmp_path_factory.mktemp("registry"), free_port()
     config = folder / "config.yml"
     config.write_text(
-        f"version: 0.1\nlog: {{level: error}}\nstorage: {{inmemory: {{}}}}\n"
-        f"http: {{addr: 127.0.0.1:{port}}}\n"
+        f"version: 0.1\nlog: {{level: error}}\nstorage: {{inmemory: {{}}}}\nhttp: {{addr: 127.0.0.1:{port}}}\n"
     )
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(["docker-registry", "serve", config], stdout=log, stderr=log)
