@@ -26,11 +26,12 @@ from sessions.processor.settings import ProcessorSettings
 from sessions.processor.storage_client import StorageClient
 from sessions.runtime import log, server
 from sessions.runtime.app import make_app
-from sessions.runtime.auth import load_tokens
+from sessions.runtime.auth import Authenticator
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.health import Check
 from sessions.runtime.metrics import BUDGET_TOTAL_BYTES, BUDGET_USED_BYTES, watch_loop_lag
 from sessions.runtime.settings import ConfigurationError, exit_with, load, read_secret
+from sessions.runtime.tokens import load_tokens
 
 _log = structlog.get_logger()
 
@@ -41,7 +42,7 @@ def build(settings: ProcessorSettings) -> FastAPI:
     Raises:
         ConfigurationError: names the setting that cannot work.
     """
-    authenticator = load_tokens(settings.tokens_file)
+    authenticator = Authenticator(load_tokens(settings.tokens_file))
     keks = load_keks(settings.kek_file)
     recipient = load_recipient(settings.recovery_public_key_file)
     wrapper: KeyWrapper = keks if recipient is None else RecoverableWrapper(keks, recipient)

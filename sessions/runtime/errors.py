@@ -29,7 +29,7 @@ PROBLEMS: Final[dict[str, tuple[int, str]]] = {
     "bad-envelope": (400, "An envelope is malformed"),
     "incomplete-body": (400, "The body ended early"),
     "unauthorized": (401, "A valid token is needed"),
-    "forbidden": (403, "The token's roles do not allow this"),
+    "forbidden": (403, "The token does not allow this"),
     "not-found": (404, "There is nothing here"),
     "session-not-found": (404, "There is no such session"),
     "chunk-not-found": (404, "There is no such chunk"),

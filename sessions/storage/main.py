@@ -16,12 +16,13 @@ from fastapi import FastAPI
 from sessions import __version__
 from sessions.runtime import log, server
 from sessions.runtime.app import make_app
-from sessions.runtime.auth import load_tokens
+from sessions.runtime.auth import Authenticator
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
 from sessions.runtime.health import Check
 from sessions.runtime.metrics import BUDGET_TOTAL_BYTES, BUDGET_USED_BYTES, watch_loop_lag
 from sessions.runtime.settings import ConfigurationError, exit_with, load
+from sessions.runtime.tokens import load_tokens
 from sessions.storage import anchor_routes, anchoring, key_routes, mongo_batches, mongo_key_rings, routes, submit
 from sessions.storage.disk import DiskWatch, free_bytes
 from sessions.storage.evidence import Evidence
@@ -57,7 +58,7 @@ def build(settings: StorageSettings) -> FastAPI:
     Raises:
         ConfigurationError: names the setting that cannot work.
     """
-    authenticator = load_tokens(settings.tokens_file)
+    authenticator = Authenticator(load_tokens(settings.tokens_file))
     try:
         client, db = connect(settings.database_url(), settings.mongodb_database)
     except ValueError as error:
