@@ -26,12 +26,11 @@ from sessions.processor.settings import ProcessorSettings
 from sessions.processor.storage_client import StorageClient
 from sessions.runtime import log, server
 from sessions.runtime.app import make_app
-from sessions.runtime.auth import Authenticator
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.health import Check
 from sessions.runtime.metrics import BUDGET_TOTAL_BYTES, BUDGET_USED_BYTES, watch_loop_lag
 from sessions.runtime.settings import ConfigurationError, exit_with, load, read_secret
-from sessions.runtime.tokens import load_tokens
+from sessions.runtime.tokens_watch import TokensWatch
 
 _log = structlog.get_logger()
 
@@ -42,7 +41,8 @@ def build(settings: ProcessorSettings) -> FastAPI:
     Raises:
         ConfigurationError: names the setting that cannot work.
     """
-    authenticator = Authenticator(load_tokens(settings.tokens_file))
+    tokens = TokensWatch(settings.tokens_file)
+    authenticator = tokens.authenticator
     keks = load_keks(settings.kek_file)
     recipient = load_recipient(settings.recovery_public_key_file)
     wrapper: KeyWrapper = keks if recipient is None else RecoverableWrapper(keks, recipient)
@@ -61,11 +61,11 @@ def build(settings: ProcessorSettings) -> FastAPI:
 
     async def checks() -> Mapping[str, Check]:
         problem = await storage.reachable()
-        return {"storage": Check("failed", problem) if problem else Check("ok")}
+        return {"storage": Check("failed", problem) if problem else Check("ok"), "tokens": tokens.check()}
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(work) for work in (watch_loop_lag(), rings.keep_short())]
+        tasks = [asyncio.create_task(work) for work in (watch_loop_lag(), rings.keep_short(), tokens.run())]
         _log.info("service_started", version=__version__, active_kek=keks.active_id, recovery_recipient=recipient_id)
         try:
             async with storage:

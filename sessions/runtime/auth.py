@@ -54,6 +54,10 @@ class Authenticator:
     def __init__(self, entries: Iterable[tuple[bytes, Principal]]) -> None:
         self._entries = tuple(entries)
 
+    def replace(self, entries: Iterable[tuple[bytes, Principal]]) -> None:
+        """From now on these tokens are valid and no others; requests that were let in before are answered."""
+        self._entries = tuple(entries)
+
     def authenticate(self, authorization: str | None) -> Principal:
         """Whose token an `Authorization` header holds.
 

@@ -277,7 +277,10 @@ async def test_a_lucid_batch_fails_as_a_whole_when_storage_is_away(client, monke
 
 
 async def test_health_follows_storage(client: httpx.AsyncClient, tmp_path: Path) -> None:
-    assert (await client.get("/health")).json()["checks"] == {"storage": {"status": "ok", "detail": ""}}
+    assert (await client.get("/health")).json()["checks"] == {
+        "storage": {"status": "ok", "detail": ""},
+        "tokens": {"status": "ok", "detail": ""},
+    }
     app = main.build(_settings(tmp_path, "http://127.0.0.1:1"))
     async with app.router.lifespan_context(app), client_of(app) as alone:
         health = await alone.get("/health")
