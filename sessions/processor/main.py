@@ -90,6 +90,7 @@ def build(settings: ProcessorSettings) -> FastAPI:
         ],
         hot_routes=[chunk_route.route(endpoint)],
         lifespan=lifespan,
+        cors_origins=settings.origins(),
     )
 
 

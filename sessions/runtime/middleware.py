@@ -8,7 +8,7 @@ from uuid import uuid4
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sessions.runtime import problems
+from sessions.runtime import headers, problems
 from sessions.runtime.errors import DomainError
 from sessions.runtime.log import REQUEST_ID_HEADER
 from sessions.runtime.metrics import REQUEST_SECONDS, REQUESTS_IN_FLIGHT
@@ -16,10 +16,6 @@ from sessions.runtime.metrics import REQUEST_SECONDS, REQUESTS_IN_FLIGHT
 _log = structlog.get_logger()
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _QUIET: Final = frozenset({"/health", "/livez", "/readyz", "/metrics"})
-_HEADERS: Final = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"no-store"),
-]
 
 
 class RequestContext:
@@ -46,7 +42,7 @@ class RequestContext:
                 message["headers"] = [
                     *message.get("headers", ()),
                     (REQUEST_ID_HEADER.encode(), request_id.encode()),
-                    *_HEADERS,
+                    *headers.for_path(scope["path"]),
                 ]
             await send(message)
 

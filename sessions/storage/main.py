@@ -119,6 +119,7 @@ def build(settings: StorageSettings) -> FastAPI:
         ],
         hot_routes=[submit.route(endpoint)],
         lifespan=lifespan,
+        cors_origins=settings.origins(),
     )
 
 
