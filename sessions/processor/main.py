@@ -41,7 +41,7 @@ def build(settings: ProcessorSettings) -> FastAPI:
     Raises:
         ConfigurationError: names the setting that cannot work.
     """
-    tokens = TokensWatch(settings.tokens_file)
+    tokens = TokensWatch(settings.tokens_file, settings.limits())
     authenticator = tokens.authenticator
     keks = load_keks(settings.kek_file)
     recipient = load_recipient(settings.recovery_public_key_file)

@@ -224,6 +224,8 @@ def _problem(response: httpx.Response) -> DomainError:
         return _unavailable(f"session-storage answered HTTP {response.status_code}")
     if code in ("unauthorized", "forbidden"):
         return _unavailable("session-storage refuses our token: check STORAGE_TOKEN_FILE against its TOKENS_FILE")
+    if code == "too-many-requests":  # ours, not the caller's: its token is another
+        return DomainError("overloaded", "session-storage limits us; repeat the request later", retry_after_seconds=1)
     if code not in PROBLEMS or code == "internal":
         return _unavailable(f"session-storage answered {code!r}")
     known = {"type", "title", "status", "detail", "code", "request_id"}

@@ -10,10 +10,14 @@ from typing import Final
 
 import structlog
 from fastapi import Request
+from starlette.types import Scope
 
 from sessions.runtime.errors import DomainError
+from sessions.runtime.limits import Failures, Limits, Usage
+from sessions.runtime.middleware import WHEN_ANSWERED
 
 TOKEN_MAX_CHARACTERS: Final = 512
+_UNLIMITED: Final = Limits()
 
 
 class Role(StrEnum):
@@ -51,23 +55,28 @@ class Principal:
 class Authenticator:
     """Knows the hashes of the tokens that are valid."""
 
-    def __init__(self, entries: Iterable[tuple[bytes, Principal]]) -> None:
+    def __init__(self, entries: Iterable[tuple[bytes, Principal]], limits: Limits = _UNLIMITED) -> None:
         self._entries = tuple(entries)
+        self._limits = limits
+        self._usages: dict[str, Usage] = {}
+        self._failures = Failures()
 
     def replace(self, entries: Iterable[tuple[bytes, Principal]]) -> None:
         """From now on these tokens are valid and no others; requests that were let in before are answered."""
         self._entries = tuple(entries)
+        names = {principal.name for _, principal in self._entries}
+        self._usages = {name: usage for name, usage in self._usages.items() if name in names}
 
     def authenticate(self, authorization: str | None) -> Principal:
         """Whose token an `Authorization` header holds.
 
         Raises:
             DomainError: `unauthorized`, whatever the reason, so that nothing is learnt from it; only who had the
-                right token is told that it has expired.
+                right token is told that it has expired. Of too many of those, `too-many-requests`.
         """
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token or len(token) > TOKEN_MAX_CHARACTERS:
-            raise DomainError("unauthorized", "send the header Authorization: Bearer TOKEN")
+            raise self._failures.refusal("send the header Authorization: Bearer TOKEN")
         # All entries are compared, each in constant time, so the time tells nothing about which one came close.
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
         found: Principal | None = None
@@ -75,10 +84,21 @@ class Authenticator:
             if hmac.compare_digest(known, digest):
                 found = principal
         if found is None:
-            raise DomainError("unauthorized", "this token is not known here")
+            raise self._failures.refusal("this token is not known here")
         if found.expires is not None and datetime.now(UTC) >= found.expires:
-            raise DomainError("unauthorized", "this token has expired; ask for a new one")
+            raise self._failures.refusal("this token has expired; ask for a new one")
         return found
+
+    def admit(self, principal: Principal, scope: Scope) -> None:
+        """Count a request in until it has been answered, if its token may have one more.
+
+        Raises:
+            DomainError: `too-many-requests`.
+        """
+        usage = self._usages.get(principal.name)
+        if usage is None:
+            usage = self._usages[principal.name] = Usage(self._limits)
+        scope[WHEN_ANSWERED].append(usage.enter())
 
 
 def require(
@@ -90,10 +110,11 @@ def require(
     is closed to it; with `session_in_body` the caller has to `require_session` for what is in the body.
 
     Raises:
-        DomainError: `unauthorized` or `forbidden`.
+        DomainError: `unauthorized`, `too-many-requests` or `forbidden`.
     """
     principal = authenticator.authenticate(request.headers.get("authorization"))
     structlog.contextvars.bind_contextvars(principal=principal.name)
+    authenticator.admit(principal, request.scope)
     wanted = frozenset(roles)
     if not principal.roles & wanted:
         raise DomainError("forbidden", f"this needs a token with the role {' or '.join(sorted(wanted))}")

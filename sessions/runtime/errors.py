@@ -46,6 +46,7 @@ PROBLEMS: Final[dict[str, tuple[int, str]]] = {
     "body-too-large": (413, "The body is larger than allowed"),
     "unsupported-media-type": (415, "The media type is not accepted"),
     "range-not-satisfiable": (416, "The range is outside the recording"),
+    "too-many-requests": (429, "Too many requests"),
     "internal": (500, "Something went wrong here"),
     "envelope-corrupt": (500, "A stored chunk does not open"),
     "key-unavailable": (503, "The session's key cannot be unwrapped"),

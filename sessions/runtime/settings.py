@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sessions.core.types import CHUNK_MAX_BYTES_LIMIT
+from sessions.runtime.limits import Limits
 
 MIB = 1024 * 1024
 EXIT_CONFIGURATION = 78
@@ -41,6 +42,12 @@ class ServiceSettings(BaseSettings):
     inflight_max_bytes: Annotated[int, Field(ge=MIB)] = 256 * MIB
     shutdown_seconds: Annotated[int, Field(ge=1)] = 30
     cors_origins: str = ""
+    rate_per_second: Annotated[int, Field(ge=0)] = 5000
+    connections_max_per_token: Annotated[int, Field(ge=0)] = 1024
+
+    def limits(self) -> Limits:
+        """What each token may use."""
+        return Limits(self.rate_per_second, self.connections_max_per_token)
 
     def origins(self) -> list[str]:
         """The origins whose web pages may call.

@@ -8,6 +8,7 @@ import structlog
 
 from sessions.runtime.auth import Authenticator
 from sessions.runtime.health import Check
+from sessions.runtime.limits import Limits
 from sessions.runtime.settings import ConfigurationError
 from sessions.runtime.tokens import Entries, load_tokens
 
@@ -30,7 +31,7 @@ def _look(path: Path) -> _Look:
 class TokensWatch:
     """Reads the file again when it changes. One that has become wrong changes nothing but the health."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limits: Limits) -> None:
         """Read the file.
 
         Raises:
@@ -41,7 +42,7 @@ class TokensWatch:
         self._seen = _look(path)
         entries = load_tokens(path)
         self._names = _names(entries)
-        self.authenticator = Authenticator(entries)
+        self.authenticator = Authenticator(entries, limits)
         self._problem = ""
 
     async def run(self) -> None:

@@ -57,7 +57,7 @@ def build(settings: StorageSettings) -> FastAPI:
     Raises:
         ConfigurationError: names the setting that cannot work.
     """
-    tokens = TokensWatch(settings.tokens_file)
+    tokens = TokensWatch(settings.tokens_file, settings.limits())
     authenticator = tokens.authenticator
     try:
         client, db = connect(settings.database_url(), settings.mongodb_database)

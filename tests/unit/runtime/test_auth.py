@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from sessions.runtime import auth
 from sessions.runtime.auth import TOKEN_MAX_CHARACTERS, Authenticator, Principal, Role, allow, require
 from sessions.runtime.errors import DomainError
+from sessions.runtime.middleware import WHEN_ANSWERED
 from tests.unit.runtime.apps import app_of, client_of
 
 
@@ -68,7 +69,12 @@ def test_all_entries_are_compared(monkeypatch: pytest.MonkeyPatch, token: str) -
 
 def _request(token: str, **path_params: str) -> Request:
     return Request(
-        {"type": "http", "headers": [(b"authorization", f"Bearer {token}".encode())], "path_params": path_params}
+        {
+            "type": "http",
+            "headers": [(b"authorization", f"Bearer {token}".encode())],
+            "path_params": path_params,
+            WHEN_ANSWERED: [],
+        }
     )
 
 

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from sessions.runtime import tokens_watch
 from sessions.runtime.errors import DomainError
+from sessions.runtime.limits import Limits
 from sessions.runtime.settings import ConfigurationError
 from sessions.runtime.tokens_watch import TokensWatch
 
@@ -39,11 +40,11 @@ def _valid(watch: TokensWatch, name: str) -> bool:
 def test_a_file_that_is_wrong_at_the_start(path: Path) -> None:
     path.write_text("nobody\n")
     with pytest.raises(ConfigurationError, match=r"^TOKENS_FILE: .* line 1"):
-        TokensWatch(path)
+        TokensWatch(path, Limits())
 
 
 async def test_a_token_that_is_added_and_one_that_is_struck(path: Path) -> None:
-    watch = TokensWatch(path)
+    watch = TokensWatch(path, Limits())
     path.write_text(_line("one") + _line("two"))
     with capture_logs() as events:
         await watch.look()
@@ -58,7 +59,7 @@ async def test_a_token_that_is_added_and_one_that_is_struck(path: Path) -> None:
 
 
 async def test_a_file_that_is_put_in_its_place_with_the_same_times_and_size(path: Path) -> None:
-    watch = TokensWatch(path)
+    watch = TokensWatch(path, Limits())
     fresh = path.with_name("fresh")
     fresh.write_text(_line("two"))
     times = path.stat()
@@ -71,7 +72,7 @@ async def test_a_file_that_is_put_in_its_place_with_the_same_times_and_size(path
 
 @pytest.mark.parametrize("text", ["", "# nobody\n", _line("two") + "rest of a li", None])
 async def test_a_file_that_has_become_wrong_keeps_the_old_tokens(path: Path, text: str | None) -> None:
-    watch = TokensWatch(path)
+    watch = TokensWatch(path, Limits())
     assert watch.check().status == "ok"
     if text is None:
         path.unlink()
@@ -95,7 +96,7 @@ async def test_a_file_that_has_become_wrong_keeps_the_old_tokens(path: Path, tex
 
 
 async def test_it_watches_by_itself_and_quickly(path: Path) -> None:
-    watch = TokensWatch(path)
+    watch = TokensWatch(path, Limits())
     running = asyncio.create_task(watch.run())
     path.write_text(_line("two"))
     started = time.monotonic()
