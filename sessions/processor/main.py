@@ -24,7 +24,7 @@ from sessions.processor.recovery import RecoverableWrapper
 from sessions.processor.rotation import Rotation
 from sessions.processor.settings import ProcessorSettings
 from sessions.processor.storage_client import StorageClient
-from sessions.runtime import log, server
+from sessions.runtime import log, server, tls
 from sessions.runtime.app import make_app
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.health import Check
@@ -48,7 +48,7 @@ def build(settings: ProcessorSettings) -> FastAPI:
     wrapper: KeyWrapper = keks if recipient is None else RecoverableWrapper(keks, recipient)
     recipient_id = recipient.recipient_id if recipient else None
     token = read_secret("STORAGE_TOKEN_FILE", settings.storage_token_file)
-    storage = StorageClient(str(settings.storage_url), token, settings.storage_timeout_seconds)
+    storage = StorageClient(str(settings.storage_url), token, settings.storage_timeout_seconds, settings.storage_tls())
     executor = ThreadPoolExecutor(settings.seal_threads, "seal")
     rings = KeyRings(wrapper, storage, settings.dek_cache_max_sessions, settings.dek_cache_seconds)
     recording = Recording(rings, Submitter(storage), storage, executor, settings.zstd_level)
@@ -99,10 +99,11 @@ def main() -> int:
     try:
         settings = load(ProcessorSettings)
         log.configure("DEBUG" if settings.debug else settings.log_level, settings.service_name)
+        context = tls.server_context(settings)
         app = build(settings)
     except ConfigurationError as error:
         exit_with(error)
-    return server.serve(app, settings)
+    return server.serve(app, settings, context)
 
 
 if __name__ == "__main__":

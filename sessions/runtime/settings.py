@@ -44,6 +44,8 @@ class ServiceSettings(BaseSettings):
     cors_origins: str = ""
     rate_per_second: Annotated[int, Field(ge=0)] = 5000
     connections_max_per_token: Annotated[int, Field(ge=0)] = 1024
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
 
     def limits(self) -> Limits:
         """What each token may use."""

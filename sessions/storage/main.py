@@ -14,7 +14,7 @@ import structlog
 from fastapi import FastAPI
 
 from sessions import __version__
-from sessions.runtime import log, server
+from sessions.runtime import log, server, tls
 from sessions.runtime.app import make_app
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
@@ -128,11 +128,12 @@ def main() -> int:
     try:
         settings = load(StorageSettings)
         log.configure("DEBUG" if settings.debug else settings.log_level, settings.service_name)
+        context = tls.server_context(settings, settings.tls_client_ca_file)
         asyncio.run(anchoring.check_configuration(settings))
         app = build(settings)
     except ConfigurationError as error:
         exit_with(error)
-    return server.serve(app, settings)
+    return server.serve(app, settings, context)
 
 
 if __name__ == "__main__":
