@@ -37,7 +37,7 @@ def _settings(cert: Path | None, key: Path | None) -> ServiceSettings:
 
 
 @asynccontextmanager
-async def _served(pair: Pair, client_ca: Path | None = None) -> AsyncIterator[int]:
+async def served(pair: Pair, client_ca: Path | None = None) -> AsyncIterator[int]:
     settings = _settings(pair.cert, pair.key)
     config = server.configuration(app_of(), settings, tls.server_context(settings, client_ca))
     async with quiet_server(config) as listening:
@@ -56,7 +56,7 @@ async def _ask(port: int, context: ssl.SSLContext, source: str | None = None, sc
 
 
 async def test_a_service_speaks_tls_and_nothing_else(authority: Authority, pair: Pair) -> None:
-    async with _served(pair) as port:
+    async with served(pair) as port:
         for source in (None, _ELSEWHERE):
             assert (await _ask(port, _trusting(authority.file), source)).json() == {"status": "ok"}
         with pytest.raises(httpx.HTTPError):
@@ -65,11 +65,11 @@ async def test_a_service_speaks_tls_and_nothing_else(authority: Authority, pair:
 
 async def test_whom_a_client_does_not_trust_it_does_not_ask(tmp_path: Path, pair: Pair, authority: Authority) -> None:
     elsewhere = authority.issue("elsewhere.example", "192.0.2.1")
-    async with _served(pair) as port:
+    async with served(pair) as port:
         for trusted in (Authority(tmp_path).file, None):
             with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
                 await _ask(port, _trusting(trusted))
-    async with _served(elsewhere) as port:
+    async with served(elsewhere) as port:
         with pytest.raises(httpx.ConnectError, match="IP address mismatch"):
             await _ask(port, _trusting(authority.file))
 
@@ -81,7 +81,7 @@ async def test_old_versions_are_refused(authority: Authority, pair: Pair) -> Non
     old.load_verify_locations(authority.file)
     with pytest.warns(DeprecationWarning, match="is deprecated"):
         old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
-    async with _served(pair) as port:
+    async with served(pair) as port:
         with pytest.raises(httpx.ConnectError):
             await _ask(port, old)
 
@@ -89,7 +89,7 @@ async def test_old_versions_are_refused(authority: Authority, pair: Pair) -> Non
 async def test_mutual_tls(authority: Authority, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_log", structlog.get_logger())
     others = Authority(tmp_path, "others")
-    async with _served(pair, authority.file) as port:
+    async with served(pair, authority.file) as port:
         for _ in range(2):  # the second may resume the session of the first
             shown = _trusting(authority.file, authority.issue("processor"))
             assert (await _ask(port, shown, _ELSEWHERE)).status_code == 200
@@ -111,7 +111,7 @@ async def test_the_probe_asks_over_tls(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    async with _served(pair, authority.file if mutual else None) as port:
+    async with served(pair, authority.file if mutual else None) as port:
         environment = {"HOST": "0.0.0.0", "PORT": str(port), "TLS_CERT_FILE": str(pair.cert)}
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
