@@ -163,3 +163,13 @@ def test_files_that_cannot_work(authority: Authority, pair: Pair, tmp_path: Path
         with pytest.raises(ConfigurationError, match=f"^{message}") as caught:
             tls.server_context(_settings(cert, key), client_ca)
         assert str(caught.value).count("\n") == 0
+
+
+def test_nothing_is_read_after_the_close() -> None:
+    class Closing:
+        def is_closing(self) -> bool:
+            return True
+
+    protocol = server._CertificateNeeded.__new__(server._CertificateNeeded)  # without a parser that could read
+    protocol.transport = Closing()
+    protocol.data_received(b"GET / HTTP/1.1\r\n\r\n")
