@@ -7,6 +7,7 @@ verifies it and shreds it. Run it after `docker compose -f docker-compose.pi.yml
 import argparse
 import json
 import re
+import ssl
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -148,11 +149,32 @@ def check_health(services: dict[str, Service], report: Report) -> None:
             report.ok(name, f"{said['status']}, version {said['version']}" + "".join(f"\n{'':26}{one}" for one in bad))
 
 
+def reached(config: dict[str, Any], options: argparse.Namespace) -> dict[str, Service]:
+    """The services where this machine reaches them, over TLS if they speak it."""
+    services = {}
+    for name, port in (("chunk-processor", 8085), ("session-storage", 8086)):
+        service = config["services"][name]
+        bound = service["ports"][0]["host_ip"]
+        host = options.host or ("127.0.0.1" if bound == "0.0.0.0" else bound)  # noqa: S104 - what .env may say
+        context = None
+        if service["environment"].get("TLS_CERT_FILE"):
+            # Verified, since the small recording sends tokens.
+            context = ssl.create_default_context(cafile=options.ca)
+            if options.cert:
+                context.load_cert_chain(options.cert, options.key)
+        services[name] = Service(host, port, context)
+    return services
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Check; the exit status: 0 when all is well."""
     parser = argparse.ArgumentParser(prog="scripts/deploy-check", description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--tokens", type=Path, help="folder with record-, replay-, audit- and admin-token")
     parser.add_argument("--wait-anchor", type=float, default=0, metavar="SECONDS", help="wait for the anchor, too")
+    parser.add_argument("--host", help="name of this machine in the certificates, when the services speak TLS")
+    parser.add_argument("--ca", type=Path, metavar="FILE", help="authority of the certificates; else the system's")
+    parser.add_argument("--cert", type=Path, metavar="FILE", help="certificate to show, when TLS_CLIENT_CA_FILE is set")
+    parser.add_argument("--key", type=Path, metavar="FILE", help="its key")
     options = parser.parse_args(arguments)
     report = Report()
     try:
@@ -164,15 +186,18 @@ def main(arguments: list[str] | None = None) -> int:
     except EngineError as error:
         report.fail("docker", str(error))
     if not report.bad:
-        host = config["services"]["chunk-processor"]["ports"][0]["host_ip"]
-        host = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - what .env may say
-        processor, storage = Service(host, 8085), Service(host, 8086)
+        try:
+            services = reached(config, options)
+        except OSError as error:  # errors of TLS are such, too
+            report.fail("tls", f"--ca, --cert or --key: {error}")
+            services = {}
         print("Health")
-        check_health({"chunk-processor": processor, "session-storage": storage}, report)
+        check_health(services, report)
         folder = options.tokens or Path(config["secrets"]["kek"]["file"]).parent / "operator"
         if not report.bad:
             print("A small recording")
             try:
+                processor, storage = services.values()
                 smoke.run(processor, storage, smoke.read_tokens(folder), options.wait_anchor, report.ok)
             except SmokeError as error:
                 report.fail("recording", str(error), hint_for(str(error)))

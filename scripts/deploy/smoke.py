@@ -5,6 +5,7 @@ import hashlib
 import http.client
 import json
 import secrets
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ class Service:
 
     host: str
     port: int
+    tls: ssl.SSLContext | None = None
 
     def ask(self, method: str, path: str, token: str = "", body: bytes = b"", digest: bool = False) -> Answer:
         """Make a request.
@@ -60,13 +62,18 @@ class Service:
         if digest:
             headers["Content-Type"] = "application/octet-stream"
             headers["Content-Digest"] = f"sha-256=:{base64.b64encode(hashlib.sha256(body).digest()).decode()}:"
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=_TIMEOUT_SECONDS)
+        if self.tls is None:
+            connection = http.client.HTTPConnection(self.host, self.port, timeout=_TIMEOUT_SECONDS)
+        else:
+            connection = http.client.HTTPSConnection(self.host, self.port, timeout=_TIMEOUT_SECONDS, context=self.tls)
         try:
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
             return Answer(answer.status, answer.read())
         except (OSError, http.client.HTTPException) as error:
-            raise SmokeError(f"http://{self.host}:{self.port}{path} does not answer: {error}") from None
+            raise SmokeError(
+                f"http{'s' if self.tls else ''}://{self.host}:{self.port}{path} does not answer: {error}"
+            ) from None
         finally:
             connection.close()
 

@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import secrets
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
@@ -18,6 +19,8 @@ from sessions.client.errors import TargetError, TargetTakenError
 
 TOKEN_RANDOM_BYTES: Final = 32
 _TOKEN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SESSIONS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})")
 
 tokens = typer.Typer(help="Bearer tokens of both services.", no_args_is_help=True)
 
@@ -36,21 +39,34 @@ class Role(StrEnum):
 def new_token(
     name: Annotated[str, typer.Option(help="Whose token it is, for the logs.", show_default=False)],
     role: Annotated[list[Role], typer.Option(help="What it allows; may be given again.", show_default=False)],
+    *,
+    sessions: Annotated[
+        str | None, typer.Option(metavar="PREFIX", help="Only for sessions whose ids begin so; all, if left out.")
+    ] = None,
+    expires: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Until when, as 2027-01-31T00:00:00Z; for good, if left out.")
+    ] = None,
     append: Annotated[Path | None, typer.Option(metavar="FILE", help="The services' TOKENS_FILE.")] = None,
     as_json: Json = False,
 ) -> None:
     """Make a bearer token: itself on stdout, this once; its hash into FILE, else on stderr."""
     if not _TOKEN_NAME.fullmatch(name):
         raise CommandError("--name is not 1 to 64 of A-Z a-z 0-9 . _ -, first a letter or digit", code=ExitCode.USAGE)
+    if sessions is not None and not _SESSIONS.fullmatch(sessions):
+        raise CommandError("--sessions is not what a session id can begin with", code=ExitCode.USAGE)
+    if expires is not None and not _is_time(expires):
+        raise CommandError("--expires is not a time like 2027-01-31T00:00:00Z", code=ExitCode.USAGE)
     token = "lucid_" + base64.urlsafe_b64encode(secrets.token_bytes(TOKEN_RANDOM_BYTES)).decode().rstrip("=")
     roles = ",".join(dict.fromkeys(one.value for one in role))
     line = f"{name} roles={roles} sha256={hashlib.sha256(token.encode()).hexdigest()}"
+    limits = {field: value for field, value in (("sessions", sessions), ("expires", expires)) if value is not None}
+    line += "".join(f" {field}={value}" for field, value in limits.items())
     if append is None:
         output.note(line)
     else:
         _append(append, name, line)
     if as_json:
-        output.document({"name": name, "roles": roles.split(","), "token": token, "line": line})
+        output.document({"name": name, "roles": roles.split(","), "token": token, "line": line, **limits})
     else:
         output.line(token)
 
@@ -84,6 +100,13 @@ def deploy_contract(
         output.document(answer)
     else:
         output.fields(answer.items())
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return _TIME.fullmatch(text) is not None and datetime.fromisoformat(text) is not None
+    except ValueError:
+        return False
 
 
 def _append(path: Path, name: str, line: str) -> None:

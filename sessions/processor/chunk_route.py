@@ -104,7 +104,7 @@ class ChunkEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         request = Request(scope, receive)
-        require(request.headers.get("authorization"), self._authenticator, (Role.RECORD,))
+        require(request, self._authenticator, (Role.RECORD,))
         session, index = session_id(request.path_params["session_id"]), parse_index(request.path_params["index"])
         async with body.bounded(request, self._budget, self._chunk_max_bytes) as plaintext:
             digest.check(request.headers.get("content-digest"), plaintext)

@@ -5,7 +5,7 @@ import base64
 import binascii
 import re
 import time
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ValidationError
@@ -17,7 +17,7 @@ from sessions.processor.models import LucidBatchRequest, LucidChunk, LucidProces
 from sessions.processor.recording import Recording
 from sessions.processor.storage_client import StorageClient
 from sessions.runtime import body
-from sessions.runtime.auth import Role, allow
+from sessions.runtime.auth import Principal, Role, allow
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import PROBLEMS, DomainError
 from sessions.runtime.models import SessionIdPath, checked
@@ -97,19 +97,21 @@ class LucidRecorder:
         self._single_body_bytes = -(-chunk_max_bytes // 3) * 4 + _JSON_OVERHEAD_BYTES
         self._batch_body_bytes = max(batch_body_max_bytes, self._single_body_bytes)
 
-    async def process(self, request: Request) -> dict[str, Any]:
+    async def process(self, request: Request, principal: Principal) -> dict[str, Any]:
         """Record one chunk."""
         async with body.bounded(request, self._budget, self._single_body_bytes) as data:
             # Parsing 20 MB of JSON takes tens of milliseconds: not on the event loop.
             chunk = await asyncio.to_thread(_parse, LucidProcessRequest, data)
             data.clear()
+            principal.require_session(chunk.session_id)
             return await self._record(SessionId(chunk.session_id), chunk)
 
-    async def process_batch(self, request: Request) -> dict[str, Any]:
+    async def process_batch(self, request: Request, principal: Principal) -> dict[str, Any]:
         """Record several chunks; each is answered for itself."""
         async with body.bounded(request, self._budget, self._batch_body_bytes) as data:
             batch = await asyncio.to_thread(_parse, LucidBatchRequest, data)
             data.clear()
+            principal.require_session(batch.session_id)
             slots = asyncio.Semaphore(_BATCH_PARALLEL)
 
             async def one(chunk: LucidChunk) -> dict[str, Any]:
@@ -161,7 +163,9 @@ class LucidRecorder:
 
 def router(recorder: LucidRecorder, storage: StorageClient) -> APIRouter:
     """The four routes of the Lucid recorder."""
-    routes = APIRouter(prefix="/api/v1", tags=["Lucid recorder"], dependencies=[Depends(allow(Role.RECORD))])
+    routes = APIRouter(prefix="/api/v1", tags=["Lucid recorder"])
+    by_recorder = [Depends(allow(Role.RECORD))]
+    in_body = allow(Role.RECORD, session_in_body=True)
     refusals = responses(
         "chunk-conflict",
         "session-sealed",
@@ -178,9 +182,9 @@ def router(recorder: LucidRecorder, storage: StorageClient) -> APIRouter:
         responses=refusals,
         openapi_extra=_json_body(LucidProcessRequest),
     )
-    async def process(request: Request) -> Any:
+    async def process(request: Request, principal: Annotated[Principal, Depends(in_body)]) -> Any:
         """Record one chunk, sent as base64 in JSON."""
-        return await recorder.process(request)
+        return await recorder.process(request, principal)
 
     @routes.post(
         "/chunks/process-batch",
@@ -188,12 +192,13 @@ def router(recorder: LucidRecorder, storage: StorageClient) -> APIRouter:
         responses=responses("body-too-large", "envelope-corrupt"),
         openapi_extra=_json_body(LucidBatchRequest),
     )
-    async def process_batch(request: Request) -> Any:
+    async def process_batch(request: Request, principal: Annotated[Principal, Depends(in_body)]) -> Any:
         """Record several chunks of one session; each has its own result."""
-        return JSONResponse(await recorder.process_batch(request))
+        return JSONResponse(await recorder.process_batch(request, principal))
 
     @routes.post(
         "/sessions/{session_id}/finalize",
+        dependencies=by_recorder,
         response_model=models.LucidFinalized,
         responses=responses("session-not-found", "chunks-missing", "chunk-count-mismatch"),
     )
@@ -209,6 +214,7 @@ def router(recorder: LucidRecorder, storage: StorageClient) -> APIRouter:
 
     @routes.get(
         "/sessions/{session_id}/merkle-root",
+        dependencies=by_recorder,
         response_model=models.LucidRoot,
         responses=responses("session-not-found", "session-open"),
     )

@@ -24,13 +24,13 @@ from sessions.processor.recovery import RecoverableWrapper
 from sessions.processor.rotation import Rotation
 from sessions.processor.settings import ProcessorSettings
 from sessions.processor.storage_client import StorageClient
-from sessions.runtime import log, server
+from sessions.runtime import log, server, tls
 from sessions.runtime.app import make_app
-from sessions.runtime.auth import load_tokens
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.health import Check
 from sessions.runtime.metrics import BUDGET_TOTAL_BYTES, BUDGET_USED_BYTES, watch_loop_lag
 from sessions.runtime.settings import ConfigurationError, exit_with, load, read_secret
+from sessions.runtime.tokens_watch import TokensWatch
 
 _log = structlog.get_logger()
 
@@ -41,13 +41,14 @@ def build(settings: ProcessorSettings) -> FastAPI:
     Raises:
         ConfigurationError: names the setting that cannot work.
     """
-    authenticator = load_tokens(settings.tokens_file)
+    tokens = TokensWatch(settings.tokens_file, settings.limits())
+    authenticator = tokens.authenticator
     keks = load_keks(settings.kek_file)
     recipient = load_recipient(settings.recovery_public_key_file)
     wrapper: KeyWrapper = keks if recipient is None else RecoverableWrapper(keks, recipient)
     recipient_id = recipient.recipient_id if recipient else None
     token = read_secret("STORAGE_TOKEN_FILE", settings.storage_token_file)
-    storage = StorageClient(str(settings.storage_url), token, settings.storage_timeout_seconds)
+    storage = StorageClient(str(settings.storage_url), token, settings.storage_timeout_seconds, settings.storage_tls())
     executor = ThreadPoolExecutor(settings.seal_threads, "seal")
     rings = KeyRings(wrapper, storage, settings.dek_cache_max_sessions, settings.dek_cache_seconds)
     recording = Recording(rings, Submitter(storage), storage, executor, settings.zstd_level)
@@ -60,11 +61,11 @@ def build(settings: ProcessorSettings) -> FastAPI:
 
     async def checks() -> Mapping[str, Check]:
         problem = await storage.reachable()
-        return {"storage": Check("failed", problem) if problem else Check("ok")}
+        return {"storage": Check("failed", problem) if problem else Check("ok"), "tokens": tokens.check()}
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(work) for work in (watch_loop_lag(), rings.keep_short())]
+        tasks = [asyncio.create_task(work) for work in (watch_loop_lag(), rings.keep_short(), tokens.run())]
         _log.info("service_started", version=__version__, active_kek=keks.active_id, recovery_recipient=recipient_id)
         try:
             async with storage:
@@ -89,6 +90,7 @@ def build(settings: ProcessorSettings) -> FastAPI:
         ],
         hot_routes=[chunk_route.route(endpoint)],
         lifespan=lifespan,
+        cors_origins=settings.origins(),
     )
 
 
@@ -97,10 +99,11 @@ def main() -> int:
     try:
         settings = load(ProcessorSettings)
         log.configure("DEBUG" if settings.debug else settings.log_level, settings.service_name)
+        context = tls.server_context(settings)
         app = build(settings)
     except ConfigurationError as error:
         exit_with(error)
-    return server.serve(app, settings)
+    return server.serve(app, settings, context)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The way to session-storage: one HTTP client, every call of which may be repeated."""
 
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ class StorageClient:
     Every method raises `DomainError`: what storage answered, or `storage-unavailable` when it did not.
     """
 
-    def __init__(self, url: str, token: str, timeout_seconds: float) -> None:
+    def __init__(self, url: str, token: str, timeout_seconds: float, tls: ssl.SSLContext | None = None) -> None:
         self._http = httpx.AsyncClient(
             base_url=url.rstrip("/"),
             headers={"authorization": f"Bearer {token}"},
@@ -82,6 +83,7 @@ class StorageClient:
                 max_keepalive_connections=_CONNECTIONS,
                 keepalive_expiry=_KEEP_ALIVE_SECONDS,
             ),
+            verify=tls or True,
             trust_env=False,
         )
 
@@ -181,7 +183,7 @@ class StorageClient:
         try:
             response = await self._http.get("/readyz", timeout=_CONNECT_SECONDS)
         except httpx.HTTPError as error:
-            return f"STORAGE_URL does not answer ({type(error).__name__})"
+            return f"STORAGE_URL does not answer ({_why(error)})"
         if response.status_code != httpx.codes.OK:
             return f"session-storage is not ready (HTTP {response.status_code})"
         return None
@@ -191,10 +193,20 @@ class StorageClient:
         try:
             response = await self._http.request(method, path, headers=headers, **options)
         except httpx.HTTPError as error:
-            raise _unavailable(f"session-storage does not answer ({type(error).__name__})") from error
+            raise _unavailable(f"session-storage does not answer ({_why(error)})") from error
         if response.is_success:
             return response
         raise _problem(response)
+
+
+def _why(error: httpx.HTTPError) -> str:
+    """Of an error of TLS what OpenSSL says of it, which tells a wrong authority from a wrong name."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted, {cause.verify_message}: check STORAGE_CA_FILE and STORAGE_URL"
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__
 
 
 def _unavailable(detail: str) -> DomainError:
@@ -224,6 +236,8 @@ def _problem(response: httpx.Response) -> DomainError:
         return _unavailable(f"session-storage answered HTTP {response.status_code}")
     if code in ("unauthorized", "forbidden"):
         return _unavailable("session-storage refuses our token: check STORAGE_TOKEN_FILE against its TOKENS_FILE")
+    if code == "too-many-requests":  # ours, not the caller's: its token is another
+        return DomainError("overloaded", "session-storage limits us; repeat the request later", retry_after_seconds=1)
     if code not in PROBLEMS or code == "internal":
         return _unavailable(f"session-storage answered {code!r}")
     known = {"type", "title", "status", "detail", "code", "request_id"}

@@ -5,12 +5,15 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeAlias
 
 from fastapi import APIRouter, FastAPI
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from sessions import __version__
 from sessions.runtime import health, openapi, problems
 from sessions.runtime.auth import Authenticator
+from sessions.runtime.headers import DOCS_PATH
+from sessions.runtime.log import REQUEST_ID_HEADER
 from sessions.runtime.middleware import RequestContext
 
 Lifespan: TypeAlias = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -35,12 +38,16 @@ def make_app(
     routers: Sequence[APIRouter],
     hot_routes: Sequence[tuple[HotRoute, dict[str, Any]]],
     lifespan: Lifespan,
+    cors_origins: Sequence[str] = (),
 ) -> FastAPI:
     """Put a service's app together.
 
     `hot_routes` are plain ASGI routes, which skip FastAPI's request handling, each with its OpenAPI operation.
+    `cors_origins` are those whose pages may read answers; without any, browsers keep answers from all pages but ours.
     """
-    app = FastAPI(title=title, version=__version__, lifespan=lifespan, redirect_slashes=False)
+    app = FastAPI(
+        title=title, version=__version__, lifespan=lifespan, redirect_slashes=False, docs_url=DOCS_PATH, redoc_url=None
+    )
     app.state.authenticator = authenticator
     documented: dict[str, dict[str, Any]] = {}
     for route, operation in hot_routes:
@@ -53,5 +60,14 @@ def make_app(
     problems.install(app)
     openapi.install(app, documented)
     quiet = frozenset(route.path for route, _ in hot_routes)
+    if cors_origins:
+        # Tokens come in a header that the page has to know, so no cookies: no credentials in the sense of CORS.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=cors_origins,
+            allow_methods=["GET", "PUT", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Content-Digest", "Range", REQUEST_ID_HEADER],
+            expose_headers=["Content-Digest", "Content-Range", "Accept-Ranges", "Retry-After", REQUEST_ID_HEADER],
+        )
     app.add_middleware(RequestContext, quiet_routes=quiet)
     return app

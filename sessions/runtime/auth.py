@@ -1,28 +1,23 @@
-"""Who may do what: bearer tokens from a file that holds only their SHA-256.
-
-# name  roles  hash of the token
-recorder-1 roles=record sha256=9f86d0…
-"""
+"""Who may do what: bearer tokens, of which only the SHA-256 is known, and what each is good for."""
 
 import hashlib
 import hmac
-import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import Final
 
 import structlog
 from fastapi import Request
+from starlette.types import Scope
 
 from sessions.runtime.errors import DomainError
-from sessions.runtime.settings import ConfigurationError, content_lines
+from sessions.runtime.limits import Failures, Limits, Usage
+from sessions.runtime.middleware import WHEN_ANSWERED
 
-_SETTING: Final = "TOKENS_FILE"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 TOKEN_MAX_CHARACTERS: Final = 512
+_UNLIMITED: Final = Limits()
 
 
 class Role(StrEnum):
@@ -37,27 +32,51 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Whoever holds a token: its name and roles. The token itself is not kept."""
+    """Whoever holds a token: its name and what it is good for. The token itself is not kept.
+
+    `sessions` is what the ids of its sessions begin with (empty: all); from `expires` on it is good for nothing.
+    """
 
     name: str
     roles: frozenset[Role]
+    sessions: str = ""
+    expires: datetime | None = None
+
+    def require_session(self, session_id: str | None) -> None:
+        """Check that the token is good for a session; for None, what is asked for is not of one session.
+
+        Raises:
+            DomainError: `forbidden`, whether there is such a session or not.
+        """
+        if self.sessions and not (session_id or "").startswith(self.sessions):
+            raise DomainError("forbidden", f"this token is only for sessions whose ids begin with {self.sessions}")
 
 
 class Authenticator:
     """Knows the hashes of the tokens that are valid."""
 
-    def __init__(self, entries: Iterable[tuple[bytes, Principal]]) -> None:
+    def __init__(self, entries: Iterable[tuple[bytes, Principal]], limits: Limits = _UNLIMITED) -> None:
         self._entries = tuple(entries)
+        self._limits = limits
+        self._usages: dict[str, Usage] = {}
+        self._failures = Failures()
+
+    def replace(self, entries: Iterable[tuple[bytes, Principal]]) -> None:
+        """From now on these tokens are valid and no others; requests that were let in before are answered."""
+        self._entries = tuple(entries)
+        names = {principal.name for _, principal in self._entries}
+        self._usages = {name: usage for name, usage in self._usages.items() if name in names}
 
     def authenticate(self, authorization: str | None) -> Principal:
         """Whose token an `Authorization` header holds.
 
         Raises:
-            DomainError: `unauthorized`, whatever the reason, so that nothing is learnt from it.
+            DomainError: `unauthorized`, whatever the reason, so that nothing is learnt from it; only who had the
+                right token is told that it has expired. Of too many of those, `too-many-requests`.
         """
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token or len(token) > TOKEN_MAX_CHARACTERS:
-            raise DomainError("unauthorized", "send the header Authorization: Bearer TOKEN")
+            raise self._failures.refusal("send the header Authorization: Bearer TOKEN")
         # All entries are compared, each in constant time, so the time tells nothing about which one came close.
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
         found: Principal | None = None
@@ -65,56 +84,49 @@ class Authenticator:
             if hmac.compare_digest(known, digest):
                 found = principal
         if found is None:
-            raise DomainError("unauthorized", "this token is not known here")
+            raise self._failures.refusal("this token is not known here")
+        if found.expires is not None and datetime.now(UTC) >= found.expires:
+            raise self._failures.refusal("this token has expired; ask for a new one")
         return found
 
+    def admit(self, principal: Principal, scope: Scope) -> None:
+        """Count a request in until it has been answered, if its token may have one more.
 
-def require(request_authorization: str | None, authenticator: Authenticator, roles: Iterable[Role]) -> Principal:
-    """Check that a token is valid and has at least one of the roles.
+        Raises:
+            DomainError: `too-many-requests`.
+        """
+        usage = self._usages.get(principal.name)
+        if usage is None:
+            usage = self._usages[principal.name] = Usage(self._limits)
+        scope[WHEN_ANSWERED].append(usage.enter())
+
+
+def require(
+    request: Request, authenticator: Authenticator, roles: Iterable[Role], *, session_in_body: bool = False
+) -> Principal:
+    """Check that a request's token is valid, has at least one of the roles, and is good for the session of its path.
+
+    A token that is only for some sessions is refused where the path names none, so that a route that is forgotten here
+    is closed to it; with `session_in_body` the caller has to `require_session` for what is in the body.
 
     Raises:
-        DomainError: `unauthorized` or `forbidden`.
+        DomainError: `unauthorized`, `too-many-requests` or `forbidden`.
     """
-    principal = authenticator.authenticate(request_authorization)
+    principal = authenticator.authenticate(request.headers.get("authorization"))
     structlog.contextvars.bind_contextvars(principal=principal.name)
+    authenticator.admit(principal, request.scope)
     wanted = frozenset(roles)
     if not principal.roles & wanted:
         raise DomainError("forbidden", f"this needs a token with the role {' or '.join(sorted(wanted))}")
+    if not session_in_body:
+        principal.require_session(request.path_params.get("session_id"))
     return principal
 
 
-def allow(*roles: Role) -> Callable[[Request], Awaitable[Principal]]:
-    """A FastAPI dependency that lets only these roles through. The app's state holds the authenticator."""
+def allow(*roles: Role, session_in_body: bool = False) -> Callable[[Request], Awaitable[Principal]]:
+    """A FastAPI dependency that lets only these roles through, see `require`. The app's state has the authenticator."""
 
     async def check(request: Request) -> Principal:
-        return require(request.headers.get("authorization"), request.app.state.authenticator, roles)
+        return require(request, request.app.state.authenticator, roles, session_in_body=session_in_body)
 
     return check
-
-
-def load_tokens(path: Path) -> Authenticator:
-    """Read a tokens file.
-
-    Raises:
-        ConfigurationError: a line is not `NAME roles=… sha256=…`, or a name or hash is there twice.
-    """
-    entries: dict[bytes, Principal] = {}
-    names: set[str] = set()
-    for number, line in content_lines(_SETTING, path):
-        where = f"{path} line {number}"
-        name, *fields = line.split()
-        values = dict(field.partition("=")[::2] for field in fields)
-        if not _NAME.fullmatch(name) or len(values) != len(fields) or values.keys() != {"roles", "sha256"}:
-            raise ConfigurationError(_SETTING, f"{where} is not 'NAME roles=ROLE,… sha256=HEX'")
-        try:
-            roles = frozenset(Role(role) for role in values["roles"].split(","))
-        except ValueError:
-            raise ConfigurationError(_SETTING, f"{where}: the roles are {', '.join(Role)}") from None
-        if not _SHA256.fullmatch(values["sha256"]):
-            raise ConfigurationError(_SETTING, f"{where}: sha256 is 64 lower-case hex digits")
-        digest = bytes.fromhex(values["sha256"])
-        if name in names or digest in entries:
-            raise ConfigurationError(_SETTING, f"{where}: this name or hash is there twice")
-        names.add(name)
-        entries[digest] = Principal(name, roles)
-    return Authenticator(entries.items())

@@ -2,24 +2,23 @@
 
 import re
 import time
+from collections.abc import Callable
 from typing import Final
 from uuid import uuid4
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sessions.runtime import problems
+from sessions.runtime import headers, problems
 from sessions.runtime.errors import DomainError
 from sessions.runtime.log import REQUEST_ID_HEADER
 from sessions.runtime.metrics import REQUEST_SECONDS, REQUESTS_IN_FLIGHT
 
 _log = structlog.get_logger()
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+WHEN_ANSWERED: Final = "sessions.when_answered"
+"""Key of a request's scope: a list of what is called when the request has been answered, whichever way."""
 _QUIET: Final = frozenset({"/health", "/livez", "/readyz", "/metrics"})
-_HEADERS: Final = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"no-store"),
-]
 
 
 class RequestContext:
@@ -46,10 +45,12 @@ class RequestContext:
                 message["headers"] = [
                     *message.get("headers", ()),
                     (REQUEST_ID_HEADER.encode(), request_id.encode()),
-                    *_HEADERS,
+                    *headers.for_path(scope["path"]),
                 ]
             await send(message)
 
+        when_answered: list[Callable[[], None]] = []
+        scope[WHEN_ANSWERED] = when_answered
         started = time.perf_counter()
         with structlog.contextvars.bound_contextvars(request_id=request_id), REQUESTS_IN_FLIGHT.track_inprogress():
             try:
@@ -59,6 +60,9 @@ class RequestContext:
                 if not status:
                     error = DomainError("internal", "an unexpected error was logged under this request id")
                     await problems.response(error)(scope, receive, send_with_headers)
+            finally:
+                for act in when_answered:
+                    act()
             seconds = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "unmatched")
             REQUEST_SECONDS.labels(scope["method"], route, status).observe(seconds)

@@ -46,5 +46,5 @@ def _mend(operation: dict[str, Any], *, secured: bool) -> None:
     }
     if secured:
         operation["security"] = [{"token": []}]
-        for status in ("400", "401", "403", "413", "503"):
+        for status in ("400", "401", "403", "413", "429", "503"):
             answers.setdefault(status, problem)

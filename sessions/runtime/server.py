@@ -1,19 +1,24 @@
 """The server: uvicorn on uvloop and httptools, ended gracefully by SIGTERM."""
 
+import asyncio
 import errno
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import Final
 
+import structlog
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from sessions.runtime.settings import ServiceSettings
 
+_log = structlog.get_logger()
 _BACKLOG: Final = 2048
 _RECURSION_LIMIT: Final = 1000
 
@@ -41,7 +46,45 @@ def _listen(settings: ServiceSettings) -> socket.socket | None:
         return None
 
 
-def serve(app: ASGIApp, settings: ServiceSettings) -> int:
+class _CertificateNeeded(HttpToolsProtocol):
+    """Takes no request of a client that showed no certificate, but for this host itself.
+
+    The health check runs there, and has none; whoever else is there still needs a token.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        at_home = self.client is not None and self.server is not None and self.client[0] == self.server[0]
+        # A certificate of another authority has not come so far.
+        if not at_home and not transport.get_extra_info("peercert"):
+            _log.info("client_certificate_missing", client=self.client and self.client[0])
+            transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        # What came with the last of the handshake is handed over even after the close.
+        if not self.transport.is_closing():
+            super().data_received(data)
+
+
+def configuration(app: ASGIApp, settings: ServiceSettings, tls: ssl.SSLContext | None) -> uvicorn.Config:
+    """How to serve; with `tls` over TLS and, if that looks at clients' certificates, to those that show one."""
+    mutual = tls is not None and tls.verify_mode is not ssl.CERT_NONE
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=_CertificateNeeded if mutual else "httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=settings.shutdown_seconds,
+        ssl_context_factory=None if tls is None else (lambda _config, _default: tls),
+    )
+
+
+def serve(app: ASGIApp, settings: ServiceSettings, tls: ssl.SSLContext | None = None) -> int:
     """Serve until SIGTERM or SIGINT: requests in flight are answered, then the app's lifespan ends.
 
     Returns:
@@ -53,20 +96,7 @@ def serve(app: ASGIApp, settings: ServiceSettings) -> int:
     listening = _listen(settings)
     if listening is None:
         return 1
-    server = _Server(
-        uvicorn.Config(
-            app,
-            loop="uvloop",
-            http="httptools",
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=settings.shutdown_seconds,
-        )
-    )
+    server = _Server(configuration(app, settings, tls))
     with listening, suppress(SystemExit):  # uvicorn's way to say that the app did not start, with a code of its own
         server.run(sockets=[listening])
     return 0 if server.started else 1

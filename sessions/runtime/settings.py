@@ -1,17 +1,21 @@
 """Settings: built once from the environment, frozen, passed in. Nothing else reads the environment."""
 
+import re
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn, TypeVar
+from typing import Annotated, Final, Literal, NoReturn, TypeVar
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sessions.core.types import CHUNK_MAX_BYTES_LIMIT
+from sessions.runtime.limits import Limits
 
 MIB = 1024 * 1024
 EXIT_CONFIGURATION = 78
 """Exit code of a service whose settings cannot work (EX_CONFIG of sysexits.h)."""
+# As browsers send it: lower case, no path, no slash at the end. `*` is none: whose pages may read is to be said.
+_ORIGIN: Final = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 SECRET_FILE_MAX_BYTES = 1 * MIB
 
 
@@ -37,6 +41,27 @@ class ServiceSettings(BaseSettings):
     chunk_max_bytes: Annotated[int, Field(ge=1, le=CHUNK_MAX_BYTES_LIMIT)] = 16 * MIB
     inflight_max_bytes: Annotated[int, Field(ge=MIB)] = 256 * MIB
     shutdown_seconds: Annotated[int, Field(ge=1)] = 30
+    cors_origins: str = ""
+    rate_per_second: Annotated[int, Field(ge=0)] = 5000
+    connections_max_per_token: Annotated[int, Field(ge=0)] = 1024
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+
+    def limits(self) -> Limits:
+        """What each token may use."""
+        return Limits(self.rate_per_second, self.connections_max_per_token)
+
+    def origins(self) -> list[str]:
+        """The origins whose web pages may call.
+
+        Raises:
+            ConfigurationError: one of them is none.
+        """
+        origins = [origin.strip() for origin in self.cors_origins.split(",")] if self.cors_origins else []
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ConfigurationError("CORS_ORIGINS", "give origins like https://desk.example, with commas between")
+        return origins
 
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)

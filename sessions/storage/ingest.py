@@ -1,7 +1,7 @@
 """Taking envelopes in: check, store, and tell of each what became of it."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -82,8 +82,10 @@ class Intake:
         self._sessions = sessions
         self._chunks = chunks
 
-    async def submit(self, body: Buffer) -> list[FrameAnswer]:
+    async def submit(self, body: Buffer, require: Callable[[SessionId], None] = lambda _: None) -> list[FrameAnswer]:
         """Store the envelopes of a request body; one answer each, in order.
+
+        `require` raises for a session that the caller may not write to; nothing of the request is stored then.
 
         Raises:
             DomainError: `bad-envelope`, `database-unavailable`.
@@ -92,6 +94,8 @@ class Intake:
         if not chunks:
             return []
         session_ids = list({chunk.session_id for chunk in chunks})
+        for session_id in session_ids:
+            require(session_id)
         before = await self._decided_statuses(session_ids)
         writable = [chunk for chunk in chunks if before.get(chunk.session_id) is SessionStatus.OPEN]
         outcomes = iter(await self._chunks.insert(writable) if writable else [])

@@ -14,14 +14,14 @@ import structlog
 from fastapi import FastAPI
 
 from sessions import __version__
-from sessions.runtime import log, server
+from sessions.runtime import log, server, tls
 from sessions.runtime.app import make_app
-from sessions.runtime.auth import load_tokens
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
 from sessions.runtime.health import Check
 from sessions.runtime.metrics import BUDGET_TOTAL_BYTES, BUDGET_USED_BYTES, watch_loop_lag
 from sessions.runtime.settings import ConfigurationError, exit_with, load
+from sessions.runtime.tokens_watch import TokensWatch
 from sessions.storage import anchor_routes, anchoring, key_routes, mongo_batches, mongo_key_rings, routes, submit
 from sessions.storage.disk import DiskWatch, free_bytes
 from sessions.storage.evidence import Evidence
@@ -57,7 +57,8 @@ def build(settings: StorageSettings) -> FastAPI:
     Raises:
         ConfigurationError: names the setting that cannot work.
     """
-    authenticator = load_tokens(settings.tokens_file)
+    tokens = TokensWatch(settings.tokens_file, settings.limits())
+    authenticator = tokens.authenticator
     try:
         client, db = connect(settings.database_url(), settings.mongodb_database)
     except ValueError as error:
@@ -75,12 +76,13 @@ def build(settings: StorageSettings) -> FastAPI:
     async def checks() -> Mapping[str, Check]:
         problem = await readiness.ping()
         database = Check("failed", f"MONGODB_URL: {problem}") if problem else Check("ok")
-        return {"database": database, "disk": disk.check(), "chain": anchors.check()}
+        return {"database": database, "disk": disk.check(), "chain": anchors.check(), "tokens": tokens.check()}
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         works: list[Coroutine[Any, Any, None]] = [
             watch_loop_lag(),
+            tokens.run(),
             readiness.establish(),
             _resume_seals(ledger, readiness),
             anchors.run(readiness),
@@ -117,6 +119,7 @@ def build(settings: StorageSettings) -> FastAPI:
         ],
         hot_routes=[submit.route(endpoint)],
         lifespan=lifespan,
+        cors_origins=settings.origins(),
     )
 
 
@@ -125,11 +128,12 @@ def main() -> int:
     try:
         settings = load(StorageSettings)
         log.configure("DEBUG" if settings.debug else settings.log_level, settings.service_name)
+        context = tls.server_context(settings, settings.tls_client_ca_file)
         asyncio.run(anchoring.check_configuration(settings))
         app = build(settings)
     except ConfigurationError as error:
         exit_with(error)
-    return server.serve(app, settings)
+    return server.serve(app, settings, context)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def router(ledger: Ledger, evidence: Evidence, readiness: Readiness) -> APIRoute
 
     @routes.get(
         "/{session_id}",
-        dependencies=[Depends(ready)],
+        dependencies=by_reader,
         response_model=models.StatusWithKeys,
         response_model_exclude_none=False,
         responses=responses("session-not-found"),

@@ -13,6 +13,7 @@ class StorageSettings(ServiceSettings):
 
     service_name: str = "session-storage"
     port: Annotated[int, Field(ge=0, le=65535)] = 8086
+    tls_client_ca_file: Path | None = None
     mongodb_url: SecretStr | None = None
     mongodb_url_file: Path | None = None
     mongodb_database: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,38}$")] = "lucid_sessions"

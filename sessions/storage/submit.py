@@ -80,12 +80,12 @@ class SubmitEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         request = Request(scope, receive)
-        require(request.headers.get("authorization"), self._authenticator, (Role.PROCESSOR,))
+        principal = require(request, self._authenticator, (Role.PROCESSOR,), session_in_body=True)
         self._readiness.require()
         self._disk.require()
         async with body.bounded(request, self._budget, self._limit_bytes) as data:
             self._disk.take(len(data))
-            answers = await self._intake.submit(data)
+            answers = await self._intake.submit(data, principal.require_session)
         for answer in answers:
             ENVELOPES.labels(answer.result.value).inc()
         ENVELOPE_BYTES.inc(len(data))

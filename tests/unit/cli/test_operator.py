@@ -5,6 +5,7 @@ import json
 import stat
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from scripts.devstack.anvil import Anvil
 from sessions.cli import operator_commands
 from sessions.runtime import auth
+from sessions.runtime.tokens import load_tokens
 from sessions.storage.contract import artefact
 from tests.unit.cli.conftest import Run
 
@@ -39,8 +41,25 @@ def test_tokens_in_a_file_are_known_to_the_services(bare: Run, tmp_path: Path) -
     assert bare("tokens", "new", "--name", "a2", "--role", "audit", "--append", tmp_path / "no" / "f").code == 1
 
 
+def test_a_token_for_some_sessions_and_some_time(bare: Run, tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    limits = ("--sessions", "desk-17-", "--expires", "2027-01-31T00:00:00Z")
+    done = json.loads(bare("tokens", "new", "--name", "d", "--role", "record", *limits, "--append", path, "--json").out)
+    assert (done["sessions"], done["expires"]) == ("desk-17-", "2027-01-31T00:00:00Z")
+    assert done["line"].endswith(" sessions=desk-17- expires=2027-01-31T00:00:00Z")
+    ((_, principal),) = load_tokens(path)
+    assert (principal.sessions, principal.expires) == ("desk-17-", datetime(2027, 1, 31, tzinfo=UTC))
+
+
 @pytest.mark.parametrize(
-    "arguments", [("--name", "a b", "--role", "audit"), ("--name", "a", "--role", "king"), ("--name", "a")]
+    "arguments",
+    [
+        ("--name", "a b", "--role", "audit"),
+        ("--name", "a", "--role", "king"),
+        ("--name", "a"),
+        *(("--name", "a", "--role", "audit", "--sessions", prefix) for prefix in ("", "-a", "a b", "a/b")),
+        *(("--name", "a", "--role", "audit", "--expires", time) for time in ("", "soon", "2027-02-30T00:00:00Z")),
+    ],
 )
 def test_tokens_that_cannot_be(bare: Run, arguments) -> None:
     assert bare("tokens", "new", *arguments).code == 2

@@ -9,7 +9,8 @@ import pytest
 from scripts.deploy import init_secrets
 from sessions.processor import recovery
 from sessions.processor.key_files import load_keks
-from sessions.runtime.auth import load_tokens
+from sessions.runtime.auth import Authenticator
+from sessions.runtime.tokens import load_tokens
 from sessions.storage.provision.database import _credentials
 
 SERVICES, MONGODB = init_secrets.SERVICES_UID, init_secrets.MONGODB_UID
@@ -92,7 +93,7 @@ def test_the_services_understand_what_is_made(tmp_path: Path, env_files: Path) -
     folder = tmp_path / "secrets"
     assert init_secrets.main(["--dir", str(folder), "--image", "any"]) == 0
     assert load_keks(folder / "kek").active_id.startswith("kek-")
-    authenticator = load_tokens(folder / "tokens")
+    authenticator = Authenticator(load_tokens(folder / "tokens"))
     for role in ("record", "replay", "audit", "admin"):
         token = (folder / "operator" / f"{role}-token").read_text().strip()
         assert authenticator.authenticate(f"Bearer {token}").roles == {role}

@@ -78,7 +78,7 @@ def test_the_defaults_are_those_that_hold() -> None:
             holds = compose_default
         else:
             field = next((fields[name.lower()] for fields in classes if name.lower() in fields), None)
-            holds = str(field.default) if field else ""
+            holds = str(field.default) if field and field.default is not None else ""
         shown = {"none": "", "the development chain's": dev_chain.CONTRACT}.get(default, default)
         assert holds.lower() in (shown.lower(), *shown.lower().split(", ")), (name, holds, shown)
         if f"\n#{name}=" in EXAMPLE:

@@ -31,17 +31,24 @@ class _Quiet(uvicorn.Server):
 @asynccontextmanager
 async def serving(app: Any, lifespan: str = "off") -> AsyncIterator[str]:
     """Serve an app on a free port of the loopback; gives its URL."""
+    config = uvicorn.Config(app, http="httptools", ws="none", lifespan=lifespan, log_config=None, access_log=False)
+    async with quiet_server(config) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+@asynccontextmanager
+async def quiet_server(config: uvicorn.Config) -> AsyncIterator[socket.socket]:
+    """Serve on a free port of the loopback, within this process and its event loop."""
     # With the protocol named, asyncio switches Nagle's algorithm off, and an answer does not wait for an ACK.
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
     listening.listen(512)
-    config = uvicorn.Config(app, http="httptools", ws="none", lifespan=lifespan, log_config=None, access_log=False)
     server = _Quiet(config)
     running = asyncio.create_task(server.serve(sockets=[listening]))
     try:
         while not server.started:
             await asyncio.sleep(0.005)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        yield listening
     finally:
         server.should_exit = True
         await running

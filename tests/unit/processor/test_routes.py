@@ -79,6 +79,8 @@ def test_a_lucid_chunk_without_an_index(chunk_id: str) -> None:
 
 def _settings(folder: Path, url: str, **values) -> ProcessorSettings:
     tokens = [f"{role} roles={role} sha256={hashlib.sha256(role.encode()).hexdigest()}" for role in Role]
+    # `desk` may do everything, with some sessions.
+    tokens.append(f"desk roles={','.join(Role)} sha256={hashlib.sha256(b'desk').hexdigest()} sessions=desk-")
     (folder / "tokens").write_text("\n".join(tokens))
     (folder / "kek").write_text(f"k:{base64.b64encode(os.urandom(32)).decode()}")
     (folder / "token").write_text(TOKEN)
@@ -143,6 +145,33 @@ async def test_content_and_its_ranges(client: httpx.AsyncClient) -> None:
     await client.put(f"{URL}/chunks/9", content=b"x")
     gaps = await client.get(f"{URL}/content", headers=_as("replay"))
     assert (gaps.status_code, gaps.json()["missing"]) == (409, [[3, 8]])
+
+
+async def test_a_token_for_some_sessions_reaches_no_other(client: httpx.AsyncClient) -> None:
+    data = {"chunk_id": "c-0", "chunk_data_base64": ""}
+    single, batch = "/api/v1/chunks/process", "/api/v1/chunks/process-batch"
+    for name, good in (("desk-1", True), ("desk", False), ("a", False)):
+        url = f"/api/v1/sessions/{name}"
+        for method, path, body in (
+            ("PUT", url, None),
+            ("PUT", f"{url}/chunks/0", None),
+            ("POST", single, {"session_id": name, **data}),
+            ("POST", batch, {"session_id": name, "chunks": [data]}),
+            ("GET", url, None),
+            ("GET", f"{url}/chunks/0", None),
+            ("GET", f"{url}/content", None),
+            ("POST", f"{url}/seal", None),
+            ("POST", f"{url}/finalize", None),
+            ("GET", f"{url}/merkle-root", None),
+            ("DELETE", url, None),
+        ):
+            answer = await client.request(method, path, json=body, headers=_as("desk"))
+            assert answer.is_success if good else answer.status_code == 403, (method, path, answer.text)
+            assert good or answer.json()["code"] == "forbidden"
+    for name in ("desk", "a"):
+        assert (await client.get(f"/api/v1/sessions/{name}")).status_code == 404
+    for method, path in (("GET", "/api/v1/keys"), ("POST", "/api/v1/keys/rotate")):
+        assert (await client.request(method, path, headers=_as("desk"))).status_code == 403
 
 
 async def test_no_room_for_a_replay(client: httpx.AsyncClient, monkeypatch) -> None:
@@ -248,7 +277,10 @@ async def test_a_lucid_batch_fails_as_a_whole_when_storage_is_away(client, monke
 
 
 async def test_health_follows_storage(client: httpx.AsyncClient, tmp_path: Path) -> None:
-    assert (await client.get("/health")).json()["checks"] == {"storage": {"status": "ok", "detail": ""}}
+    assert (await client.get("/health")).json()["checks"] == {
+        "storage": {"status": "ok", "detail": ""},
+        "tokens": {"status": "ok", "detail": ""},
+    }
     app = main.build(_settings(tmp_path, "http://127.0.0.1:1"))
     async with app.router.lifespan_context(app), client_of(app) as alone:
         health = await alone.get("/health")

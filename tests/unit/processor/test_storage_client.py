@@ -74,7 +74,7 @@ async def test_what_is_sent(script: Script, scripted: StorageClient) -> None:
     assert script.requests[1][1] == "/api/v1/sessions/a/chunks?start=5&limit=2"
 
 
-_OURS = {"unauthorized", "forbidden", "internal"}
+_OURS = {"unauthorized", "forbidden", "internal", "too-many-requests"}
 
 
 @pytest.mark.parametrize("code", sorted(PROBLEMS.keys() - _OURS))
@@ -100,6 +100,12 @@ async def test_a_problem_that_is_not_the_callers(script, scripted, status: int, 
     assert (error.code, error.retry_after_seconds) == ("storage-unavailable", 1)
     assert message in error.detail
     assert TOKEN not in error.detail
+
+
+async def test_the_limit_of_our_token_is_not_the_callers(script: Script, scripted: StorageClient) -> None:
+    script.problem(429, "too-many-requests", retry_after=1)
+    error = await _error(scripted.session(A))
+    assert (error.code, error.retry_after_seconds) == ("overloaded", 1)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"code": "x"}', b"null", b"\xff"])

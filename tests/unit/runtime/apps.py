@@ -17,6 +17,7 @@ def app_of(
     checks: dict[str, Check] | None = None,
     authenticator: Authenticator | None = None,
     hot_routes: Sequence[tuple[HotRoute, dict[str, Any]]] = (),
+    cors_origins: Sequence[str] = (),
 ) -> FastAPI:
     async def state() -> dict[str, Check]:
         return checks or {}
@@ -33,6 +34,7 @@ def app_of(
         routers=routers,
         hot_routes=hot_routes,
         lifespan=lifespan,
+        cors_origins=cors_origins,
     )
 
 

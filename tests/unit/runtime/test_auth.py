@@ -1,14 +1,14 @@
 import hashlib
 import hmac
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 
 from sessions.runtime import auth
-from sessions.runtime.auth import TOKEN_MAX_CHARACTERS, Authenticator, Principal, Role, allow, load_tokens, require
+from sessions.runtime.auth import TOKEN_MAX_CHARACTERS, Authenticator, Principal, Role, allow, require
 from sessions.runtime.errors import DomainError
-from sessions.runtime.settings import ConfigurationError
+from sessions.runtime.middleware import WHEN_ANSWERED
 from tests.unit.runtime.apps import app_of, client_of
 
 
@@ -67,11 +67,22 @@ def test_all_entries_are_compared(monkeypatch: pytest.MonkeyPatch, token: str) -
     assert compared == [known for known, _ in entries]
 
 
+def _request(token: str, **path_params: str) -> Request:
+    return Request(
+        {
+            "type": "http",
+            "headers": [(b"authorization", f"Bearer {token}".encode())],
+            "path_params": path_params,
+            WHEN_ANSWERED: [],
+        }
+    )
+
+
 def test_one_of_the_roles_is_enough() -> None:
     known = Authenticator([_entry("t", Role.AUDIT, Role.ADMIN)])
-    assert require("Bearer t", known, (Role.ADMIN, Role.PROCESSOR)).name == "t"
+    assert require(_request("t"), known, (Role.ADMIN, Role.PROCESSOR)).name == "t"
     with pytest.raises(DomainError, match="the role record or replay") as caught:
-        require("Bearer t", known, (Role.REPLAY, Role.RECORD))
+        require(_request("t"), known, (Role.REPLAY, Role.RECORD))
     assert caught.value.code == "forbidden"
 
 
@@ -93,45 +104,42 @@ async def test_the_dependency_and_its_answers() -> None:
         assert "www-authenticate" not in forbidden.headers
 
 
-_HEX = "ab" * 32
+def test_a_token_expires_and_only_its_holder_is_told() -> None:
+    now = datetime.now(UTC)
+    past, future = (now + timedelta(seconds=seconds) for seconds in (-1, 60))
+    known = Authenticator(
+        [
+            (_sha("old"), Principal("old", frozenset({Role.AUDIT}), expires=past)),
+            (_sha("new"), Principal("new", frozenset({Role.AUDIT}), expires=future)),
+        ]
+    )
+    assert known.authenticate("Bearer new").name == "new"
+    for token, detail in (("old", "has expired"), ("old2", "is not known here")):
+        with pytest.raises(DomainError, match=detail) as caught:
+            known.authenticate(f"Bearer {token}")
+        assert caught.value.code == "unauthorized"
 
 
-def _file(folder: Path, text: str) -> Path:
-    path = folder / "tokens"
-    path.write_text(text)
-    return path
+def _restricted() -> Authenticator:
+    return Authenticator([(_sha("d"), Principal("d", frozenset({Role.AUDIT, Role.PROCESSOR}), sessions="desk-17-"))])
 
 
-def test_a_tokens_file(tmp_path: Path) -> None:
-    text = f"# who\nr-1 roles=record,replay sha256={_sha('one').hex()}\n\na.2 sha256={_HEX} roles=audit\n"
-    known = load_tokens(_file(tmp_path, text))
-    assert known.authenticate("Bearer one") == Principal("r-1", frozenset({Role.RECORD, Role.REPLAY}))
+@pytest.mark.parametrize("name", ["desk-17-", "desk-17-x"])
+def test_a_token_for_some_sessions_is_good_for_them(name: str) -> None:
+    assert require(_request("d", session_id=name), _restricted(), (Role.AUDIT,)).name == "d"
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("name", "is not 'NAME roles"),
-        (f"na/me roles=record sha256={_HEX}", "is not 'NAME roles"),
-        (f"{'n' * 65} roles=record sha256={_HEX}", "is not 'NAME roles"),
-        ("name roles=record", "is not 'NAME roles"),
-        (f"name sha256={_HEX}", "is not 'NAME roles"),
-        (f"name roles=record sha256={_HEX} more=1", "is not 'NAME roles"),
-        (f"name roles=record roles=admin sha256={_HEX}", "is not 'NAME roles"),
-        (f"name roles=root sha256={_HEX}", "the roles are record, replay, audit, admin, processor"),
-        (f"name roles= sha256={_HEX}", "the roles are"),
-        (f"name roles=record, sha256={_HEX}", "the roles are"),
-        (f"name roles=record sha256={_HEX[:-1]}", "64 lower-case hex"),
-        (f"name roles=record sha256={_HEX.upper()}", "64 lower-case hex"),
-        ("name roles=record sha256=", "64 lower-case hex"),
-    ],
-)
-def test_a_line_that_is_wrong(tmp_path: Path, line: str, message: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"^TOKENS_FILE: .* line 2.*{message}"):
-        load_tokens(_file(tmp_path, f"# who\n{line}\n"))
+@pytest.mark.parametrize("path", [{"session_id": "desk-17"}, {"session_id": "desk-18-x"}, {"root": "desk-17-"}, {}])
+@pytest.mark.parametrize("role", [Role.AUDIT, Role.PROCESSOR])
+def test_and_for_no_other_and_no_list(path: dict[str, str], role: Role) -> None:
+    with pytest.raises(DomainError, match="whose ids begin with desk-17-") as caught:
+        require(_request("d", **path), _restricted(), (role,))
+    assert caught.value.code == "forbidden"
 
 
-@pytest.mark.parametrize("second", [f"one roles=audit sha256={'cd' * 32}", f"two roles=audit sha256={_HEX}"])
-def test_a_name_or_hash_twice(tmp_path: Path, second: str) -> None:
-    with pytest.raises(ConfigurationError, match="line 2: this name or hash is there twice"):
-        load_tokens(_file(tmp_path, f"one roles=record sha256={_HEX}\n{second}\n"))
+def test_a_session_in_a_body_is_the_callers_to_check() -> None:
+    principal = require(_request("d"), _restricted(), (Role.AUDIT,), session_in_body=True)
+    principal.require_session("desk-17-x")
+    with pytest.raises(DomainError, match="begin with"):
+        principal.require_session("desk-1")
+    Principal("all", frozenset()).require_session(None)

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import re
 import subprocess
 import sys
 
@@ -64,13 +65,51 @@ async def test_else_one_is_made(sent: str | None) -> None:
 
 async def test_security_headers_are_on_every_answer(fresh_log: None) -> None:
     async with client_of(app_of(_routes())) as client:
-        for path in ("/id", "/crash", "/nowhere", "/livez"):
+        for path in ("/id", "/crash", "/nowhere", "/livez", "/openapi.json", "/docs"):
             with capture_logs():
                 answer = await client.get(path)
-            assert (answer.headers["x-content-type-options"], answer.headers["cache-control"]) == (
-                "nosniff",
-                "no-store",
-            )
+            expected = {
+                "x-content-type-options": "nosniff",
+                "cache-control": "no-store",
+                "referrer-policy": "no-referrer",
+                "x-frame-options": "DENY",
+                "cross-origin-resource-policy": "same-origin",
+                "cross-origin-opener-policy": "same-origin",
+            }
+            assert {name: answer.headers[name] for name in expected} == expected
+            policy = answer.headers["content-security-policy"]
+            assert policy.startswith("default-src 'none'; frame-ancestors 'none'; ")
+            assert ("script-src" in policy) == (path == "/docs")
+            assert "access-control-allow-origin" not in answer.headers
+
+
+async def test_the_page_of_the_document_may_load_what_it_names_and_nothing_else() -> None:
+    async with client_of(app_of(_routes())) as client:
+        answer = await client.get("/docs")
+    directives = dict(part.strip().partition(" ")[::2] for part in answer.headers["content-security-policy"].split(";"))
+    found = re.findall(r'<(script|link|img)[^>]* (?:src|href)="(https?://[^/"]+)[^"]*"', answer.text)
+    assert len(found) >= 3  # the script, its style, the icon
+    named = set(" ".join(directives.values()).split())
+    assert {origin for _, origin in found} == {source for source in named if source.startswith("http")}
+    for tag, origin in found:
+        allowed = directives["script-src"] if tag == "script" else directives["style-src"] + directives["img-src"]
+        assert origin in allowed
+    assert directives["connect-src"] == "'self'"
+
+
+async def test_pages_of_named_origins_may_read_answers_and_others_may_not() -> None:
+    ours, theirs = "https://desk.example", "https://evil.example"
+    preflight = {"access-control-request-method": "PUT", "access-control-request-headers": "authorization"}
+    async with client_of(app_of(_routes(), cors_origins=[ours])) as client:
+        answer = await client.get("/id", headers={"origin": ours})
+        assert answer.headers["access-control-allow-origin"] == ours
+        assert "access-control-allow-credentials" not in answer.headers
+        asked = await client.options("/id", headers={"origin": ours, **preflight})
+        assert asked.status_code == 200
+        assert "PUT" in asked.headers["access-control-allow-methods"]
+        assert asked.headers["x-content-type-options"] == "nosniff"
+        assert "access-control-allow-origin" not in (await client.get("/id", headers={"origin": theirs})).headers
+        assert (await client.options("/id", headers={"origin": theirs, **preflight})).status_code == 400
 
 
 async def test_a_request_is_logged_with_its_route_and_counted(fresh_log: None) -> None:

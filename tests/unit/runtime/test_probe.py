@@ -1,5 +1,6 @@
 """The images' health check, as the engine runs it."""
 
+import socket
 import subprocess
 import sys
 import threading
@@ -51,6 +52,23 @@ def test_nobody_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     monkeypatch.setenv("PORT", str(free_port()))
     monkeypatch.delenv("HOST", raising=False)
     assert probe.main() == 1
+    assert "no answer: " in capsys.readouterr().out
+
+
+def test_somebody_else_is_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"\x15\x03\x03\x00\x02\x02\x46\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        monkeypatch.setenv("PORT", str(listening.getsockname()[1]))
+        assert probe.main() == 1
+        thread.join()
     assert "no answer: " in capsys.readouterr().out
 
 

@@ -69,6 +69,21 @@ def test_what_is_wrong_is_named_and_not_shown(environment: pytest.MonkeyPatch, n
         load(ServiceSettings)
 
 
+def test_origins(environment: pytest.MonkeyPatch) -> None:
+    assert load(ServiceSettings).origins() == []
+    environment.setenv("CORS_ORIGINS", "https://desk.example, http://127.0.0.1:8000,http://[::1]:5")
+    assert load(ServiceSettings).origins() == ["https://desk.example", "http://127.0.0.1:8000", "http://[::1]:5"]
+
+
+@pytest.mark.parametrize(
+    "text", ["*", "https://desk.example/", "desk.example", "https://Desk.example", "null", ",", "http://a,"]
+)
+def test_origins_that_are_none(environment: pytest.MonkeyPatch, text: str) -> None:
+    environment.setenv("CORS_ORIGINS", text)
+    with pytest.raises(ConfigurationError, match=r"^CORS_ORIGINS: give origins"):
+        load(ServiceSettings).origins()
+
+
 def test_a_rule_over_all_settings_is_named_as_such(environment: pytest.MonkeyPatch) -> None:
     from pydantic import model_validator
 

@@ -25,10 +25,11 @@ from tests.unit.storage.chunks import House, ample_disk, disk_with, envelope_of,
 
 
 class _Everybody(Authenticator):
-    """Takes the roles' names for tokens."""
+    """Takes the roles' names for tokens; `ROLE@PREFIX` is only for some sessions."""
 
     def authenticate(self, authorization: str | None) -> Principal:
-        return Principal("x", frozenset({Role((authorization or "").removeprefix("Bearer "))}))
+        role, _, sessions = (authorization or "").removeprefix("Bearer ").partition("@")
+        return Principal("x", frozenset({Role(role)}), sessions)
 
 
 @pytest.fixture
@@ -184,6 +185,42 @@ async def test_anchors(client: httpx.AsyncClient) -> None:
 async def test_other_roles_are_turned_away(client: httpx.AsyncClient, method: str, path: str, role: str) -> None:
     answer = await client.request(method, path, headers={"authorization": f"Bearer {role}"})
     assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "role"),
+    [
+        ("GET", "/api/v1/sessions", "audit"),
+        ("GET", "/api/v1/sessions/desk", "audit"),
+        ("GET", "/api/v1/sessions/a/receipt", "audit"),
+        ("DELETE", "/api/v1/sessions/a", "admin"),
+        ("GET", "/api/v1/sessions/a/keys", "admin"),
+        ("PUT", "/api/v1/sessions/a", "processor"),
+        ("GET", "/api/v1/keys/outdated?kek_id=k", "processor"),
+        ("GET", "/api/v1/anchors", "audit"),
+        ("GET", f"/api/v1/anchors/{'ab' * 32}", "audit"),
+    ],
+)
+async def test_a_token_for_some_sessions_sees_no_other(
+    client: httpx.AsyncClient, method: str, path: str, role: str
+) -> None:
+    answer = await client.request(method, path, headers={"authorization": f"Bearer {role}@desk-"})
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+    assert "whose ids begin with desk-" in answer.json()["detail"]
+
+
+async def test_frames_of_other_sessions_are_refused_and_none_is_stored(house: House, client: httpx.AsyncClient) -> None:
+    for name in ("desk-1", "a"):
+        assert (await client.put(f"/api/v1/sessions/{name}", json={"metadata": None, "key": _KEY})).status_code == 201
+    restricted = {"authorization": "Bearer processor@desk-"}
+    both = frames.join([envelope_of("desk-1", 0), envelope_of("a", 0)])
+    refused = await client.post("/api/v1/envelopes", content=both, headers=restricted)
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    assert not house.chunks.records
+    own = frames.join([envelope_of("desk-1", 0)])
+    answer = await client.post("/api/v1/envelopes", content=own, headers=restricted)
+    assert [result["result"] for result in answer.json()["results"]] == ["stored"]
+    assert (await client.get("/api/v1/sessions/desk-1", headers=restricted)).status_code == 200
 
 
 async def test_frames_above_the_limit(client: httpx.AsyncClient) -> None:

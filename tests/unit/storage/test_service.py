@@ -2,12 +2,14 @@
 
 import asyncio
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from sessions.runtime.errors import DomainError
-from sessions.runtime.settings import ConfigurationError
+from sessions.runtime.settings import EXIT_CONFIGURATION, ConfigurationError
 from sessions.storage import main
 from sessions.storage.settings import StorageSettings
 from tests.unit.runtime.apps import client_of
@@ -96,3 +98,17 @@ async def test_half_way_seals_are_looked_for_now_and_then(monkeypatch) -> None:
     with pytest.raises(IndexError):
         await asyncio.wait_for(main._resume_seals(ledger, _Ready()), 5)
     assert ledger.answers == []
+
+
+def test_clients_certificates_without_tls_end_the_start(tokens: Path, tmp_path: Path) -> None:
+    environment = {
+        "TOKENS_FILE": str(tokens),
+        "ANCHORING": "off",
+        "MONGODB_URL": "mongodb://127.0.0.1:1/",
+        "TLS_CLIENT_CA_FILE": str(tmp_path / "ca"),
+    }
+    command = [sys.executable, "-m", "sessions.storage.main"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (EXIT_CONFIGURATION, "")
+    assert done.stderr.startswith("configuration error: TLS_CLIENT_CA_FILE: needs TLS_CERT_FILE and TLS_KEY_FILE")
+    assert done.stderr.count("\n") == 1
