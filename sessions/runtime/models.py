@@ -74,6 +74,8 @@ class Summary(BaseModel):
     anchor: Anchor | None
     held: bool = False
     shredded_at: Timestamp | None = None
+    shred_reason: Literal["requested", "retention"] | None = None
+    shredded_by: str | None = None
 
 
 class Status(Summary):

@@ -1,4 +1,4 @@
-"""What session-storage does with sessions: open, ring keys, hold, shred, and tell."""
+"""What session-storage does with sessions: open, ring keys, hold, and tell; `shredding.py` destroys them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,6 @@ from sessions.storage.anchor import BatchReader
 from sessions.storage.progress import ProgressReader
 from sessions.storage.sealing import Sealer, sealed_manifest
 from sessions.storage.store import (
-    BodyStore,
     Change,
     Cursor,
     SessionFilter,
@@ -42,11 +41,8 @@ class Opened:
 class Ledger:
     """The sessions' life, on whatever stores it is given."""
 
-    def __init__(
-        self, sessions: SessionStore, bodies: BodyStore, sealer: Sealer, progress: ProgressReader, batches: BatchReader
-    ) -> None:
+    def __init__(self, sessions: SessionStore, sealer: Sealer, progress: ProgressReader, batches: BatchReader) -> None:
         self._sessions = sessions
-        self._bodies = bodies
         self._sealer = sealer
         self._progress = progress
         self._batches = batches
@@ -72,7 +68,7 @@ class Ledger:
         )
         if not created:
             if record.status is SessionStatus.SHREDDED:
-                raise problems.session_shredded(session_id)
+                raise problems.session_shredded(record)
             if record.status is not SessionStatus.OPEN:
                 raise problems.session_sealed(session_id)
             if metadata is not None and record.metadata != canonical:
@@ -99,7 +95,7 @@ class Ledger:
         """
         record = await self.get(session_id)
         if record.status is SessionStatus.SHREDDED:
-            raise problems.session_shredded(session_id)
+            raise problems.session_shredded(record)
         return record
 
     async def add_key(self, session_id: SessionId, key: WrappedDek) -> SessionRecord:
@@ -148,25 +144,6 @@ class Ledger:
         updated = await self._sessions.update(session_id, record.status, Change(held=held))
         return updated or await self.hold(session_id, held=held)
 
-    async def shred(self, session_id: SessionId) -> SessionRecord:
-        """Destroy a sealed session's keys, then its bodies; its proofs stay. May be repeated.
-
-        Raises:
-            DomainError: `session-not-found`, `session-open`, `session-held`.
-        """
-        record = await self.get(session_id)
-        if record.status in (SessionStatus.OPEN, SessionStatus.SEALING):
-            raise problems.session_open(session_id, "only a sealed session leaves a proof of what it was")
-        if record.status is SessionStatus.SEALED:
-            if record.held:
-                raise DomainError("session-held", f"lift the legal hold on session {session_id} first")
-            change = Change(status=SessionStatus.SHREDDED, shredded_at=now())
-            updated = await self._sessions.update(session_id, SessionStatus.SEALED, change)
-            record = updated or await self.get(session_id)
-        # Keys first: a crash here leaves bodies that nobody can open.
-        await self._bodies.drop(session_id)
-        return record
-
     async def anchor_of(self, record: SessionRecord) -> Anchor:
         """The anchor of a sealed session; pending while it is in no batch."""
         if record.placement is None:
@@ -192,7 +169,7 @@ class Ledger:
             "root": None,
             "anchor": None,
             "held": record.held,
-            "shredded_at": record.shredded_at and to_rfc3339(record.shredded_at),
+            **problems.tombstone_json(record.tombstone),
         }
         if record.seal is not None:
             manifest = sealed_manifest(record)

@@ -5,7 +5,7 @@ python -m sessions.storage.main
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
@@ -22,7 +22,18 @@ from sessions.runtime.errors import DomainError
 from sessions.runtime.health import Check
 from sessions.runtime.metrics import BUDGET_TOTAL_BYTES, BUDGET_USED_BYTES, watch_loop_lag
 from sessions.runtime.settings import ConfigurationError, exit_with, load
-from sessions.storage import anchor_routes, anchoring, key_routes, mongo_batches, mongo_key_rings, routes, submit
+from sessions.runtime.times import now
+from sessions.storage import (
+    anchor_routes,
+    anchoring,
+    key_routes,
+    mongo_batches,
+    mongo_key_rings,
+    mongo_sessions,
+    routes,
+    shredding,
+    submit,
+)
 from sessions.storage.disk import DiskWatch, free_bytes
 from sessions.storage.evidence import Evidence
 from sessions.storage.ingest import Intake
@@ -34,21 +45,22 @@ from sessions.storage.mongo_sessions import MongoSessions, MongoTiles
 from sessions.storage.progress import ProgressReader
 from sessions.storage.sealing import Sealer
 from sessions.storage.settings import StorageSettings
+from sessions.storage.shredding import Shredder
 
 _log = structlog.get_logger()
-_RESUME_SEALS_SECONDS: Final = 30
-_RESUME_SEALS_AT_ONCE: Final = 100
+_RESUME_SECONDS: Final = 30
+_RESUME_AT_ONCE: Final = 100
 
 
-async def _resume_seals(ledger: Ledger, readiness: Readiness) -> None:
-    """Finish seals that a crash left half-way: at start, and now and then, for those of other replicas."""
+async def _resume(what: str, resume: Callable[[int], Awaitable[int]], readiness: Readiness) -> None:
+    """Finish what a crash left half-way: at start, and now and then, for other replicas."""
     while True:
         try:
-            if readiness.ready and (finished := await ledger.resume_seals(_RESUME_SEALS_AT_ONCE)):
-                _log.info("seals_resumed", count=finished)
+            if readiness.ready and (finished := await resume(_RESUME_AT_ONCE)):
+                _log.info("resumed", what=what, count=finished)
         except DomainError as error:
-            _log.warning("seals_not_resumed", reason=error.detail)
-        await asyncio.sleep(_RESUME_SEALS_SECONDS if readiness.ready else 1)
+            _log.warning("not_resumed", what=what, reason=error.detail)
+        await asyncio.sleep(_RESUME_SECONDS if readiness.ready else 1)
 
 
 def build(settings: StorageSettings) -> FastAPI:
@@ -62,10 +74,13 @@ def build(settings: StorageSettings) -> FastAPI:
         client, db = connect(settings.database_url(), settings.mongodb_database)
     except ValueError as error:
         raise ConfigurationError("MONGODB_URL", str(error)) from None
-    readiness = Readiness(db, mongo_batches.ensure_indexes, mongo_key_rings.ensure_indexes)
+    readiness = Readiness(
+        db, mongo_sessions.ensure_indexes, mongo_batches.ensure_indexes, mongo_key_rings.ensure_indexes
+    )
     sessions, chunks, tiles = MongoSessions(db), MongoChunks(db), MongoTiles(db)
     batches = mongo_batches.MongoBatches(db)
-    ledger = Ledger(sessions, chunks, Sealer(sessions, chunks, tiles), ProgressReader(chunks), batches)
+    shredder = Shredder(sessions, sessions, chunks, shredding.held, now)
+    ledger = Ledger(sessions, Sealer(sessions, chunks, tiles), ProgressReader(chunks), batches)
     anchors = anchoring.build(settings, db, batches)
     disk = DiskWatch(partial(free_bytes, db), settings.database_free_min_bytes)
     budget = ByteBudget(settings.inflight_max_bytes)
@@ -82,7 +97,8 @@ def build(settings: StorageSettings) -> FastAPI:
         works: list[Coroutine[Any, Any, None]] = [
             watch_loop_lag(),
             readiness.establish(),
-            _resume_seals(ledger, readiness),
+            _resume("seals", ledger.resume_seals, readiness),
+            _resume("shredding", shredder.resume, readiness),
             anchors.run(readiness),
             disk.run(readiness),
         ]
@@ -111,7 +127,7 @@ def build(settings: StorageSettings) -> FastAPI:
         authenticator=authenticator,
         checks=checks,
         routers=[
-            routes.router(ledger, Evidence(ledger, chunks, chunks, tiles), readiness),
+            routes.router(ledger, shredder, Evidence(ledger, chunks, chunks, tiles), readiness),
             key_routes.router(ledger, Rings(mongo_key_rings.MongoKeyRings(db)), readiness),
             anchor_routes.router(batches, readiness),
         ],

@@ -18,10 +18,11 @@ from sessions.storage.store import (
 
 
 class MemorySessions:
-    """`SessionStore` in memory."""
+    """`SessionStore` and `ShredStore` in memory."""
 
     def __init__(self) -> None:
         self.records: dict[SessionId, SessionRecord] = {}
+        self.shredding: set[SessionId] = set()
 
     async def create(self, record: SessionRecord) -> tuple[SessionRecord, bool]:
         """See `SessionStore`."""
@@ -45,6 +46,8 @@ class MemorySessions:
         record = self.records.get(session_id)
         if record is None or record.status is not expected or (order is not None and record.seal_order != order):
             return None
+        if change.tombstone is not None and record.held:
+            return None
         keys = record.keys
         if change.add_key is not None:
             if any(key.dek_id == change.add_key.dek_id for key in keys):
@@ -56,10 +59,12 @@ class MemorySessions:
             seal_order=change.seal_order or record.seal_order,
             seal=change.seal or record.seal,
             held=record.held if change.held is None else change.held,
-            shredded_at=change.shredded_at or record.shredded_at,
-            keys=() if change.shredded_at is not None else keys,
+            tombstone=change.tombstone or record.tombstone,
+            keys=() if change.tombstone is not None else keys,
         )
         self.records[session_id] = record
+        if change.tombstone is not None:
+            self.shredding.add(session_id)
         return record
 
     async def page(self, which: SessionFilter, limit: int, after: Cursor | None) -> list[SessionRecord]:
@@ -73,6 +78,14 @@ class MemorySessions:
             and (after is None or (record.opened_at, record.session_id) < after)
         ]
         return sorted(found, key=lambda record: (record.opened_at, record.session_id), reverse=True)[:limit]
+
+    async def unfinished(self, limit: int) -> list[SessionId]:
+        """See `ShredStore`."""
+        return sorted(self.shredding)[:limit]
+
+    async def finished(self, session_id: SessionId) -> None:
+        """See `ShredStore`."""
+        self.shredding.discard(session_id)
 
 
 class MemoryChunks:

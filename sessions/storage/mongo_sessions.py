@@ -1,7 +1,7 @@
 """Sessions and tiles in MongoDB."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from bson import Binary, Int64
 from pymongo import ReturnDocument
@@ -21,7 +21,17 @@ from sessions.storage.store import (
     SessionFilter,
     SessionRecord,
     SessionStatus,
+    ShredReason,
+    Tombstone,
 )
+
+# Of sessions being shredded alone: the index is as small as they are few.
+_SHREDDING: Final[Document] = {"shredding": True}
+
+
+async def ensure_indexes(db: Database) -> None:
+    """Create the indexes by which shredding is finished. Safe to repeat."""
+    await db["sessions"].create_index([("shredding", 1), ("_id", 1)], partialFilterExpression=_SHREDDING)
 
 
 def _record(document: Document) -> SessionRecord:
@@ -36,8 +46,14 @@ def _record(document: Document) -> SessionRecord:
         seal=Seal(bytes(seal), document["tiles_attempt"]) if seal is not None else None,
         placement=batch and _placement(batch),
         held=document.get("held", False),
-        shredded_at=document.get("shredded_at"),
+        tombstone=_tombstone(document),
     )
+
+
+def _tombstone(document: Document) -> Tombstone | None:
+    if (at := document.get("shredded_at")) is None:
+        return None
+    return Tombstone(at, ShredReason(document["shred_reason"]), document["shredded_by"])
 
 
 def _placement(batch: Document) -> Placement:
@@ -68,13 +84,19 @@ def _set(change: Change) -> Document:
         }
     if change.held is not None:
         fields["held"] = change.held
-    if change.shredded_at is not None:
-        fields |= {"shredded_at": change.shredded_at, "keys": []}
+    if (tombstone := change.tombstone) is not None:
+        fields |= {
+            "keys": [],
+            "shredded_at": tombstone.shredded_at,
+            "shred_reason": tombstone.reason.value,
+            "shredded_by": tombstone.by,
+            **_SHREDDING,
+        }
     return fields
 
 
 class MongoSessions:
-    """`SessionStore` on MongoDB."""
+    """`SessionStore` and `ShredStore` on MongoDB."""
 
     def __init__(self, db: Database) -> None:
         self._sessions = db["sessions"]
@@ -117,6 +139,8 @@ class MongoSessions:
         condition: Document = {"_id": session_id, "status": expected.value}
         if order is not None:
             condition["seal_order.id"] = order.order_id
+        if change.tombstone is not None:  # a hold that was acknowledged a moment ago stands
+            condition["held"] = {"$ne": True}
         if change.add_key is not None:
             condition["keys.dek_id"] = {"$ne": Binary(change.add_key.dek_id)}
             update["$push"] = {"keys": key_document(change.add_key)}
@@ -143,6 +167,17 @@ class MongoSessions:
                 {"$and": parts} if parts else {}, sort=[("opened_at", -1), ("_id", -1)], limit=limit
             )
             return [_record(document) for document in await cursor.to_list()]
+
+    async def unfinished(self, limit: int) -> list[SessionId]:
+        """See `ShredStore`."""
+        async with translated():
+            cursor = self._sessions.find(_SHREDDING, projection={"_id": 1}, sort=[("_id", 1)], limit=limit)
+            return [SessionId(document["_id"]) for document in await cursor.to_list()]
+
+    async def finished(self, session_id: SessionId) -> None:
+        """See `ShredStore`."""
+        async with translated():
+            await self._sessions.update_one({"_id": session_id, "status": "shredded"}, {"$unset": {"shredding": ""}})
 
 
 class MongoTiles:

@@ -145,7 +145,7 @@ async def test_one_proof_reads_few_hashes(stack: Stack, api: Api) -> None:
     mongo, db = connect(stack.mongodb_url, name)
     async with mongo:
         sessions, chunks, tiles = MongoSessions(db), MongoChunks(db), MongoTiles(db)
-        ledger = Ledger(sessions, chunks, Sealer(sessions, chunks, tiles), ProgressReader(chunks), MongoBatches(db))
+        ledger = Ledger(sessions, Sealer(sessions, chunks, tiles), ProgressReader(chunks), MongoBatches(db))
         most = 0
         for index in indexes:
             counting = Counting(chunks, tiles)

@@ -45,7 +45,7 @@ async def client(house: House) -> AsyncIterator[httpx.AsyncClient]:
         house.intake, everybody, readiness=readiness, disk=ample_disk(), budget=ByteBudget(10_000), limit_bytes=5_000
     )
     app = app_of(
-        routes.router(house.ledger, house.evidence, readiness),
+        routes.router(house.ledger, house.shredder, house.evidence, readiness),
         anchor_routes.router(house.batches, readiness),
         key_routes.router(house.ledger, house.rings, readiness),
         authenticator=everybody,
@@ -198,7 +198,7 @@ async def test_before_the_database_is_ready_everything_waits(house: House) -> No
         house.intake, everybody, readiness=readiness, disk=ample_disk(), budget=ByteBudget(10_000), limit_bytes=5_000
     )
     app = app_of(
-        routes.router(house.ledger, house.evidence, readiness),
+        routes.router(house.ledger, house.shredder, house.evidence, readiness),
         anchor_routes.router(house.batches, readiness),
         key_routes.router(house.ledger, house.rings, readiness),
         authenticator=everybody,
