@@ -50,7 +50,7 @@ def router(storage: StorageClient, rings: KeyRings, content: Content, chunk_max_
         response_model=Status,
         responses={
             201: {"model": Status, "description": "Opened now"},
-            **responses("metadata-conflict", "session-sealed", "session-shredded"),
+            **responses("metadata-conflict", "session-sealed", "session-shredded", "retention-too-short"),
         },
     )
     async def open_session(session_id: SessionIdPath, response: Response, request: OpenRequest | None = None) -> Any:
@@ -80,7 +80,7 @@ def router(storage: StorageClient, rings: KeyRings, content: Content, chunk_max_
     @routes.delete(
         "/{session_id}",
         response_model=Status,
-        responses=responses("session-not-found", "session-open", "session-held"),
+        responses=responses("session-not-found", "session-open", "session-held", "session-retained"),
     )
     async def shred(session_id: SessionIdPath, principal: Annotated[Principal, Depends(allow(Role.ADMIN))]) -> Any:
         """Shred a sealed session: its keys and bodies go; its proofs stay, with a tombstone."""

@@ -76,6 +76,8 @@ class Summary(BaseModel):
     shredded_at: Timestamp | None = None
     shred_reason: Literal["requested", "retention"] | None = None
     shredded_by: str | None = None
+    retained_until: Timestamp | None = None
+    delete_at: Timestamp | None = None
 
 
 class Status(Summary):

@@ -16,10 +16,12 @@ from sessions.runtime.times import now, to_rfc3339
 from sessions.storage import problems
 from sessions.storage.anchor import BatchReader
 from sessions.storage.progress import ProgressReader
+from sessions.storage.retention import Terms, from_metadata
 from sessions.storage.sealing import Sealer, sealed_manifest
 from sessions.storage.store import (
     Change,
     Cursor,
+    Retention,
     SessionFilter,
     SessionRecord,
     SessionStatus,
@@ -41,22 +43,35 @@ class Opened:
 class Ledger:
     """The sessions' life, on whatever stores it is given."""
 
-    def __init__(self, sessions: SessionStore, sealer: Sealer, progress: ProgressReader, batches: BatchReader) -> None:
+    def __init__(
+        self,
+        sessions: SessionStore,
+        sealer: Sealer,
+        progress: ProgressReader,
+        batches: BatchReader,
+        terms: Terms,
+    ) -> None:
         self._sessions = sessions
         self._sealer = sealer
         self._progress = progress
         self._batches = batches
+        self._terms = terms
 
     async def open(self, session_id: SessionId, metadata: Mapping[str, Any] | None, key: WrappedDek) -> Opened:
         """Open a session with its first key, or find it open: then its own keys stay, and `key` is not used.
 
         Raises:
-            DomainError: `metadata-conflict`, `session-sealed`, `session-shredded`, `invalid-request`.
+            DomainError: `metadata-conflict`, `session-sealed`, `session-shredded`, `retention-too-short`,
+                `invalid-request`.
         """
+        retention = from_metadata(metadata)
         wanted = metadata_sha256(metadata or {})  # says what has no canonical form
         canonical = rfc8785.dumps(dict(metadata or {}))
         if len(canonical) > MAX_METADATA_BYTES:
             raise DomainError("invalid-request", f"metadata may have at most {MAX_METADATA_BYTES} bytes as JSON")
+        if retention != Retention() and await self._sessions.get(session_id) is None:
+            # What is open already stays so: the operator's terms may have become stricter since.
+            self._terms.require(session_id, retention)
         record, created = await self._sessions.create(
             SessionRecord(
                 session_id=session_id,
@@ -64,6 +79,7 @@ class Ledger:
                 opened_at=now(),
                 metadata=canonical,
                 keys=(key,),
+                retention=retention,
             )
         )
         if not created:
@@ -144,6 +160,17 @@ class Ledger:
         updated = await self._sessions.update(session_id, record.status, Change(held=held))
         return updated or await self.hold(session_id, held=held)
 
+    async def retain(self, session_id: SessionId, retention: Retention) -> SessionRecord:
+        """Give a session terms of its own, in place of those that it has.
+
+        Raises:
+            DomainError: `session-not-found`, `session-shredded`, `retention-too-short`.
+        """
+        record = await self.readable(session_id)
+        self._terms.require(session_id, retention)
+        updated = await self._sessions.update(session_id, record.status, Change(retention=retention))
+        return updated or await self.retain(session_id, retention)
+
     async def anchor_of(self, record: SessionRecord) -> Anchor:
         """The anchor of a sealed session; pending while it is in no batch."""
         if record.placement is None:
@@ -170,7 +197,13 @@ class Ledger:
             "anchor": None,
             "held": record.held,
             **problems.tombstone_json(record.tombstone),
+            "retained_until": None,
+            "delete_at": None,
         }
+        if record.status is SessionStatus.SEALED:
+            retained_until, delete_at = self._terms.retained_until(record), self._terms.delete_at(record)
+            view["retained_until"] = retained_until and to_rfc3339(retained_until)
+            view["delete_at"] = delete_at and to_rfc3339(delete_at)
         if record.seal is not None:
             manifest = sealed_manifest(record)
             view |= {

@@ -4,10 +4,12 @@ python -m sessions.storage.main
 """
 
 import asyncio
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from secrets import token_hex
 from typing import Any, Final
 
 import structlog
@@ -22,16 +24,16 @@ from sessions.runtime.errors import DomainError
 from sessions.runtime.health import Check
 from sessions.runtime.metrics import BUDGET_TOTAL_BYTES, BUDGET_USED_BYTES, watch_loop_lag
 from sessions.runtime.settings import ConfigurationError, exit_with, load
-from sessions.runtime.times import now
 from sessions.storage import (
     anchor_routes,
     anchoring,
     key_routes,
     mongo_batches,
+    mongo_due,
     mongo_key_rings,
     mongo_sessions,
+    retention_routes,
     routes,
-    shredding,
     submit,
 )
 from sessions.storage.disk import DiskWatch, free_bytes
@@ -41,11 +43,14 @@ from sessions.storage.key_rings import Rings
 from sessions.storage.ledger import Ledger
 from sessions.storage.mongo import Readiness, connect
 from sessions.storage.mongo_chunks import MongoChunks
+from sessions.storage.mongo_lease import MongoLease
 from sessions.storage.mongo_sessions import MongoSessions, MongoTiles
 from sessions.storage.progress import ProgressReader
+from sessions.storage.retention import Due
 from sessions.storage.sealing import Sealer
 from sessions.storage.settings import StorageSettings
 from sessions.storage.shredding import Shredder
+from sessions.storage.sweeper import LEASE_SECONDS, Sweeper
 
 _log = structlog.get_logger()
 _RESUME_SECONDS: Final = 30
@@ -75,12 +80,16 @@ def build(settings: StorageSettings) -> FastAPI:
     except ValueError as error:
         raise ConfigurationError("MONGODB_URL", str(error)) from None
     readiness = Readiness(
-        db, mongo_sessions.ensure_indexes, mongo_batches.ensure_indexes, mongo_key_rings.ensure_indexes
+        db, *(part.ensure_indexes for part in (mongo_sessions, mongo_due, mongo_batches, mongo_key_rings))
     )
     sessions, chunks, tiles = MongoSessions(db), MongoChunks(db), MongoTiles(db)
     batches = mongo_batches.MongoBatches(db)
-    shredder = Shredder(sessions, sessions, chunks, shredding.held, now)
-    ledger = Ledger(sessions, Sealer(sessions, chunks, tiles), ProgressReader(chunks), batches)
+    terms = settings.terms()
+    shredder = Shredder(sessions, sessions, chunks, terms)
+    due = Due(mongo_due.MongoDue(db), terms)
+    holder = f"{socket.gethostname()}-{token_hex(4)}"
+    sweeper = Sweeper(due, shredder, MongoLease(db, "retention", holder, LEASE_SECONDS))
+    ledger = Ledger(sessions, Sealer(sessions, chunks, tiles), ProgressReader(chunks), batches, terms)
     anchors = anchoring.build(settings, db, batches)
     disk = DiskWatch(partial(free_bytes, db), settings.database_free_min_bytes)
     budget = ByteBudget(settings.inflight_max_bytes)
@@ -99,6 +108,7 @@ def build(settings: StorageSettings) -> FastAPI:
             readiness.establish(),
             _resume("seals", ledger.resume_seals, readiness),
             _resume("shredding", shredder.resume, readiness),
+            sweeper.run(readiness),
             anchors.run(readiness),
             disk.run(readiness),
         ]
@@ -129,6 +139,7 @@ def build(settings: StorageSettings) -> FastAPI:
         routers=[
             routes.router(ledger, shredder, Evidence(ledger, chunks, chunks, tiles), readiness),
             key_routes.router(ledger, Rings(mongo_key_rings.MongoKeyRings(db)), readiness),
+            retention_routes.router(ledger, due, terms, readiness),
             anchor_routes.router(batches, readiness),
         ],
         hot_routes=[submit.route(endpoint)],

@@ -16,6 +16,7 @@ from sessions.storage.store import (
     Change,
     Cursor,
     Placement,
+    Retention,
     Seal,
     SealOrder,
     SessionFilter,
@@ -34,7 +35,8 @@ async def ensure_indexes(db: Database) -> None:
     await db["sessions"].create_index([("shredding", 1), ("_id", 1)], partialFilterExpression=_SHREDDING)
 
 
-def _record(document: Document) -> SessionRecord:
+def record_of(document: Document) -> SessionRecord:
+    """A session as it is stored."""
     order, seal, batch = document.get("seal_order"), document.get("manifest"), document.get("batch")
     return SessionRecord(
         session_id=SessionId(document["_id"]),
@@ -46,8 +48,13 @@ def _record(document: Document) -> SessionRecord:
         seal=Seal(bytes(seal), document["tiles_attempt"]) if seal is not None else None,
         placement=batch and _placement(batch),
         held=document.get("held", False),
+        retention=Retention(document.get("retain_days"), document.get("delete_after_days")),
         tombstone=_tombstone(document),
     )
+
+
+def _terms(retention: Retention) -> Document:
+    return {"retain_days": retention.retain_days, "delete_after_days": retention.delete_after_days}
 
 
 def _tombstone(document: Document) -> Tombstone | None:
@@ -92,6 +99,8 @@ def _set(change: Change) -> Document:
             "shredded_by": tombstone.by,
             **_SHREDDING,
         }
+    elif change.retention is not None:
+        fields |= _terms(change.retention)
     return fields
 
 
@@ -109,6 +118,7 @@ class MongoSessions:
             "opened_at": record.opened_at,
             "metadata": Binary(record.metadata),
             "keys": [key_document(key) for key in record.keys],
+            **{name: days for name, days in _terms(record.retention).items() if days is not None},
         }
         async with translated():
             try:
@@ -116,14 +126,14 @@ class MongoSessions:
             except DuplicateKeyError:
                 existing = await self._sessions.find_one({"_id": record.session_id})
                 assert existing is not None  # sessions are never deleted
-                return _record(existing), False
+                return record_of(existing), False
         return record, True
 
     async def get(self, session_id: SessionId) -> SessionRecord | None:
         """See `SessionStore`."""
         async with translated():
             document = await self._sessions.find_one({"_id": session_id})
-        return None if document is None else _record(document)
+        return None if document is None else record_of(document)
 
     async def statuses(self, session_ids: Sequence[SessionId]) -> Mapping[SessionId, SessionStatus]:
         """See `SessionStore`."""
@@ -140,13 +150,13 @@ class MongoSessions:
         if order is not None:
             condition["seal_order.id"] = order.order_id
         if change.tombstone is not None:  # a hold that was acknowledged a moment ago stands
-            condition["held"] = {"$ne": True}
+            condition |= {"held": {"$ne": True}, **(_terms(change.retention) if change.retention else {})}
         if change.add_key is not None:
             condition["keys.dek_id"] = {"$ne": Binary(change.add_key.dek_id)}
             update["$push"] = {"keys": key_document(change.add_key)}
         async with translated():
             document = await self._sessions.find_one_and_update(condition, update, return_document=ReturnDocument.AFTER)
-        return None if document is None else _record(document)
+        return None if document is None else record_of(document)
 
     async def page(self, which: SessionFilter, limit: int, after: Cursor | None) -> list[SessionRecord]:
         """See `SessionStore`."""
@@ -166,7 +176,7 @@ class MongoSessions:
             cursor = self._sessions.find(
                 {"$and": parts} if parts else {}, sort=[("opened_at", -1), ("_id", -1)], limit=limit
             )
-            return [_record(document) for document in await cursor.to_list()]
+            return [record_of(document) for document in await cursor.to_list()]
 
     async def unfinished(self, limit: int) -> list[SessionId]:
         """See `ShredStore`."""

@@ -1,5 +1,6 @@
 """The ledger's refusals, each with its stable code and what to do."""
 
+from datetime import datetime
 from typing import Any
 
 from sessions.core.types import SessionId
@@ -35,6 +36,19 @@ def session_held(session_id: SessionId) -> DomainError:
     """It is under legal hold."""
     detail = f"lift the legal hold on session {session_id} first"
     return DomainError("session-held", detail, session_id=session_id)
+
+
+def session_retained(session_id: SessionId, until: datetime) -> DomainError:
+    """It has to be kept."""
+    date = to_rfc3339(until)
+    detail = f"session {session_id} has to be kept until {date}: nobody may shred it before"
+    return DomainError("session-retained", detail, session_id=session_id, retained_until=date)
+
+
+def retention_too_short(session_id: SessionId, what: str, least_days: int) -> DomainError:
+    """It would be kept for less time than it has to be."""
+    detail = f"session {session_id} has to be kept for {least_days} days at least: {what}"
+    return DomainError("retention-too-short", detail, session_id=session_id, least_days=least_days)
 
 
 def session_shredded(record: SessionRecord) -> DomainError:

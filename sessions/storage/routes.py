@@ -108,7 +108,7 @@ def router(ledger: Ledger, shredder: Shredder, evidence: Evidence, readiness: Re
         "/{session_id}",
         dependencies=[Depends(ready)],
         response_model=Status,
-        responses=responses("session-not-found", "session-open", "session-held"),
+        responses=responses("session-not-found", "session-open", "session-held", "session-retained"),
     )
     async def shred(
         session_id: SessionIdPath,
@@ -143,7 +143,7 @@ def _processor_routes(routes: APIRouter, ledger: Ledger, by_processor: list[Any]
         response_model=models.SessionWithKeys,
         responses={
             201: {"model": models.SessionWithKeys, "description": "Opened now"},
-            **responses("metadata-conflict", "session-sealed", "session-shredded"),
+            **responses("metadata-conflict", "session-sealed", "session-shredded", "retention-too-short"),
         },
     )
     async def open_session(session_id: SessionIdPath, request: models.OpenRequest, response: Response) -> Any:

@@ -5,13 +5,11 @@ nobody can open. That write also marks the session as being shredded, and the ma
 whoever comes next finds it, and finishes.
 """
 
-from collections.abc import Callable
 from typing import Final
 
 from sessions.core.types import SessionId
-from sessions.runtime.errors import DomainError
-from sessions.runtime.times import Clock
 from sessions.storage import problems
+from sessions.storage.retention import Terms
 from sessions.storage.store import (
     BodyStore,
     Change,
@@ -23,22 +21,17 @@ from sessions.storage.store import (
     Tombstone,
 )
 
-Objection = Callable[[SessionRecord], DomainError | None]
-"""Why a sealed session may not be shredded; None when it may."""
 _SEALED: Final = SessionStatus.SEALED
 
 
 class Shredder:
     """Destroys what a session says, and nothing of what proves it."""
 
-    def __init__(
-        self, sessions: SessionStore, unfinished: ShredStore, bodies: BodyStore, objection: Objection, clock: Clock
-    ) -> None:
+    def __init__(self, sessions: SessionStore, unfinished: ShredStore, bodies: BodyStore, terms: Terms) -> None:
         self._sessions = sessions
         self._unfinished = unfinished
         self._bodies = bodies
-        self._objection = objection
-        self._clock = clock
+        self._terms = terms
 
     async def shred(self, session_id: SessionId, reason: ShredReason, by: str) -> SessionRecord:
         """Destroy a sealed session's keys, then its bodies. May be repeated: the first tombstone stays.
@@ -50,11 +43,12 @@ class Shredder:
         while record.status is not SessionStatus.SHREDDED:
             if record.status is not _SEALED:
                 raise problems.session_open(session_id, "only a sealed session leaves a proof of what it was")
-            if (error := self._objection(record)) is not None:
+            if (error := self._terms.objection(record)) is not None:
                 raise error
-            change = Change(status=SessionStatus.SHREDDED, tombstone=Tombstone(self._clock(), reason, by))
+            tombstone = Tombstone(self._terms.clock(), reason, by)
+            change = Change(status=SessionStatus.SHREDDED, tombstone=tombstone, retention=record.retention)
             updated = await self._sessions.update(session_id, _SEALED, change)
-            record = updated or await self._get(session_id)  # shredded by another, or put under hold meanwhile
+            record = updated or await self._get(session_id)  # another shredded, held or retains it
         await self._finish(session_id)
         return record
 
@@ -74,8 +68,3 @@ class Shredder:
         if record is None:
             raise problems.session_not_found(session_id)
         return record
-
-
-def held(record: SessionRecord) -> DomainError | None:
-    """The legal hold, which stands above everything else."""
-    return problems.session_held(record.session_id) if record.held else None

@@ -54,6 +54,14 @@ class Placement:
     batch: Batch
 
 
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """A session's own terms, in days from its seal; None: the operator's. To be deleted after 0 days is never."""
+
+    retain_days: int | None = None
+    delete_after_days: int | None = None
+
+
 class ShredReason(StrEnum):
     """Why a session was shredded."""
 
@@ -83,6 +91,7 @@ class SessionRecord:
     seal: Seal | None = None
     placement: Placement | None = None
     held: bool = False
+    retention: Retention = Retention()
     tombstone: Tombstone | None = None
 
 
@@ -97,6 +106,8 @@ class Change:
     held: bool | None = None
     tombstone: Tombstone | None = None
     """Set together with the deletion of the whole key ring; a session under legal hold gets none."""
+    retention: Retention | None = None
+    """With a tombstone it is not set: it is the retention that the session must still have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
