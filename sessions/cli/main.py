@@ -14,6 +14,7 @@ from sessions.cli import (
     output,
     recorder_commands,
     retention_commands,
+    scrub_command,
     verify_command,
 )
 from sessions.cli.exits import HELP, ExitCode, exit_code, words
@@ -66,6 +67,7 @@ app.command("receipt")(auditor_commands.receipt)
 app.command("proof")(auditor_commands.proof)
 app.command("envelopes")(auditor_commands.envelopes)
 app.command("verify")(verify_command.verify)
+app.command("scrub")(scrub_command.scrub)
 app.command("deploy-contract")(operator_commands.deploy_contract)
 app.add_typer(key_commands.keys, name="keys")
 app.add_typer(retention_commands.retention, name="retention")

@@ -14,6 +14,7 @@ from sessions.client.recording import ProgressCallback, Recording
 from sessions.client.replaying import Out
 from sessions.client.retention import DueSession, Kept
 from sessions.client.retry import RetryPolicy
+from sessions.client.scrub import ScrubStep
 from sessions.client.source import Source
 from sessions.client.storage_calls import FETCHES_IN_FLIGHT_DEFAULT
 from sessions.core.key_ring import KeyRing
@@ -160,6 +161,10 @@ class Client:
     def set_retention(self, session: str, **days: int | None) -> Kept:
         """See `AsyncClient.set_retention`."""
         return self._run(self._client.set_retention(session, **days))
+
+    def scrub(self, session: str | None = None, *, sample: float = 1.0) -> Iterator[ScrubStep]:
+        """See `AsyncClient.scrub`."""
+        return self._iterate(self._client.scrub(session, sample=sample))
 
     def hold(self, session_id: str, *, held: bool) -> None:
         """See `AsyncClient.hold`."""

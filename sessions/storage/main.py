@@ -31,9 +31,12 @@ from sessions.storage import (
     mongo_batches,
     mongo_due,
     mongo_key_rings,
+    mongo_scrub,
     mongo_sessions,
     retention_routes,
     routes,
+    scrub_routes,
+    scrubbing,
     submit,
 )
 from sessions.storage.disk import DiskWatch, free_bytes
@@ -47,6 +50,7 @@ from sessions.storage.mongo_lease import MongoLease
 from sessions.storage.mongo_sessions import MongoSessions, MongoTiles
 from sessions.storage.progress import ProgressReader
 from sessions.storage.retention import Due
+from sessions.storage.scrub import Scrubber
 from sessions.storage.sealing import Sealer
 from sessions.storage.settings import StorageSettings
 from sessions.storage.shredding import Shredder
@@ -91,6 +95,10 @@ def build(settings: StorageSettings) -> FastAPI:
     sweeper = Sweeper(due, shredder, MongoLease(db, "retention", holder, LEASE_SECONDS))
     ledger = Ledger(sessions, Sealer(sessions, chunks, tiles), ProgressReader(chunks), batches, terms)
     anchors = anchoring.build(settings, db, batches)
+    findings = mongo_scrub.MongoFindings(db)
+    scrubber = Scrubber(sessions, chunks, tiles, mongo_scrub.MongoBodyScan(db), findings=findings)
+    scrub_lease = MongoLease(db, "scrub", holder, scrubbing.LEASE_SECONDS)
+    background_scrub = scrubbing.Scrubbing(scrubber, findings, scrub_lease, settings.scrub_bytes_per_second)
     disk = DiskWatch(partial(free_bytes, db), settings.database_free_min_bytes)
     budget = ByteBudget(settings.inflight_max_bytes)
     BUDGET_TOTAL_BYTES.set(budget.total_bytes)
@@ -109,6 +117,7 @@ def build(settings: StorageSettings) -> FastAPI:
             _resume("seals", ledger.resume_seals, readiness),
             _resume("shredding", shredder.resume, readiness),
             sweeper.run(readiness),
+            background_scrub.run(readiness),
             anchors.run(readiness),
             disk.run(readiness),
         ]
@@ -140,6 +149,7 @@ def build(settings: StorageSettings) -> FastAPI:
             routes.router(ledger, shredder, Evidence(ledger, chunks, chunks, tiles), readiness),
             key_routes.router(ledger, Rings(mongo_key_rings.MongoKeyRings(db)), readiness),
             retention_routes.router(ledger, due, terms, readiness),
+            scrub_routes.router(scrubber, findings, readiness),
             anchor_routes.router(batches, readiness),
         ],
         hot_routes=[submit.route(endpoint)],

@@ -20,6 +20,7 @@ class StorageSettings(ServiceSettings):
     database_free_min_bytes: Annotated[int, Field(ge=0)] = 1024 * MIB
     retain_days: Annotated[int, Field(ge=0, le=MAX_DAYS)] = 0
     delete_after_days: Annotated[int, Field(ge=0, le=MAX_DAYS)] = 0
+    scrub_bytes_per_second: Annotated[int, Field(ge=0)] = 0
     anchoring: Literal["on", "off"] = "on"
     chain_rpc_urls: str = ""
     chain_id: int | None = None
