@@ -60,7 +60,9 @@ def _terms(retention: Retention) -> Document:
 def _tombstone(document: Document) -> Tombstone | None:
     if (at := document.get("shredded_at")) is None:
         return None
-    return Tombstone(at, ShredReason(document["shred_reason"]), document["shredded_by"])
+    # Tombstones were without these once.
+    reason = ShredReason(document.get("shred_reason", ShredReason.REQUESTED.value))
+    return Tombstone(at, reason, document.get("shredded_by", "unknown"))
 
 
 def _placement(batch: Document) -> Placement:

@@ -128,7 +128,7 @@ class Scrubber:
         if start >= subject.chunk_count:  # what is there beyond the seal, or of a session without one
             found = await self._bodies.next_index(subject.session_id, start)
             if found is None:
-                page.findings += await self._tree.whole(subject)
+                page.findings += await self._whole(subject)
                 page.sessions += 1
                 following = await self._bodies.next_session(subject.session_id)
                 return None if following is None else Position(following)
@@ -154,6 +154,12 @@ class Scrubber:
             if page.bytes >= limit_bytes:
                 return Position(subject.session_id, index + 1)
         return Position(subject.session_id, end)
+
+    async def _whole(self, subject: Subject) -> list[Finding]:
+        try:
+            return await self._tree.whole(subject)
+        except _BROKEN:
+            return []  # a record, which was told with its window
 
     async def _chunk(
         self,

@@ -42,6 +42,9 @@ class Scrubbing:
             except DomainError as error:
                 _log.warning("scrub_delayed", reason=error.detail)
                 pause_seconds = _RETRY_SECONDS
+            except Exception:  # noqa: BLE001 - whatever somebody wrote into the database, this does not end in silence
+                _log.exception("scrub_failed")
+                pause_seconds = _RETRY_SECONDS
             await asyncio.sleep(pause_seconds)
 
     async def turn(self) -> float:

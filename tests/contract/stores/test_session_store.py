@@ -8,6 +8,8 @@ from typing import cast
 import pytest
 
 from sessions.core.types import SessionId
+from sessions.storage.mongo import Database
+from sessions.storage.mongo_sessions import MongoSessions
 from sessions.storage.store import (
     Change,
     Seal,
@@ -16,7 +18,9 @@ from sessions.storage.store import (
     SessionRecord,
     SessionStatus,
     SessionStore,
+    ShredReason,
     ShredStore,
+    Tombstone,
 )
 from tests.unit.storage.chunks import EPOCH, TOMBSTONE, key, session_record
 
@@ -118,6 +122,14 @@ async def test_shredded_sessions_are_unfinished_until_it_is_said(session_store: 
     record = await session_store.get(SessionId("a"))
     assert record is not None
     assert (record.status, record.tombstone) == (SHREDDED, TOMBSTONE)
+
+
+async def test_a_tombstone_of_an_earlier_version(db: Database) -> None:
+    await MongoSessions(db).create(session_record("a"))
+    await db["sessions"].update_one({"_id": "a"}, {"$set": {"status": "shredded", "shredded_at": EPOCH}})
+    record = await MongoSessions(db).get(A)
+    assert record is not None
+    assert record.tombstone == Tombstone(EPOCH, ShredReason.REQUESTED, "unknown")
 
 
 async def test_an_update_may_need_a_seal_order(session_store: SessionStore) -> None:

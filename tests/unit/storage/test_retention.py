@@ -129,6 +129,8 @@ async def test_terms_are_lengthened_and_shortened_later() -> None:
     house = House(retain_days=30, delete_after_days=100)
     assert (await _error(house.ledger.retain(A, Retention()))).code == "session-not-found"
     await house.ledger.open(A, None, key())
+    record = await house.ledger.get(A)
+    assert (house.terms.retained_until(record), house.terms.delete_at(record)) == (None, None)
     assert (await house.ledger.retain(A, Retention(90, 0))).retention == Retention(90, 0)
     await house.ledger.seal(A, None, "recorder")
     record = await house.ledger.get(A)

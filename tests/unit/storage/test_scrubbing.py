@@ -98,14 +98,14 @@ async def test_a_database_that_is_away_delays_it(house: Scrubbed, monkeypatch: p
     monkeypatch.setattr(scrubbing, "_RETRY_SECONDS", 0)
     readiness = Readiness(None)
     readiness.established.set()
-    answers = [DomainError("database-unavailable", "away"), 0.0]
+    answers = [DomainError("database-unavailable", "away"), RuntimeError("not foreseen"), 0.0]
     background = house.background(5)
 
     async def turn() -> float:
         if not answers:
             raise KeyboardInterrupt
         answer = answers.pop(0)
-        if isinstance(answer, DomainError):
+        if isinstance(answer, Exception):
             raise answer
         return answer
 
