@@ -30,11 +30,10 @@ def scrub(
     sessions = chunks = read_bytes = 0
     findings: list[Finding] = []
     with settings.of(context).client(TRANSFER_RETRY_SECONDS) as client, output.progress("scrubbed") as advance:
-        total = client.status(session).envelope_bytes if session is not None and share == 1 else None
         for step in client.scrub(session, sample=share):
             sessions, chunks, read_bytes = sessions + step.sessions, chunks + step.chunks, read_bytes + step.bytes
             findings += step.findings
-            advance(read_bytes, total)
+            advance(read_bytes, step.total_bytes if share == 1 else None)
     if as_json:
         output.document({"sessions": sessions, "chunks": chunks, "bytes": read_bytes, "findings": findings})
     else:

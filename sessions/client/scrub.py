@@ -26,11 +26,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScrubStep:
-    """What one page of a scrub looked at, and found; bytes are those of bodies."""
+    """What one page of a scrub looked at, and found; bytes are those of bodies.
+
+    `total_bytes` is how much there is of the session that was asked for, if it is sealed.
+    """
 
     sessions: int
     chunks: int
     bytes: int
+    total_bytes: int | None
     findings: tuple[Finding, ...]
     next_cursor: str | None
 
@@ -58,6 +62,7 @@ def scrub_step(value: object) -> ScrubStep:
         sessions=read.integer("sessions"),
         chunks=read.integer("chunks"),
         bytes=read.integer("bytes"),
+        total_bytes=read.optional("total_bytes", read.integer),
         findings=tuple(findings),
         next_cursor=read.optional("next_cursor", read.text),
     )

@@ -42,11 +42,15 @@ _random = SystemRandom()
 
 @dataclass(slots=True)
 class ScrubPage:
-    """What was looked at, what was found, and where to go on (None at the end)."""
+    """What was looked at, what was found, and where to go on (None at the end).
+
+    `total_bytes` is how much the bodies are of the session that was looked at last; None when it is not sealed.
+    """
 
     sessions: int = 0
     chunks: int = 0
     bytes: int = 0
+    total_bytes: int | None = None
     windows: int = 0
     findings: list[Finding] = field(default_factory=list)
     following: Position | None = None
@@ -122,6 +126,7 @@ class Scrubber:
     async def _window(self, position: Position, page: ScrubPage, sample: float, limit_bytes: int) -> Position | None:
         """Look at a window, and say where to go on: in the same session, or at the next one's beginning."""
         subject = await self._subject(position.session_id)
+        page.total_bytes = None if subject.manifest is None else subject.manifest.envelope_bytes
         if position.start == 0:
             page.findings += subject.findings
         start = position.start

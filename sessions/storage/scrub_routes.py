@@ -41,11 +41,15 @@ class FindingModel(BaseModel):
 
 
 class ScrubAnswer(BaseModel):
-    """What was looked at and found; bytes are those of bodies; `next_cursor` is null at the end."""
+    """What was looked at and found; bytes are those of bodies; `next_cursor` is null at the end.
+
+    `total_bytes` is how much there is of the session that was asked for, if it is sealed.
+    """
 
     sessions: int
     chunks: int
     bytes: int
+    total_bytes: int | None
     findings: list[FindingModel]
     next_cursor: str | None
 
@@ -111,6 +115,7 @@ def router(scrubber: Scrubber, findings: FindingStore, readiness: Readiness) -> 
             "sessions": page.sessions,
             "chunks": page.chunks,
             "bytes": page.bytes,
+            "total_bytes": None if only is None else page.total_bytes,
             "findings": [finding.to_json() for finding in page.findings],
             "next_cursor": page.following and encode_cursor(page.following),
         }

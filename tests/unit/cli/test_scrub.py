@@ -6,7 +6,7 @@ import pytest
 from starlette.responses import JSONResponse
 
 from tests.unit.cli.conftest import Run
-from tests.unit.client.fake import Fake, FakeSession, problem
+from tests.unit.client.fake import Fake, problem
 
 
 def _finding(index: int | None, kind: str = "altered") -> dict:
@@ -14,7 +14,15 @@ def _finding(index: int | None, kind: str = "altered") -> dict:
 
 
 def _page(cursor: str | None, *findings: dict) -> JSONResponse:
-    body = {"sessions": 1, "chunks": 2, "bytes": 2048, "findings": list(findings), "next_cursor": cursor, "new": 1}
+    body = {
+        "sessions": 1,
+        "chunks": 2,
+        "bytes": 2048,
+        "total_bytes": 4096,
+        "findings": list(findings),
+        "next_cursor": cursor,
+        "new": 1,
+    }
     return JSONResponse(body)
 
 
@@ -39,11 +47,8 @@ def test_what_is_wrong_ends_in_an_exit_code(run: Run, fake: Fake) -> None:
 
 
 def test_one_session(run: Run, fake: Fake) -> None:
-    fake.sessions["a"] = FakeSession()
-    fake.fault("POST", "/scrub", _page(None))
+    fake.fault("POST", "/scrub", _page(None), problem(404, "session-not-found"))
     assert run("scrub", "--session", "a").code == 0
-    assert run("scrub", "--session", "none").code == 5
-    fake.fault("POST", "/scrub", problem(404, "session-not-found"))
     assert run("scrub", "--session", "none", "--sample", "1%").code == 5
 
 

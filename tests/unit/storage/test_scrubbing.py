@@ -187,7 +187,10 @@ async def test_scrubs_over_http(house: Scrubbed, client: httpx.AsyncClient, monk
     assert (second["sessions"], second["findings"]) == (1, [])
     one = (await client.post("/api/v1/scrub", json={"session_id": "b", "sample": 1})).json()
     last = (await client.post("/api/v1/scrub", json={"session_id": "b", "cursor": one["next_cursor"]})).json()
-    assert (last["sessions"], last["next_cursor"]) == (1, None)
+    assert (last["sessions"], last["next_cursor"], last["total_bytes"]) == (1, None, None)
+    await house.ledger.seal(SessionId("b"), None, "recorder")
+    sealed = (await client.post("/api/v1/scrub", json={"session_id": "b"})).json()
+    assert sealed["total_bytes"] == sealed["bytes"] > 0
     kept = (await client.get("/api/v1/scrub/findings?limit=1")).json()
     assert kept["findings"][0].items() >= expected.items()
     rest = await client.get("/api/v1/scrub/findings", params={"cursor": kept["next_cursor"]})
