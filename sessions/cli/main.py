@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from sessions.cli import auditor_commands, key_commands, operator_commands, output, recorder_commands, verify_command
+from sessions.cli import (
+    auditor_commands,
+    key_commands,
+    operator_commands,
+    output,
+    recorder_commands,
+    retention_commands,
+    scrub_command,
+    verify_command,
+)
 from sessions.cli.exits import HELP, ExitCode, exit_code, words
 from sessions.cli.settings import PROCESSOR_URL_DEFAULT, STORAGE_URL_DEFAULT, Settings
 
@@ -58,8 +67,10 @@ app.command("receipt")(auditor_commands.receipt)
 app.command("proof")(auditor_commands.proof)
 app.command("envelopes")(auditor_commands.envelopes)
 app.command("verify")(verify_command.verify)
+app.command("scrub")(scrub_command.scrub)
 app.command("deploy-contract")(operator_commands.deploy_contract)
 app.add_typer(key_commands.keys, name="keys")
+app.add_typer(retention_commands.retention, name="retention")
 app.add_typer(operator_commands.tokens, name="tokens")
 
 

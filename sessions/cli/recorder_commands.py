@@ -96,6 +96,10 @@ def status(context: typer.Context, session: Session, as_json: Json = False) -> N
             ("stored", output.size(seen.envelope_bytes)),
             ("opened at", seen.opened_at),
             ("sealed at", seen.sealed_at),
+            ("retained until", seen.retained_until),
+            ("deleted at", seen.delete_at),
+            ("shredded at", seen.shredded_at),
+            ("shredded by", seen.shredded_by and f"{seen.shredded_by} ({seen.shred_reason})"),
             ("root", seen.root and seen.root.hex()),
             ("anchor", seen.anchor and seen.anchor.state.value),
         )

@@ -20,6 +20,7 @@ from sessions.core.types import HASH_BYTES, MAX_CHUNK_INDEX, Hash, SessionId, se
 
 Status: TypeAlias = Literal["open", "sealing", "sealed", "shredded"]
 _STATUSES: Final = ("open", "sealing", "sealed", "shredded")
+_LATER: Final = ("shredded_at", "shred_reason", "shredded_by", "retained_until", "delete_at")
 _MAX_ITEMS: Final = 100_000
 
 
@@ -72,6 +73,11 @@ class SessionStatus(SessionSummary):
     next_index: int
     missing: tuple[tuple[int, int], ...]
     missing_truncated: bool
+    shredded_at: str | None = None
+    shred_reason: str | None = None
+    shredded_by: str | None = None
+    retained_until: str | None = None
+    delete_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,21 +176,24 @@ def session_status(value: object) -> SessionStatus:
     Raises:
         FormatError: it is not such an answer.
     """
-    read = known_members(
-        "session", value, (name for name in SessionStatus.__dataclass_fields__ if name != "missing_truncated")
-    )
+    later = ("missing_truncated", *_LATER)  # an older service does not say these
+    read = known_members("session", value, (name for name in SessionStatus.__dataclass_fields__ if name not in later))
     gaps = []
     for gap in read.items("missing", _MAX_ITEMS):
         if not (isinstance(gap, list) and [type(end) for end in gap] == [int, int]):
             raise read.fail("missing", "a list of [first, last]")
         gaps.append((gap[0], gap[1]))
     truncated = isinstance(value, dict) and value.get("missing_truncated") is True
+    said: dict[str, Any] = {}
+    if isinstance(value, dict):
+        said = {name: text for name in _LATER if isinstance(text := value.get(name), str)}
     counted = {name: read.integer(name) for name in ("chunk_count", "plaintext_bytes", "envelope_bytes")}
     return SessionStatus(
         **{**_summary(read), **counted},
         next_index=read.integer("next_index"),
         missing=tuple(gaps),
         missing_truncated=truncated,
+        **said,
     )
 
 

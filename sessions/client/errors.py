@@ -116,6 +116,8 @@ _CODE_HINTS = {
     "session-open": "seal the session first",
     "metadata-conflict": "the session was opened with other metadata",
     "session-held": "a legal hold is on the session",
+    "session-retained": "it has to be kept until then",
+    "retention-too-short": "keep it for longer",
     "chunks-missing": "send the missing chunks first",
     "session-shredded": "its keys and bodies are destroyed",
     "body-too-large": "use smaller chunks",

@@ -12,7 +12,9 @@ from sessions.client.keys import KeyStatus, Rotated
 from sessions.client.processor_calls import CHUNK_BYTES_DEFAULT, IN_FLIGHT_DEFAULT
 from sessions.client.recording import ProgressCallback, Recording
 from sessions.client.replaying import Out
+from sessions.client.retention import DueSession, Kept
 from sessions.client.retry import RetryPolicy
+from sessions.client.scrub import ScrubStep
 from sessions.client.source import Source
 from sessions.client.storage_calls import FETCHES_IN_FLIGHT_DEFAULT
 from sessions.core.key_ring import KeyRing
@@ -151,6 +153,18 @@ class Client:
     def key_ring(self, session_id: str) -> KeyRing:
         """See `AsyncClient.key_ring`."""
         return self._run(self._client.key_ring(session_id))
+
+    def retention_due(self) -> Iterator[DueSession]:
+        """See `AsyncClient.retention_due`."""
+        return self._iterate(self._client.retention_due())
+
+    def set_retention(self, session: str, **days: int | None) -> Kept:
+        """See `AsyncClient.set_retention`."""
+        return self._run(self._client.set_retention(session, **days))
+
+    def scrub(self, session: str | None = None, *, sample: float = 1.0) -> Iterator[ScrubStep]:
+        """See `AsyncClient.scrub`."""
+        return self._iterate(self._client.scrub(session, sample=sample))
 
     def hold(self, session_id: str, *, held: bool) -> None:
         """See `AsyncClient.hold`."""

@@ -81,6 +81,22 @@ def parse(data: Buffer) -> Envelope:
         EnvelopeFormatError: anything but an envelope v1.
     """
     view = memoryview(data).cast("B").toreadonly()
+    header = read_header(view)
+    header_bytes = _FIXED.size + len(header.session_id)
+    if len(view) < header_bytes + TAG_BYTES:
+        raise EnvelopeFormatError("the envelope ends within its header or tag")
+    if header.codec is Codec.STORED and len(view) != header_bytes + header.plaintext_bytes + TAG_BYTES:
+        raise EnvelopeFormatError("the length does not fit the plaintext length of a chunk stored as is")
+    return Envelope(header=header, aad=view[:header_bytes], sealed=view[header_bytes:])
+
+
+def read_header(data: Buffer) -> Header:
+    """The header at the beginning of an envelope, of which the rest need not be there.
+
+    Raises:
+        EnvelopeFormatError: anything but a header of an envelope v1.
+    """
+    view = memoryview(data).cast("B").toreadonly()
     if len(view) < MIN_ENVELOPE_BYTES:
         raise EnvelopeFormatError(f"an envelope has at least {MIN_ENVELOPE_BYTES} bytes, this has {len(view)}")
     magic, codec, zero, dek_id, nonce, index, plaintext_bytes, name_bytes = _FIXED.unpack_from(view)
@@ -91,10 +107,10 @@ def parse(data: Buffer) -> Envelope:
     if any(zero):
         raise EnvelopeFormatError("the reserved bytes are not zero")
     header_bytes = _FIXED.size + name_bytes
-    if len(view) < header_bytes + TAG_BYTES:
+    if len(view) < header_bytes:
         raise EnvelopeFormatError("the envelope ends within its header or tag")
     try:
-        header = Header(
+        return Header(
             codec=Codec(codec),
             dek_id=DekId(dek_id),
             nonce=nonce,
@@ -106,9 +122,6 @@ def parse(data: Buffer) -> Envelope:
         raise EnvelopeFormatError("the session id is not text") from error
     except CoreError as error:
         raise EnvelopeFormatError(str(error)) from error
-    if codec == Codec.STORED and len(view) != header_bytes + plaintext_bytes + TAG_BYTES:
-        raise EnvelopeFormatError("the length does not fit the plaintext length of a chunk stored as is")
-    return Envelope(header=header, aad=view[:header_bytes], sealed=view[header_bytes:])
 
 
 def _name_and_index(session: SessionId, index: int) -> bytes:

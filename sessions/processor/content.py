@@ -75,7 +75,9 @@ class Content:
         view: dict[str, Any]
         view, _ = await self._storage.session(session_id)
         if view["status"] == "shredded":
-            raise DomainError("session-shredded", f"session {session_id} was shredded", session_id=session_id)
+            tombstone = {name: view.get(name) for name in ("shredded_at", "shred_reason", "shredded_by")}
+            detail = f"session {session_id} was shredded"
+            raise DomainError("session-shredded", detail, session_id=session_id, **tombstone)
         if view["missing"]:
             detail = f"session {session_id} has gaps, so its bytes have no places: read its chunks one by one"
             raise DomainError("chunks-missing", detail, session_id=session_id, missing=view["missing"])

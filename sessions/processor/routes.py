@@ -1,7 +1,7 @@
 """chunk-processor's REST interface, but for the hot route and those of the Lucid recorder."""
 
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.responses import StreamingResponse
@@ -11,7 +11,7 @@ from sessions.processor.content import Content, Span, parse_range
 from sessions.processor.key_rings import KeyRings
 from sessions.processor.models import OpenRequest
 from sessions.processor.storage_client import StorageClient
-from sessions.runtime.auth import Role, allow
+from sessions.runtime.auth import Principal, Role, allow
 from sessions.runtime.body import JsonRoute
 from sessions.runtime.digest import content_digest
 from sessions.runtime.errors import DomainError
@@ -50,7 +50,7 @@ def router(storage: StorageClient, rings: KeyRings, content: Content, chunk_max_
         response_model=Status,
         responses={
             201: {"model": Status, "description": "Opened now"},
-            **responses("metadata-conflict", "session-sealed", "session-shredded"),
+            **responses("metadata-conflict", "session-sealed", "session-shredded", "retention-too-short"),
         },
     )
     async def open_session(session_id: SessionIdPath, response: Response, request: OpenRequest | None = None) -> Any:
@@ -79,14 +79,13 @@ def router(storage: StorageClient, rings: KeyRings, content: Content, chunk_max_
 
     @routes.delete(
         "/{session_id}",
-        dependencies=[Depends(allow(Role.ADMIN))],
         response_model=Status,
-        responses=responses("session-not-found", "session-open", "session-held"),
+        responses=responses("session-not-found", "session-open", "session-held", "session-retained"),
     )
-    async def shred(session_id: SessionIdPath) -> Any:
-        """Shred a sealed session: its keys and bodies go, its proofs stay."""
+    async def shred(session_id: SessionIdPath, principal: Annotated[Principal, Depends(allow(Role.ADMIN))]) -> Any:
+        """Shred a sealed session: its keys and bodies go; its proofs stay, with a tombstone."""
         name = checked(session_id)
-        view = await storage.shred(name)
+        view = await storage.shred(name, principal.name)
         rings.forget(name)
         return view
 

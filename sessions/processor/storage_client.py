@@ -144,9 +144,10 @@ class StorageClient:
         """An envelope's bytes."""
         return (await self._call("GET", f"/api/v1/sessions/{session_id}/chunks/{index}/envelope")).content
 
-    async def shred(self, session_id: SessionId) -> dict[str, Any]:
-        """Shred a session; gives its status."""
-        return _object(await self._call("DELETE", f"/api/v1/sessions/{session_id}"))
+    async def shred(self, session_id: SessionId, requested_by: str) -> dict[str, Any]:
+        """Shred a session for the holder of the token of that name; gives its status."""
+        params = {"requested_by": requested_by}
+        return _object(await self._call("DELETE", f"/api/v1/sessions/{session_id}", params=params))
 
     async def key_counts(self) -> KeyCounts:
         """How many key rings there are under which KEK, and sealed to which recipient."""

@@ -74,6 +74,10 @@ class Summary(BaseModel):
     anchor: Anchor | None
     held: bool = False
     shredded_at: Timestamp | None = None
+    shred_reason: Literal["requested", "retention"] | None = None
+    shredded_by: str | None = None
+    retained_until: Timestamp | None = None
+    delete_at: Timestamp | None = None
 
 
 class Status(Summary):

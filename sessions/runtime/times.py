@@ -1,6 +1,11 @@
 """Times: UTC, to the millisecond, as MongoDB keeps them and RFC 3339 writes them."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import TypeAlias
+
+Clock: TypeAlias = Callable[[], datetime]
+"""Gives the present, as `now` does; tests move it."""
 
 
 def now() -> datetime:

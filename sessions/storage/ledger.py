@@ -1,4 +1,4 @@
-"""What session-storage does with sessions: open, ring keys, hold, shred, and tell."""
+"""What session-storage does with sessions: open, ring keys, hold, and tell; `shredding.py` destroys them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,11 +16,12 @@ from sessions.runtime.times import now, to_rfc3339
 from sessions.storage import problems
 from sessions.storage.anchor import BatchReader
 from sessions.storage.progress import ProgressReader
+from sessions.storage.retention import Terms, from_metadata
 from sessions.storage.sealing import Sealer, sealed_manifest
 from sessions.storage.store import (
-    BodyStore,
     Change,
     Cursor,
+    Retention,
     SessionFilter,
     SessionRecord,
     SessionStatus,
@@ -43,24 +44,34 @@ class Ledger:
     """The sessions' life, on whatever stores it is given."""
 
     def __init__(
-        self, sessions: SessionStore, bodies: BodyStore, sealer: Sealer, progress: ProgressReader, batches: BatchReader
+        self,
+        sessions: SessionStore,
+        sealer: Sealer,
+        progress: ProgressReader,
+        batches: BatchReader,
+        terms: Terms,
     ) -> None:
         self._sessions = sessions
-        self._bodies = bodies
         self._sealer = sealer
         self._progress = progress
         self._batches = batches
+        self._terms = terms
 
     async def open(self, session_id: SessionId, metadata: Mapping[str, Any] | None, key: WrappedDek) -> Opened:
         """Open a session with its first key, or find it open: then its own keys stay, and `key` is not used.
 
         Raises:
-            DomainError: `metadata-conflict`, `session-sealed`, `session-shredded`, `invalid-request`.
+            DomainError: `metadata-conflict`, `session-sealed`, `session-shredded`, `retention-too-short`,
+                `invalid-request`.
         """
+        retention = from_metadata(metadata)
         wanted = metadata_sha256(metadata or {})  # says what has no canonical form
         canonical = rfc8785.dumps(dict(metadata or {}))
         if len(canonical) > MAX_METADATA_BYTES:
             raise DomainError("invalid-request", f"metadata may have at most {MAX_METADATA_BYTES} bytes as JSON")
+        if retention != Retention() and await self._sessions.get(session_id) is None:
+            # What is open already stays so: the operator's terms may have become stricter since.
+            self._terms.require(session_id, retention)
         record, created = await self._sessions.create(
             SessionRecord(
                 session_id=session_id,
@@ -68,11 +79,12 @@ class Ledger:
                 opened_at=now(),
                 metadata=canonical,
                 keys=(key,),
+                retention=retention,
             )
         )
         if not created:
             if record.status is SessionStatus.SHREDDED:
-                raise problems.session_shredded(session_id)
+                raise problems.session_shredded(record)
             if record.status is not SessionStatus.OPEN:
                 raise problems.session_sealed(session_id)
             if metadata is not None and record.metadata != canonical:
@@ -99,7 +111,7 @@ class Ledger:
         """
         record = await self.get(session_id)
         if record.status is SessionStatus.SHREDDED:
-            raise problems.session_shredded(session_id)
+            raise problems.session_shredded(record)
         return record
 
     async def add_key(self, session_id: SessionId, key: WrappedDek) -> SessionRecord:
@@ -148,24 +160,16 @@ class Ledger:
         updated = await self._sessions.update(session_id, record.status, Change(held=held))
         return updated or await self.hold(session_id, held=held)
 
-    async def shred(self, session_id: SessionId) -> SessionRecord:
-        """Destroy a sealed session's keys, then its bodies; its proofs stay. May be repeated.
+    async def retain(self, session_id: SessionId, retention: Retention) -> SessionRecord:
+        """Give a session terms of its own, in place of those that it has.
 
         Raises:
-            DomainError: `session-not-found`, `session-open`, `session-held`.
+            DomainError: `session-not-found`, `session-shredded`, `retention-too-short`.
         """
-        record = await self.get(session_id)
-        if record.status in (SessionStatus.OPEN, SessionStatus.SEALING):
-            raise problems.session_open(session_id, "only a sealed session leaves a proof of what it was")
-        if record.status is SessionStatus.SEALED:
-            if record.held:
-                raise DomainError("session-held", f"lift the legal hold on session {session_id} first")
-            change = Change(status=SessionStatus.SHREDDED, shredded_at=now())
-            updated = await self._sessions.update(session_id, SessionStatus.SEALED, change)
-            record = updated or await self.get(session_id)
-        # Keys first: a crash here leaves bodies that nobody can open.
-        await self._bodies.drop(session_id)
-        return record
+        record = await self.readable(session_id)
+        self._terms.require(session_id, retention)
+        updated = await self._sessions.update(session_id, record.status, Change(retention=retention))
+        return updated or await self.retain(session_id, retention)
 
     async def anchor_of(self, record: SessionRecord) -> Anchor:
         """The anchor of a sealed session; pending while it is in no batch."""
@@ -192,8 +196,14 @@ class Ledger:
             "root": None,
             "anchor": None,
             "held": record.held,
-            "shredded_at": record.shredded_at and to_rfc3339(record.shredded_at),
+            **problems.tombstone_json(record.tombstone),
+            "retained_until": None,
+            "delete_at": None,
         }
+        if record.status is SessionStatus.SEALED:
+            retained_until, delete_at = self._terms.retained_until(record), self._terms.delete_at(record)
+            view["retained_until"] = retained_until and to_rfc3339(retained_until)
+            view["delete_at"] = delete_at and to_rfc3339(delete_at)
         if record.seal is not None:
             manifest = sealed_manifest(record)
             view |= {

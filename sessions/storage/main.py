@@ -4,10 +4,12 @@ python -m sessions.storage.main
 """
 
 import asyncio
+import socket
 import sys
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from secrets import token_hex
 from typing import Any, Final
 
 import structlog
@@ -22,7 +24,21 @@ from sessions.runtime.health import Check
 from sessions.runtime.metrics import BUDGET_TOTAL_BYTES, BUDGET_USED_BYTES, watch_loop_lag
 from sessions.runtime.settings import ConfigurationError, exit_with, load
 from sessions.runtime.tokens_watch import TokensWatch
-from sessions.storage import anchor_routes, anchoring, key_routes, mongo_batches, mongo_key_rings, routes, submit
+from sessions.storage import (
+    anchor_routes,
+    anchoring,
+    key_routes,
+    mongo_batches,
+    mongo_due,
+    mongo_key_rings,
+    mongo_scrub,
+    mongo_sessions,
+    retention_routes,
+    routes,
+    scrub_routes,
+    scrubbing,
+    submit,
+)
 from sessions.storage.disk import DiskWatch, free_bytes
 from sessions.storage.evidence import Evidence
 from sessions.storage.ingest import Intake
@@ -30,25 +46,30 @@ from sessions.storage.key_rings import Rings
 from sessions.storage.ledger import Ledger
 from sessions.storage.mongo import Readiness, connect
 from sessions.storage.mongo_chunks import MongoChunks
+from sessions.storage.mongo_lease import MongoLease
 from sessions.storage.mongo_sessions import MongoSessions, MongoTiles
 from sessions.storage.progress import ProgressReader
+from sessions.storage.retention import Due
+from sessions.storage.scrub import Scrubber
 from sessions.storage.sealing import Sealer
 from sessions.storage.settings import StorageSettings
+from sessions.storage.shredding import Shredder
+from sessions.storage.sweeper import LEASE_SECONDS, Sweeper
 
 _log = structlog.get_logger()
-_RESUME_SEALS_SECONDS: Final = 30
-_RESUME_SEALS_AT_ONCE: Final = 100
+_RESUME_SECONDS: Final = 30
+_RESUME_AT_ONCE: Final = 100
 
 
-async def _resume_seals(ledger: Ledger, readiness: Readiness) -> None:
-    """Finish seals that a crash left half-way: at start, and now and then, for those of other replicas."""
+async def _resume(what: str, resume: Callable[[int], Awaitable[int]], readiness: Readiness) -> None:
+    """Finish what a crash left half-way: at start, and now and then, for other replicas."""
     while True:
         try:
-            if readiness.ready and (finished := await ledger.resume_seals(_RESUME_SEALS_AT_ONCE)):
-                _log.info("seals_resumed", count=finished)
+            if readiness.ready and (finished := await resume(_RESUME_AT_ONCE)):
+                _log.info("resumed", what=what, count=finished)
         except DomainError as error:
-            _log.warning("seals_not_resumed", reason=error.detail)
-        await asyncio.sleep(_RESUME_SEALS_SECONDS if readiness.ready else 1)
+            _log.warning("not_resumed", what=what, reason=error.detail)
+        await asyncio.sleep(_RESUME_SECONDS if readiness.ready else 1)
 
 
 def build(settings: StorageSettings) -> FastAPI:
@@ -63,11 +84,22 @@ def build(settings: StorageSettings) -> FastAPI:
         client, db = connect(settings.database_url(), settings.mongodb_database)
     except ValueError as error:
         raise ConfigurationError("MONGODB_URL", str(error)) from None
-    readiness = Readiness(db, mongo_batches.ensure_indexes, mongo_key_rings.ensure_indexes)
+    readiness = Readiness(
+        db, *(part.ensure_indexes for part in (mongo_sessions, mongo_due, mongo_batches, mongo_key_rings))
+    )
     sessions, chunks, tiles = MongoSessions(db), MongoChunks(db), MongoTiles(db)
     batches = mongo_batches.MongoBatches(db)
-    ledger = Ledger(sessions, chunks, Sealer(sessions, chunks, tiles), ProgressReader(chunks), batches)
+    terms = settings.terms()
+    shredder = Shredder(sessions, sessions, chunks, terms)
+    due = Due(mongo_due.MongoDue(db), terms)
+    holder = f"{socket.gethostname()}-{token_hex(4)}"
+    sweeper = Sweeper(due, shredder, MongoLease(db, "retention", holder, LEASE_SECONDS))
+    ledger = Ledger(sessions, Sealer(sessions, chunks, tiles), ProgressReader(chunks), batches, terms)
     anchors = anchoring.build(settings, db, batches)
+    findings = mongo_scrub.MongoFindings(db)
+    scrubber = Scrubber(sessions, chunks, tiles, mongo_scrub.MongoBodyScan(db), findings=findings)
+    scrub_lease = MongoLease(db, "scrub", holder, scrubbing.LEASE_SECONDS)
+    background_scrub = scrubbing.Scrubbing(scrubber, findings, scrub_lease, settings.scrub_bytes_per_second)
     disk = DiskWatch(partial(free_bytes, db), settings.database_free_min_bytes)
     budget = ByteBudget(settings.inflight_max_bytes)
     BUDGET_TOTAL_BYTES.set(budget.total_bytes)
@@ -84,7 +116,10 @@ def build(settings: StorageSettings) -> FastAPI:
             watch_loop_lag(),
             tokens.run(),
             readiness.establish(),
-            _resume_seals(ledger, readiness),
+            _resume("seals", ledger.resume_seals, readiness),
+            _resume("shredding", shredder.resume, readiness),
+            sweeper.run(readiness),
+            background_scrub.run(readiness),
             anchors.run(readiness),
             disk.run(readiness),
         ]
@@ -113,8 +148,10 @@ def build(settings: StorageSettings) -> FastAPI:
         authenticator=authenticator,
         checks=checks,
         routers=[
-            routes.router(ledger, Evidence(ledger, chunks, chunks, tiles), readiness),
+            routes.router(ledger, shredder, Evidence(ledger, chunks, chunks, tiles), readiness),
             key_routes.router(ledger, Rings(mongo_key_rings.MongoKeyRings(db)), readiness),
+            retention_routes.router(ledger, due, terms, readiness),
+            scrub_routes.router(scrubber, findings, readiness),
             anchor_routes.router(batches, readiness),
         ],
         hot_routes=[submit.route(endpoint)],

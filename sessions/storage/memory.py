@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
+from typing import Final
 
 from sessions.core.types import Hash, SessionId
 from sessions.storage.store import (
@@ -16,12 +18,15 @@ from sessions.storage.store import (
     SessionStatus,
 )
 
+_SEALED: Final = SessionStatus.SEALED
+
 
 class MemorySessions:
-    """`SessionStore` in memory."""
+    """`SessionStore`, `ShredStore` and `DueStore` in memory."""
 
     def __init__(self) -> None:
         self.records: dict[SessionId, SessionRecord] = {}
+        self.shredding: set[SessionId] = set()
 
     async def create(self, record: SessionRecord) -> tuple[SessionRecord, bool]:
         """See `SessionStore`."""
@@ -45,6 +50,8 @@ class MemorySessions:
         record = self.records.get(session_id)
         if record is None or record.status is not expected or (order is not None and record.seal_order != order):
             return None
+        if change.tombstone is not None and (record.held or change.retention not in (None, record.retention)):
+            return None
         keys = record.keys
         if change.add_key is not None:
             if any(key.dek_id == change.add_key.dek_id for key in keys):
@@ -56,10 +63,13 @@ class MemorySessions:
             seal_order=change.seal_order or record.seal_order,
             seal=change.seal or record.seal,
             held=record.held if change.held is None else change.held,
-            shredded_at=change.shredded_at or record.shredded_at,
-            keys=() if change.shredded_at is not None else keys,
+            retention=change.retention or record.retention,
+            tombstone=change.tombstone or record.tombstone,
+            keys=() if change.tombstone is not None else keys,
         )
         self.records[session_id] = record
+        if change.tombstone is not None:
+            self.shredding.add(session_id)
         return record
 
     async def page(self, which: SessionFilter, limit: int, after: Cursor | None) -> list[SessionRecord]:
@@ -73,6 +83,34 @@ class MemorySessions:
             and (after is None or (record.opened_at, record.session_id) < after)
         ]
         return sorted(found, key=lambda record: (record.opened_at, record.session_id), reverse=True)[:limit]
+
+    async def unfinished(self, limit: int) -> list[SessionId]:
+        """See `ShredStore`."""
+        return sorted(self.shredding)[:limit]
+
+    async def finished(self, session_id: SessionId) -> None:
+        """See `ShredStore`."""
+        self.shredding.discard(session_id)
+
+    async def terms(self) -> list[int]:
+        """See `DueStore`."""
+        sealed = (one.retention.delete_after_days for one in self.records.values() if one.status is _SEALED)
+        return sorted({days for days in sealed if days is not None})
+
+    async def due(
+        self, delete_after_days: int | None, sealed_until: datetime, after: Cursor | None, limit: int
+    ) -> list[SessionRecord]:
+        """See `DueStore`."""
+        found = [
+            (record.seal_order.sealed_at, record.session_id)
+            for record in self.records.values()
+            if record.status is _SEALED
+            and record.seal_order is not None
+            and record.retention.delete_after_days == delete_after_days
+            and record.seal_order.sealed_at <= sealed_until
+        ]
+        behind = [one for one in sorted(found) if after is None or one > after]
+        return [self.records[name] for _, name in behind[:limit]]
 
 
 class MemoryChunks:

@@ -4,6 +4,7 @@ from base64 import b64decode
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
+from fastapi import Query
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from sessions.core.key_ring import KEK_ID_PATTERN, MAX_WRAPPED_BYTES, SealedDek, WrappedDek, key_to_json
@@ -231,6 +232,10 @@ class AnchorPage(BaseModel):
 
     anchors: list[AnchorModel]
     next_cursor: str | None
+
+
+RequestedBy: TypeAlias = Annotated[str | None, Query(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""The name of a token."""
 
 
 class HoldRequest(BaseModel):

@@ -1,7 +1,7 @@
 """Sessions and tiles in MongoDB."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from bson import Binary, Int64
 from pymongo import ReturnDocument
@@ -16,15 +16,27 @@ from sessions.storage.store import (
     Change,
     Cursor,
     Placement,
+    Retention,
     Seal,
     SealOrder,
     SessionFilter,
     SessionRecord,
     SessionStatus,
+    ShredReason,
+    Tombstone,
 )
 
+# Of sessions being shredded alone: the index is as small as they are few.
+_SHREDDING: Final[Document] = {"shredding": True}
 
-def _record(document: Document) -> SessionRecord:
+
+async def ensure_indexes(db: Database) -> None:
+    """Create the indexes by which shredding is finished. Safe to repeat."""
+    await db["sessions"].create_index([("shredding", 1), ("_id", 1)], partialFilterExpression=_SHREDDING)
+
+
+def record_of(document: Document) -> SessionRecord:
+    """A session as it is stored."""
     order, seal, batch = document.get("seal_order"), document.get("manifest"), document.get("batch")
     return SessionRecord(
         session_id=SessionId(document["_id"]),
@@ -36,8 +48,21 @@ def _record(document: Document) -> SessionRecord:
         seal=Seal(bytes(seal), document["tiles_attempt"]) if seal is not None else None,
         placement=batch and _placement(batch),
         held=document.get("held", False),
-        shredded_at=document.get("shredded_at"),
+        retention=Retention(document.get("retain_days"), document.get("delete_after_days")),
+        tombstone=_tombstone(document),
     )
+
+
+def _terms(retention: Retention) -> Document:
+    return {"retain_days": retention.retain_days, "delete_after_days": retention.delete_after_days}
+
+
+def _tombstone(document: Document) -> Tombstone | None:
+    if (at := document.get("shredded_at")) is None:
+        return None
+    # Tombstones were without these once.
+    reason = ShredReason(document.get("shred_reason", ShredReason.REQUESTED.value))
+    return Tombstone(at, reason, document.get("shredded_by", "unknown"))
 
 
 def _placement(batch: Document) -> Placement:
@@ -68,13 +93,21 @@ def _set(change: Change) -> Document:
         }
     if change.held is not None:
         fields["held"] = change.held
-    if change.shredded_at is not None:
-        fields |= {"shredded_at": change.shredded_at, "keys": []}
+    if (tombstone := change.tombstone) is not None:
+        fields |= {
+            "keys": [],
+            "shredded_at": tombstone.shredded_at,
+            "shred_reason": tombstone.reason.value,
+            "shredded_by": tombstone.by,
+            **_SHREDDING,
+        }
+    elif change.retention is not None:
+        fields |= _terms(change.retention)
     return fields
 
 
 class MongoSessions:
-    """`SessionStore` on MongoDB."""
+    """`SessionStore` and `ShredStore` on MongoDB."""
 
     def __init__(self, db: Database) -> None:
         self._sessions = db["sessions"]
@@ -87,6 +120,7 @@ class MongoSessions:
             "opened_at": record.opened_at,
             "metadata": Binary(record.metadata),
             "keys": [key_document(key) for key in record.keys],
+            **{name: days for name, days in _terms(record.retention).items() if days is not None},
         }
         async with translated():
             try:
@@ -94,14 +128,14 @@ class MongoSessions:
             except DuplicateKeyError:
                 existing = await self._sessions.find_one({"_id": record.session_id})
                 assert existing is not None  # sessions are never deleted
-                return _record(existing), False
+                return record_of(existing), False
         return record, True
 
     async def get(self, session_id: SessionId) -> SessionRecord | None:
         """See `SessionStore`."""
         async with translated():
             document = await self._sessions.find_one({"_id": session_id})
-        return None if document is None else _record(document)
+        return None if document is None else record_of(document)
 
     async def statuses(self, session_ids: Sequence[SessionId]) -> Mapping[SessionId, SessionStatus]:
         """See `SessionStore`."""
@@ -117,12 +151,14 @@ class MongoSessions:
         condition: Document = {"_id": session_id, "status": expected.value}
         if order is not None:
             condition["seal_order.id"] = order.order_id
+        if change.tombstone is not None:  # a hold that was acknowledged a moment ago stands
+            condition |= {"held": {"$ne": True}, **(_terms(change.retention) if change.retention else {})}
         if change.add_key is not None:
             condition["keys.dek_id"] = {"$ne": Binary(change.add_key.dek_id)}
             update["$push"] = {"keys": key_document(change.add_key)}
         async with translated():
             document = await self._sessions.find_one_and_update(condition, update, return_document=ReturnDocument.AFTER)
-        return None if document is None else _record(document)
+        return None if document is None else record_of(document)
 
     async def page(self, which: SessionFilter, limit: int, after: Cursor | None) -> list[SessionRecord]:
         """See `SessionStore`."""
@@ -142,7 +178,18 @@ class MongoSessions:
             cursor = self._sessions.find(
                 {"$and": parts} if parts else {}, sort=[("opened_at", -1), ("_id", -1)], limit=limit
             )
-            return [_record(document) for document in await cursor.to_list()]
+            return [record_of(document) for document in await cursor.to_list()]
+
+    async def unfinished(self, limit: int) -> list[SessionId]:
+        """See `ShredStore`."""
+        async with translated():
+            cursor = self._sessions.find(_SHREDDING, projection={"_id": 1}, sort=[("_id", 1)], limit=limit)
+            return [SessionId(document["_id"]) for document in await cursor.to_list()]
+
+    async def finished(self, session_id: SessionId) -> None:
+        """See `ShredStore`."""
+        async with translated():
+            await self._sessions.update_one({"_id": session_id, "status": "shredded"}, {"$unset": {"shredding": ""}})
 
 
 class MongoTiles:

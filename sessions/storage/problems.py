@@ -1,7 +1,12 @@
 """The ledger's refusals, each with its stable code and what to do."""
 
+from datetime import datetime
+from typing import Any
+
 from sessions.core.types import SessionId
 from sessions.runtime.errors import DomainError
+from sessions.runtime.times import to_rfc3339
+from sessions.storage.store import SessionRecord, Tombstone
 
 
 def session_not_found(session_id: SessionId) -> DomainError:
@@ -27,10 +32,39 @@ def session_sealed(session_id: SessionId) -> DomainError:
     )
 
 
-def session_shredded(session_id: SessionId) -> DomainError:
+def session_held(session_id: SessionId) -> DomainError:
+    """It is under legal hold."""
+    detail = f"lift the legal hold on session {session_id} first"
+    return DomainError("session-held", detail, session_id=session_id)
+
+
+def session_retained(session_id: SessionId, until: datetime) -> DomainError:
+    """It has to be kept."""
+    date = to_rfc3339(until)
+    detail = f"session {session_id} has to be kept until {date}: nobody may shred it before"
+    return DomainError("session-retained", detail, session_id=session_id, retained_until=date)
+
+
+def retention_too_short(session_id: SessionId, what: str, least_days: int) -> DomainError:
+    """It would be kept for less time than it has to be."""
+    detail = f"session {session_id} has to be kept for {least_days} days at least: {what}"
+    return DomainError("retention-too-short", detail, session_id=session_id, least_days=least_days)
+
+
+def session_shredded(record: SessionRecord) -> DomainError:
     """Its content is gone for good."""
-    detail = f"session {session_id} was shredded; its manifest, proofs and receipt remain"
-    return DomainError("session-shredded", detail, session_id=session_id)
+    detail = f"session {record.session_id} was shredded; its manifest, proofs and receipt remain"
+    tombstone = tombstone_json(record.tombstone)
+    return DomainError("session-shredded", detail, session_id=record.session_id, **tombstone)
+
+
+def tombstone_json(tombstone: Tombstone | None) -> dict[str, Any]:
+    """A tombstone for an answer; all null where there is none."""
+    return {
+        "shredded_at": tombstone and to_rfc3339(tombstone.shredded_at),
+        "shred_reason": tombstone and tombstone.reason.value,
+        "shredded_by": tombstone and tombstone.by,
+    }
 
 
 def chunks_missing(session_id: SessionId, missing: list[list[int]]) -> DomainError:

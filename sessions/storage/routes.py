@@ -29,9 +29,11 @@ from sessions.storage.evidence import Evidence
 from sessions.storage.ledger import Ledger
 from sessions.storage.models import key_json
 from sessions.storage.mongo import Readiness
-from sessions.storage.store import Cursor, SessionFilter, SessionStatus
+from sessions.storage.shredding import Shredder
+from sessions.storage.store import Cursor, SessionFilter, SessionStatus, ShredReason
 
 READERS = allow(Role.AUDIT, Role.PROCESSOR)
+ADMINS = allow(Role.ADMIN, Role.PROCESSOR)
 _OCTETS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 }
@@ -60,7 +62,7 @@ def decode_cursor(text: str | None) -> Cursor | None:
         raise DomainError("invalid-request", "cursor: use next_cursor of the page before, unchanged") from None
 
 
-def router(ledger: Ledger, evidence: Evidence, readiness: Readiness) -> APIRouter:
+def router(ledger: Ledger, shredder: Shredder, evidence: Evidence, readiness: Readiness) -> APIRouter:
     """All routes under /api/v1/sessions."""
 
     async def ready() -> None:
@@ -70,7 +72,7 @@ def router(ledger: Ledger, evidence: Evidence, readiness: Readiness) -> APIRoute
     routes = APIRouter(prefix="/api/v1/sessions", tags=["sessions"], route_class=JsonRoute)
     by_processor = [Depends(allow(Role.PROCESSOR)), Depends(ready)]
     by_reader = [Depends(READERS), Depends(ready)]
-    by_admin = [Depends(allow(Role.ADMIN, Role.PROCESSOR)), Depends(ready)]
+    by_admin = [Depends(ADMINS), Depends(ready)]
     _processor_routes(routes, ledger, by_processor)
     _reader_routes(routes, evidence, by_reader)
 
@@ -106,11 +108,20 @@ def router(ledger: Ledger, evidence: Evidence, readiness: Readiness) -> APIRoute
         "/{session_id}",
         dependencies=by_admin,
         response_model=Status,
-        responses=responses("session-not-found", "session-open", "session-held"),
+        responses=responses("session-not-found", "session-open", "session-held", "session-retained"),
     )
-    async def shred(session_id: SessionIdPath) -> Any:
-        """Shred a sealed session: its keys and bodies go, its proofs stay."""
-        return await ledger.status(await ledger.shred(checked(session_id)))
+    async def shred(
+        session_id: SessionIdPath,
+        principal: Annotated[Principal, Depends(ADMINS)],
+        requested_by: models.RequestedBy = None,
+    ) -> Any:
+        """Shred a sealed session: its keys and bodies go; its proofs stay, with a tombstone.
+
+        A processor says in `requested_by` for whom it asks; others ask for themselves.
+        """
+        asked_for = requested_by if Role.PROCESSOR in principal.roles else None
+        shredded = await shredder.shred(checked(session_id), ShredReason.REQUESTED, asked_for or principal.name)
+        return await ledger.status(shredded)
 
     @routes.put(
         "/{session_id}/hold",
@@ -132,7 +143,7 @@ def _processor_routes(routes: APIRouter, ledger: Ledger, by_processor: list[Any]
         response_model=models.SessionWithKeys,
         responses={
             201: {"model": models.SessionWithKeys, "description": "Opened now"},
-            **responses("metadata-conflict", "session-sealed", "session-shredded"),
+            **responses("metadata-conflict", "session-sealed", "session-shredded", "retention-too-short"),
         },
     )
     async def open_session(session_id: SessionIdPath, request: models.OpenRequest, response: Response) -> Any:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr
 
 from sessions.runtime.settings import MIB, ConfigurationError, ServiceSettings, read_secret
+from sessions.storage.retention import MAX_DAYS, Terms
 
 
 class StorageSettings(ServiceSettings):
@@ -18,6 +19,9 @@ class StorageSettings(ServiceSettings):
     mongodb_url_file: Path | None = None
     mongodb_database: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,38}$")] = "lucid_sessions"
     database_free_min_bytes: Annotated[int, Field(ge=0)] = 1024 * MIB
+    retain_days: Annotated[int, Field(ge=0, le=MAX_DAYS)] = 0
+    delete_after_days: Annotated[int, Field(ge=0, le=MAX_DAYS)] = 0
+    scrub_bytes_per_second: Annotated[int, Field(ge=0)] = 0
     anchoring: Literal["on", "off"] = "on"
     chain_rpc_urls: str = ""
     chain_id: int | None = None
@@ -42,6 +46,16 @@ class StorageSettings(ServiceSettings):
             return self.mongodb_url.get_secret_value()
         assert self.mongodb_url_file is not None
         return read_secret("MONGODB_URL_FILE", self.mongodb_url_file)
+
+    def terms(self) -> Terms:
+        """How long sessions are kept, unless they have terms of their own.
+
+        Raises:
+            ConfigurationError: sessions would be deleted before they may be.
+        """
+        if 0 < self.delete_after_days < self.retain_days:
+            raise ConfigurationError("DELETE_AFTER_DAYS", f"is below RETAIN_DAYS, which is {self.retain_days}")
+        return Terms(self.retain_days, self.delete_after_days)
 
     def require_chain(self) -> None:
         """Check that anchoring has all that it needs.

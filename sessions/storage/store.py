@@ -24,7 +24,7 @@ class SessionStatus(StrEnum):
     SEALED = "sealed"
     """The manifest is stored: nothing about the session changes any more but its anchor."""
     SHREDDED = "shredded"
-    """The key ring is gone; bodies may remain after a crash, unreadable, until the next attempt deletes them."""
+    """The key ring is gone; bodies may remain after a crash, unreadable, until `ShredStore` says that they went."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,30 @@ class Placement:
     batch: Batch
 
 
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """A session's own terms, in days from its seal; None: the operator's. To be deleted after 0 days is never."""
+
+    retain_days: int | None = None
+    delete_after_days: int | None = None
+
+
+class ShredReason(StrEnum):
+    """Why a session was shredded."""
+
+    REQUESTED = "requested"
+    RETENTION = "retention"
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """When, why and by whom a session was shredded; `by` is the name of a token, or of a part of the service."""
+
+    shredded_at: datetime
+    reason: ShredReason
+    by: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRecord:
     """One session. `metadata` is canonical JSON; `keys` is its key ring, opaque here."""
@@ -67,7 +91,8 @@ class SessionRecord:
     seal: Seal | None = None
     placement: Placement | None = None
     held: bool = False
-    shredded_at: datetime | None = None
+    retention: Retention = Retention()
+    tombstone: Tombstone | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +104,10 @@ class Change:
     seal: Seal | None = None
     add_key: WrappedDek | None = None
     held: bool | None = None
-    shredded_at: datetime | None = None
-    """Set together with the deletion of the whole key ring."""
+    tombstone: Tombstone | None = None
+    """Set together with the deletion of the whole key ring; a session under legal hold gets none."""
+    retention: Retention | None = None
+    """With a tombstone it is not set: it is the retention that the session must still have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +203,16 @@ class BodyStore(Protocol):
 
     async def drop(self, session_id: SessionId) -> None:
         """Delete all bodies of a session."""
+
+
+class ShredStore(Protocol):
+    """Shredded sessions whose bodies may remain; each is one from its tombstone on, in the same write."""
+
+    async def unfinished(self, limit: int) -> list[SessionId]:
+        """Such sessions, in order of their ids."""
+
+    async def finished(self, session_id: SessionId) -> None:
+        """Note that a shredded session's bodies went."""
 
 
 class TileStore(Protocol):

@@ -401,10 +401,10 @@ ROUTES: dict[str, list[tuple[str, str, dict[str, Any], set[str]]]] = {
         ("GET", "/api/v1/sessions/{session_id}/receipt", {}, {"audit", "processor"}),
         ("GET", "/api/v1/anchors", {}, {"audit", "processor"}),
         ("GET", "/api/v1/anchors/{root}", {}, {"audit", "processor"}),
-        ("GET", "/api/v1/keys", {}, {"processor"}),
-        ("GET", "/api/v1/keys/outdated", {}, {"processor"}),
-        ("POST", "/api/v1/keys/replace", {"json": {}}, {"processor"}),
-        ("GET", "/api/v1/sessions/{session_id}/keys", {}, {"admin", "processor"}),
+        ("GET", "/api/v1/retention/due", {}, {"audit", "admin"}),
+        ("PUT", "/api/v1/sessions/{session_id}/retention", {"json": {}}, {"admin", "processor"}),
+        ("POST", "/api/v1/scrub", {"json": {}}, {"audit", "admin"}),
+        ("GET", "/api/v1/scrub/findings", {}, {"audit", "admin"}),
     ],
 }
 ROLES = ("record", "replay", "audit", "admin", "processor")

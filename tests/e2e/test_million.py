@@ -25,6 +25,7 @@ from sessions.storage.mongo_batches import MongoBatches
 from sessions.storage.mongo_chunks import MongoChunks
 from sessions.storage.mongo_sessions import MongoSessions, MongoTiles
 from sessions.storage.progress import ProgressReader
+from sessions.storage.retention import Terms
 from sessions.storage.sealing import Sealer
 from sessions.storage.store import ChunkRecord
 from tests.e2e.conftest import Api, session_name
@@ -145,7 +146,7 @@ async def test_one_proof_reads_few_hashes(stack: Stack, api: Api) -> None:
     mongo, db = connect(stack.mongodb_url, name)
     async with mongo:
         sessions, chunks, tiles = MongoSessions(db), MongoChunks(db), MongoTiles(db)
-        ledger = Ledger(sessions, chunks, Sealer(sessions, chunks, tiles), ProgressReader(chunks), MongoBatches(db))
+        ledger = Ledger(sessions, Sealer(sessions, chunks, tiles), ProgressReader(chunks), MongoBatches(db), Terms())
         most = 0
         for index in indexes:
             counting = Counting(chunks, tiles)

@@ -16,7 +16,7 @@ from sessions.storage.mongo import Database
 from sessions.storage.mongo_key_rings import MongoKeyRings
 from sessions.storage.mongo_sessions import MongoSessions
 from sessions.storage.store import Change, SessionStatus, SessionStore
-from tests.unit.storage.chunks import EPOCH, session_record
+from tests.unit.storage.chunks import EPOCH, TOMBSTONE, session_record
 
 OPEN, SEALING, SEALED, SHREDDED = SessionStatus
 R1, R2 = "1" * 16, "2" * 16
@@ -59,7 +59,7 @@ def anew(ring: KeyRing, kek: str, recipient: str | None = None, place: int = 0) 
 
 async def _shred(kept: Kept, name: str) -> None:
     session = SessionId(name)
-    await kept.sessions.update(session, OPEN, Change(status=SHREDDED, shredded_at=EPOCH))
+    await kept.sessions.update(session, OPEN, Change(status=SHREDDED, tombstone=TOMBSTONE))
 
 
 async def test_no_ring(kept: Kept) -> None:

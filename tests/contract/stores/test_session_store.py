@@ -3,10 +3,13 @@
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from typing import cast
 
 import pytest
 
 from sessions.core.types import SessionId
+from sessions.storage.mongo import Database
+from sessions.storage.mongo_sessions import MongoSessions
 from sessions.storage.store import (
     Change,
     Seal,
@@ -15,8 +18,11 @@ from sessions.storage.store import (
     SessionRecord,
     SessionStatus,
     SessionStore,
+    ShredReason,
+    ShredStore,
+    Tombstone,
 )
-from tests.unit.storage.chunks import EPOCH, key, session_record
+from tests.unit.storage.chunks import EPOCH, TOMBSTONE, key, session_record
 
 A = SessionId("a")
 OPEN, SEALING, SEALED, SHREDDED = SessionStatus
@@ -78,8 +84,8 @@ async def test_every_field_of_a_change(session_store: SessionStore, chunk_count:
     expected = await step(SEALING, Change(status=SEALED, seal=seal), status=SEALED, seal=seal)
     expected = await step(SEALED, Change(held=True), held=True)
     expected = await step(SEALED, Change(held=False), held=False)
-    shredded = Change(status=SHREDDED, shredded_at=EPOCH)
-    await step(SEALED, shredded, status=SHREDDED, shredded_at=EPOCH, keys=())
+    shredded = Change(status=SHREDDED, tombstone=TOMBSTONE)
+    await step(SEALED, shredded, status=SHREDDED, tombstone=TOMBSTONE, keys=())
 
 
 async def test_an_update_needs_the_expected_state(session_store: SessionStore) -> None:
@@ -88,6 +94,42 @@ async def test_an_update_needs_the_expected_state(session_store: SessionStore) -
     for expected in (SEALING, SEALED, SHREDDED):
         assert await session_store.update(A, expected, Change(held=True)) is None
     assert await session_store.get(A) == record
+
+
+async def test_a_session_under_hold_gets_no_tombstone(session_store: SessionStore) -> None:
+    await session_store.create(replace(session_record("a"), status=SEALED))
+    await session_store.update(A, SEALED, Change(held=True))
+    shredded = Change(status=SHREDDED, tombstone=TOMBSTONE)
+    assert await session_store.update(A, SEALED, shredded) is None
+    await session_store.update(A, SEALED, Change(held=False))
+    assert await session_store.update(A, SEALED, shredded) is not None
+
+
+async def test_shredded_sessions_are_unfinished_until_it_is_said(session_store: SessionStore) -> None:
+    shreds = cast("ShredStore", session_store)
+    names = [SessionId(name) for name in ("c", "a", "b", "open")]
+    for name in names:
+        await session_store.create(session_record(name))
+    assert await shreds.unfinished(9) == []
+    for name in names[:3]:
+        await session_store.update(name, OPEN, Change(status=SHREDDED, tombstone=TOMBSTONE))
+    assert await shreds.unfinished(9) == ["a", "b", "c"]
+    assert await shreds.unfinished(2) == ["a", "b"]
+    await shreds.finished(SessionId("a"))
+    await shreds.finished(SessionId("a"))
+    await shreds.finished(SessionId("none"))
+    assert await shreds.unfinished(2) == ["b", "c"]
+    record = await session_store.get(SessionId("a"))
+    assert record is not None
+    assert (record.status, record.tombstone) == (SHREDDED, TOMBSTONE)
+
+
+async def test_a_tombstone_of_an_earlier_version(db: Database) -> None:
+    await MongoSessions(db).create(session_record("a"))
+    await db["sessions"].update_one({"_id": "a"}, {"$set": {"status": "shredded", "shredded_at": EPOCH}})
+    record = await MongoSessions(db).get(A)
+    assert record is not None
+    assert record.tombstone == Tombstone(EPOCH, ShredReason.REQUESTED, "unknown")
 
 
 async def test_an_update_may_need_a_seal_order(session_store: SessionStore) -> None:

@@ -114,7 +114,7 @@ def storage_app(house: House, chunk_max_bytes: int = 64 * MIB) -> Any:
         limit_bytes=limit,
     )
     return app_of(
-        routes.router(house.ledger, house.evidence, readiness),
+        routes.router(house.ledger, house.shredder, house.evidence, readiness),
         key_routes.router(house.ledger, house.rings, readiness),
         authenticator=_OneToken(),
         hot_routes=[submit.route(endpoint)],

@@ -116,7 +116,7 @@ async def test_what_has_no_content(parts: Parts, house: House) -> None:
     assert await _code(parts.content.total_bytes(A)) == "chunks-missing"
     await house.ledger.seal(A, None, "idle")
     assert await _code(parts.content.total_bytes(A)) == "chunks-missing"
-    await house.ledger.shred(A)
+    await house.shred(A)
     assert await _code(parts.content.total_bytes(A)) == "session-shredded"
 
 

@@ -131,7 +131,7 @@ async def test_a_shredded_session_has_no_keys(counting, house: House, wrapper: F
     rings = KeyRings(wrapper, counting, 10)
     ring = await rings.for_sealing(A)
     await house.ledger.seal(A, None, "recorder")
-    await house.ledger.shred(A)
+    await house.shred(A)
     rings.forget(A)
     rings.forget(A)
     assert await _code(rings.for_opening(A)) == "session-shredded"
@@ -198,7 +198,7 @@ async def test_a_fetch_under_way_brings_no_shredded_key_back(counting: _Counting
     reading = asyncio.create_task(rings.for_opening(A))
     await answered.wait()
     await house.ledger.seal(A, None, "recorder")
-    await house.ledger.shred(A)
+    await house.shred(A)
     rings.forget(A)
     go_on.set()
     assert (await reading).active

@@ -70,7 +70,7 @@ async def test_after_the_seal_a_repeat_is_known_and_the_rest_is_refused(parts: P
     assert (await _error(parts.recording.record(A, ChunkIndex(1), b"more"))).code == "session-sealed"
     parts.rings.forget(A)
     assert (await _error(parts.recording.record(A, ChunkIndex(1), b"more"))).code == "session-sealed"
-    await parts.storage.shred(A)
+    await parts.storage.shred(A, "admin-1")
     assert (await _error(parts.recording.record(A, ZERO, b"content"))).code == "session-shredded"
 
 

@@ -100,7 +100,7 @@ async def test_a_session_shredded_within_a_step_stays_shredded(storage: StorageC
 
     class _Between(StorageClient):
         async def replace_keys(self, replacements) -> int:
-            await house.ledger.shred(A)
+            await house.shred(A)
             return await storage.replace_keys(replacements)
 
         async def outdated_rings(self, *arguments):

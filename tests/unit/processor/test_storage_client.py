@@ -54,8 +54,13 @@ async def test_against_storage_itself(storage: StorageClient, house: House) -> N
     assert (await _error(storage.envelope(A, 1))).code == "chunk-not-found"
     sealed = await storage.seal(A, 1)
     assert sealed["manifest"]["chunk_count"] == 1
-    assert (await storage.shred(A))["status"] == "shredded"
-    assert (await _error(storage.envelope(A, 0))).code == "session-shredded"
+    assert (await storage.shred(A, "admin-1"))["status"] == "shredded"
+    gone = await _error(storage.envelope(A, 0))
+    assert (gone.code, gone.members["shred_reason"], gone.members["shredded_by"]) == (
+        "session-shredded",
+        "requested",
+        "admin-1",
+    )
     assert (await _error(storage.session(SessionId("b")))).members == {"session_id": "b"}
 
 
@@ -134,7 +139,7 @@ async def test_success_of_something_else(script: Script, scripted: StorageClient
 @pytest.mark.parametrize("body", [b"", b"<html>", b"5", b"null", b"[5]"])
 async def test_no_object(script: Script, scripted: StorageClient, body: bytes) -> None:
     script.answers.append(Response(body, 200))
-    for work in (lambda: scripted.seal(A, None), lambda: scripted.shred(A)):
+    for work in (lambda: scripted.seal(A, None), lambda: scripted.shred(A, "admin-1")):
         assert (await _error(work())).code == "storage-unavailable"
 
 

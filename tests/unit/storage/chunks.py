@@ -22,10 +22,13 @@ from sessions.storage.memory import MemoryChunks, MemorySessions, MemoryTiles
 from sessions.storage.memory_anchoring import MemoryBatches
 from sessions.storage.memory_key_rings import MemoryKeyRings
 from sessions.storage.progress import ProgressReader
+from sessions.storage.retention import Due, Terms
 from sessions.storage.sealing import Sealer
-from sessions.storage.store import NewChunk, SessionRecord, SessionStatus
+from sessions.storage.shredding import Shredder
+from sessions.storage.store import NewChunk, SessionRecord, SessionStatus, ShredReason, Tombstone
 
 EPOCH = datetime(2026, 1, 31, 12, 0, 0, 123_000, tzinfo=UTC)
+TOMBSTONE = Tombstone(EPOCH, ShredReason.REQUESTED, "admin-1")
 
 
 def envelope_of(session: str, index: int, body: bytes = b"chunk") -> bytes:
@@ -89,11 +92,17 @@ class House:
     chunks: MemoryChunks = field(default_factory=MemoryChunks)
     tiles: MemoryTiles = field(default_factory=MemoryTiles)
     batches: MemoryBatches = field(default_factory=MemoryBatches)
+    retain_days: int = 0
+    delete_after_days: int = 0
 
     def __post_init__(self) -> None:
         self.sealer = Sealer(self.sessions, self.chunks, self.tiles)
         self.progress = ProgressReader(self.chunks)
-        self.ledger = Ledger(self.sessions, self.chunks, self.sealer, self.progress, self.batches)
+        self.time = EPOCH
+        self.terms = Terms(self.retain_days, self.delete_after_days, lambda: self.time)
+        self.shredder = Shredder(self.sessions, self.sessions, self.chunks, self.terms)
+        self.due = Due(self.sessions, self.terms)
+        self.ledger = Ledger(self.sessions, self.sealer, self.progress, self.batches, self.terms)
         self.evidence = Evidence(self.ledger, self.chunks, self.chunks, self.tiles)
         self.rings = Rings(MemoryKeyRings(self.sessions))
         self.intake = Intake(self.sessions, self.chunks)
@@ -106,6 +115,10 @@ class House:
         self.tiles.tiles.clear()
         for name in list(self.progress._contiguous):
             self.progress.forget(name)
+
+    async def shred(self, session: SessionId) -> SessionRecord:
+        """Shredded on request of `admin-1`."""
+        return await self.shredder.shred(session, ShredReason.REQUESTED, "admin-1")
 
     async def session(self, name: str, *indexes: int) -> SessionId:
         """An open session with these chunks."""

@@ -79,7 +79,7 @@ async def test_a_key_ring_is_exported_for_an_administrator(client: httpx.AsyncCl
             assert key_ring.from_bytes(answer.content) == KeyRing(A, (key(1),))
     assert (await client.get("/api/v1/sessions/none/keys")).json()["code"] == "session-not-found"
     await filled.ledger.seal(A, None, "recorder")
-    await filled.ledger.shred(A)
+    await filled.shred(A)
     assert (await client.get("/api/v1/sessions/a/keys")).json()["code"] == "session-shredded"
 
 

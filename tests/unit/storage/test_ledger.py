@@ -1,6 +1,7 @@
 """The life of a session, on twins."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -13,7 +14,7 @@ from sessions.storage.anchor import BatchRecord
 from sessions.storage.ledger import MAX_METADATA_BYTES
 from sessions.storage.memory import MemoryChunks, MemorySessions
 from sessions.storage.store import Change, Placement, SessionFilter, SessionRecord, SessionStatus
-from tests.unit.storage.chunks import EPOCH, House, key, session_record
+from tests.unit.storage.chunks import EPOCH, TOMBSTONE, House, key, session_record
 
 A = SessionId("a")
 OPEN, SEALING, SEALED, SHREDDED = SessionStatus
@@ -78,7 +79,7 @@ async def test_no_session() -> None:
         house.ledger.readable(A),
         house.ledger.add_key(A, key()),
         house.ledger.hold(A, held=True),
-        house.ledger.shred(A),
+        house.shred(A),
     ):
         assert (await _code(work)).code == "session-not-found"
 
@@ -128,10 +129,10 @@ async def test_a_hold_keeps_a_session_from_being_shredded() -> None:
     house = House()
     await _sealed(house)
     assert (await house.ledger.hold(A, held=True)).held
-    assert (await _code(house.ledger.shred(A))).code == "session-held"
+    assert (await _code(house.shred(A))).code == "session-held"
     assert len(house.chunks.bodies) == 2
     assert not (await house.ledger.hold(A, held=False)).held
-    assert (await house.ledger.shred(A)).status is SHREDDED
+    assert (await house.shred(A)).status is SHREDDED
     assert (await _code(house.ledger.hold(A, held=True))).code == "session-shredded"
 
 
@@ -154,13 +155,13 @@ async def test_keys_go_first_and_a_repeat_finishes_what_a_crash_left() -> None:
     chunks.sessions = house.sessions
     await _sealed(house)
     chunks.fail = True
-    assert (await _code(house.ledger.shred(A))).code == "database-unavailable"
+    assert (await _code(house.shred(A))).code == "database-unavailable"
     assert chunks.seen == ()
     record = await house.ledger.get(A)
     assert (record.status, record.keys, len(house.chunks.bodies)) == (SHREDDED, (), 2)
     chunks.fail = False
-    again = await house.ledger.shred(A)
-    assert again.shredded_at == record.shredded_at
+    again = await house.shred(A)
+    assert again.tombstone == record.tombstone == TOMBSTONE
     assert house.chunks.bodies == {}
     assert sorted(house.chunks.records[A]) == [0, 1]
     assert (await house.evidence.proof(A, 1)).tree_size == 2
@@ -169,19 +170,48 @@ async def test_keys_go_first_and_a_repeat_finishes_what_a_crash_left() -> None:
         assert (await _code(work)).code == "session-shredded"
 
 
+async def test_what_a_crash_left_is_finished_in_the_background() -> None:
+    chunks = _Watching()
+    house = House(chunks=chunks)
+    chunks.sessions = house.sessions
+    await _sealed(house)
+    chunks.fail = True
+    for work in (house.shred(A), house.shredder.resume(5)):
+        assert (await _code(work)).code == "database-unavailable"
+    assert (await house.ledger.get(A)).tombstone == TOMBSTONE
+    assert len(house.chunks.bodies) == 2
+    error = await _code(house.evidence.envelope(A, 0))
+    assert (error.code, error.members["shred_reason"]) == ("session-shredded", "requested")
+    chunks.fail = False
+    assert await house.shredder.resume(5) == 1
+    assert house.chunks.bodies == {}
+    assert await house.shredder.resume(5) == 0
+
+
+async def test_a_hold_that_comes_while_a_session_is_shredded_stands() -> None:
+    house = House(sessions=_Contended(Change(held=True)))
+    contended, house.sessions.first = house.sessions.first, None
+    await _sealed(house)
+    house.sessions.first = contended
+    assert (await _code(house.shred(A))).code == "session-held"
+    assert (await house.ledger.get(A)).status is SEALED
+    assert len(house.chunks.bodies) == 2
+
+
 @pytest.mark.parametrize("status", [OPEN, SEALING])
 async def test_only_a_sealed_session_can_be_shredded(status: SessionStatus) -> None:
     house = House()
     house.sessions.records[A] = replace(session_record("a"), status=status)
-    assert (await _code(house.ledger.shred(A))).code == "session-open"
+    assert (await _code(house.shred(A))).code == "session-open"
 
 
 async def test_two_who_shred_at_once() -> None:
-    house = House(sessions=_Contended(Change(status=SHREDDED, shredded_at=EPOCH)))
+    house = House(sessions=_Contended(Change(status=SHREDDED, tombstone=TOMBSTONE)))
     contended, house.sessions.first = house.sessions.first, None
     await _sealed(house)
     house.sessions.first = contended
-    assert (await house.ledger.shred(A)).shredded_at == EPOCH
+    house.time += timedelta(hours=1)
+    assert (await house.shred(A)).tombstone == TOMBSTONE
 
 
 async def test_seals_of_the_last_seconds_are_left_to_who_began_them() -> None:
@@ -212,9 +242,13 @@ async def test_status_and_summary_of_each_state() -> None:
     assert (status["next_index"], status["missing"], status["chunk_count"]) == (4, [[1, 2]], 2)
     assert (status["root"], status["sealed_at"]) == (manifest.root.hex(), manifest.sealed_at)
     assert status["anchor"]["state"] == "pending"
-    shredded = await house.ledger.status(await house.ledger.shred(A))
+    shredded = await house.ledger.status(await house.shred(A))
     assert (shredded["status"], shredded["root"]) == ("shredded", manifest.root.hex())
-    assert shredded["shredded_at"].endswith("Z")
+    assert (shredded["shredded_at"], shredded["shred_reason"], shredded["shredded_by"]) == (
+        "2026-01-31T12:00:00.123Z",
+        "requested",
+        "admin-1",
+    )
     assert [view["session_id"] for view in await house.ledger.page(SessionFilter(), 5, None)] == ["a"]
 
 

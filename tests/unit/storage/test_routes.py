@@ -16,7 +16,7 @@ from sessions.runtime.auth import Authenticator, Principal, Role
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
 from sessions.runtime.times import to_rfc3339
-from sessions.storage import anchor_routes, key_routes, routes, submit
+from sessions.storage import anchor_routes, key_routes, retention_routes, routes, submit
 from sessions.storage.mongo import Readiness
 from sessions.storage.routes import decode_cursor, encode_cursor
 from tests import strategies
@@ -46,9 +46,10 @@ async def client(house: House) -> AsyncIterator[httpx.AsyncClient]:
         house.intake, everybody, readiness=readiness, disk=ample_disk(), budget=ByteBudget(10_000), limit_bytes=5_000
     )
     app = app_of(
-        routes.router(house.ledger, house.evidence, readiness),
+        routes.router(house.ledger, house.shredder, house.evidence, readiness),
         anchor_routes.router(house.batches, readiness),
         key_routes.router(house.ledger, house.rings, readiness),
+        retention_routes.router(house.ledger, house.due, house.terms, readiness),
         authenticator=everybody,
         hot_routes=[submit.route(endpoint)],
     )
@@ -159,6 +160,49 @@ async def test_a_session_from_open_to_shredded(house: House, client: httpx.Async
     assert house.sessions.records[SessionId("a")].keys == ()
 
 
+async def test_terms_of_a_session_and_what_is_due(house: House, client: httpx.AsyncClient) -> None:
+    await client.put("/api/v1/sessions/a", json={"metadata": {"retention": {"retain_days": 3}}, "key": _KEY})
+    sealed_at = (await client.post("/api/v1/sessions/a/seal", json={})).json()["manifest"]["sealed_at"]
+    admin, audit = {"authorization": "Bearer admin"}, {"authorization": "Bearer audit"}
+    house.time = datetime.fromisoformat(sealed_at) + timedelta(days=2)
+    refused = await client.delete("/api/v1/sessions/a", headers=admin)
+    assert (refused.status_code, refused.json()["code"]) == (409, "session-retained")
+    assert refused.json()["retained_until"] == to_rfc3339(house.time + timedelta(days=1))
+    body = {"delete_after_days": 2}
+    kept = (await client.put("/api/v1/sessions/a/retention", json=body, headers=admin)).json()
+    assert (kept["retained_until"], kept["delete_at"]) == (None, to_rfc3339(house.time))
+    due = (await client.get("/api/v1/retention/due", headers=audit)).json()
+    assert due == {
+        "sessions": [
+            {
+                "session_id": "a",
+                "sealed_at": sealed_at,
+                "delete_at": to_rfc3339(house.time),
+                "retained_until": None,
+                "verdict": "shred",
+            }
+        ],
+        "next_cursor": None,
+    }
+    page = (await client.get("/api/v1/retention/due?limit=1", headers=admin)).json()
+    rest = await client.get("/api/v1/retention/due", params={"cursor": page["next_cursor"]}, headers=admin)
+    assert rest.json() == {"sessions": [], "next_cursor": None}
+    for wrong in ({"retain_days": True}, {"retain_days": 1.5}, {"days": 1}, {"retain_days": -1}):
+        answer = await client.put("/api/v1/sessions/a/retention", json=wrong, headers=admin)
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid-request")
+    shredded = await client.delete("/api/v1/sessions/a?requested_by=boss", headers=admin)
+    assert shredded.json()["shredded_by"] == "x"  # whoever is no processor asks for himself
+    gone = (await client.get("/api/v1/sessions/a/chunks/0/envelope")).json()
+    assert (gone["code"], gone["shred_reason"], gone["shredded_by"]) == ("session-shredded", "requested", "x")
+
+
+async def test_a_processor_says_for_whom_it_asks(client: httpx.AsyncClient) -> None:
+    await client.put("/api/v1/sessions/a", json={"key": _KEY})
+    await client.post("/api/v1/sessions/a/seal", json={})
+    assert (await client.delete("/api/v1/sessions/a?requested_by=a%0Ab")).status_code == 400
+    assert (await client.delete("/api/v1/sessions/a?requested_by=boss")).json()["shredded_by"] == "boss"
+
+
 async def test_anchors(client: httpx.AsyncClient) -> None:
     assert (await client.get("/api/v1/anchors")).json() == {"anchors": [], "next_cursor": None}
     none = await client.get(f"/api/v1/anchors/{'ab' * 32}")
@@ -177,6 +221,8 @@ async def test_anchors(client: httpx.AsyncClient) -> None:
         ("POST", "/api/v1/sessions/a/seal", "record"),
         ("DELETE", "/api/v1/sessions/a", "audit"),
         ("PUT", "/api/v1/sessions/a/hold", "audit"),
+        ("PUT", "/api/v1/sessions/a/retention", "audit"),
+        ("GET", "/api/v1/retention/due", "processor"),
         ("GET", "/api/v1/sessions/a/chunks", "replay"),
         ("POST", "/api/v1/envelopes", "record"),
         ("GET", "/api/v1/anchors", "record"),
@@ -235,7 +281,7 @@ async def test_before_the_database_is_ready_everything_waits(house: House) -> No
         house.intake, everybody, readiness=readiness, disk=ample_disk(), budget=ByteBudget(10_000), limit_bytes=5_000
     )
     app = app_of(
-        routes.router(house.ledger, house.evidence, readiness),
+        routes.router(house.ledger, house.shredder, house.evidence, readiness),
         anchor_routes.router(house.batches, readiness),
         key_routes.router(house.ledger, house.rings, readiness),
         authenticator=everybody,

@@ -75,13 +75,13 @@ async def test_without_a_database_it_runs_and_says_so(tokens: Path, monkeypatch)
         assert "lucid_inflight_limit_bytes" in (await client.get("/metrics")).text
 
 
-class _Ledger:
-    """Answers `resume_seals` with what it is given, one after the other."""
+class _Resumed:
+    """Answers with what it is given, one after the other."""
 
     def __init__(self, *answers: int | DomainError) -> None:
         self.answers = list(answers)
 
-    async def resume_seals(self, limit: int) -> int:
+    async def resume(self, limit: int) -> int:
         answer = self.answers.pop(0)
         if isinstance(answer, DomainError):
             raise answer
@@ -92,12 +92,12 @@ class _Ready:
     ready = True
 
 
-async def test_half_way_seals_are_looked_for_now_and_then(monkeypatch) -> None:
-    monkeypatch.setattr(main, "_RESUME_SEALS_SECONDS", 0)
-    ledger = _Ledger(2, DomainError("database-unavailable", "away"), 0, 1)
+async def test_what_is_half_way_is_looked_for_now_and_then(monkeypatch) -> None:
+    monkeypatch.setattr(main, "_RESUME_SECONDS", 0)
+    resumed = _Resumed(2, DomainError("database-unavailable", "away"), 0, 1)
     with pytest.raises(IndexError):
-        await asyncio.wait_for(main._resume_seals(ledger, _Ready()), 5)
-    assert ledger.answers == []
+        await asyncio.wait_for(main._resume("seals", resumed.resume, _Ready()), 5)
+    assert resumed.answers == []
 
 
 def test_clients_certificates_without_tls_end_the_start(tokens: Path, tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""Retention over HTTP: what is due, and the terms of single sessions."""
+
+import base64
+import binascii
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query
+
+from sessions.core.errors import CoreError
+from sessions.core.types import session_id as checked_id
+from sessions.runtime.auth import Role, allow
+from sessions.runtime.body import JsonRoute
+from sessions.runtime.errors import DomainError
+from sessions.runtime.models import Limit, SessionIdPath, Status, checked
+from sessions.runtime.problems import responses
+from sessions.runtime.times import to_rfc3339
+from sessions.storage import retention_models
+from sessions.storage.ledger import Ledger
+from sessions.storage.mongo import Readiness
+from sessions.storage.retention import MAX_DAYS, Due, DueSession, Place, Terms
+from sessions.storage.routes import ADMINS
+from sessions.storage.store import Retention
+
+
+def encode_cursor(place: Place) -> str:
+    """A page's end, opaque to clients."""
+    sealed_at, last = place.after
+    value = [place.delete_after_days, to_rfc3339(sealed_at), last]
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
+
+
+def decode_cursor(text: str | None) -> Place | None:
+    """Read a cursor.
+
+    Raises:
+        DomainError: `invalid-request`.
+    """
+    if text is None:
+        return None
+    try:
+        days, sealed_at, last = json.loads(base64.urlsafe_b64decode(text.encode()))
+        if days is not None and (type(days) is not int or not 0 <= days <= MAX_DAYS):
+            raise ValueError("no number of days")
+        time = datetime.fromisoformat(sealed_at)
+        if time.tzinfo is None:
+            raise ValueError("no time zone")
+        return Place(days, (time.astimezone(UTC), checked_id(last)))
+    except (ValueError, TypeError, OverflowError, binascii.Error, RecursionError, CoreError):
+        raise DomainError("invalid-request", "cursor: use next_cursor of the page before, unchanged") from None
+
+
+def router(ledger: Ledger, due: Due, terms: Terms, readiness: Readiness) -> APIRouter:
+    """/api/v1/retention, and a session's own terms."""
+
+    async def ready() -> None:
+        readiness.require()
+
+    routes = APIRouter(prefix="/api/v1", tags=["retention"], route_class=JsonRoute)
+
+    @routes.get(
+        "/retention/due",
+        dependencies=[Depends(allow(Role.ADMIN, Role.AUDIT)), Depends(ready)],
+        response_model=retention_models.DueAnswer,
+    )
+    async def list_due(limit: Limit = 100, cursor: Annotated[str | None, Query(max_length=300)] = None) -> Any:
+        """Sessions whose time is up, and what the next sweep does with each; this changes nothing."""
+        page = await due.page(decode_cursor(cursor), limit)
+        following = page.following and encode_cursor(page.following)
+        return {"sessions": [_due_json(one, terms) for one in page.sessions], "next_cursor": following}
+
+    @routes.put(
+        "/sessions/{session_id}/retention",
+        dependencies=[Depends(ADMINS), Depends(ready)],
+        response_model=Status,
+        responses=responses("session-not-found", "session-shredded", "retention-too-short"),
+    )
+    async def retain(session_id: SessionIdPath, request: retention_models.RetentionRequest) -> Any:
+        """Give a session terms of its own; not for less time than the operator keeps all sessions."""
+        retention = Retention(request.retain_days, request.delete_after_days)
+        return await ledger.status(await ledger.retain(checked(session_id), retention))
+
+    return routes
+
+
+def _due_json(due: DueSession, terms: Terms) -> dict[str, Any]:
+    record = due.record
+    assert record.seal_order is not None  # it is sealed
+    until = terms.retained_until(record)
+    return {
+        "session_id": record.session_id,
+        "sealed_at": to_rfc3339(record.seal_order.sealed_at),
+        "delete_at": to_rfc3339(due.delete_at),
+        "retained_until": until and to_rfc3339(until),
+        "verdict": due.verdict.value,
+    }

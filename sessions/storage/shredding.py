@@ -1,0 +1,70 @@
+"""Shredding: a session's keys and bodies go, its manifest, chunk records, tiles and receipt stay.
+
+The key ring goes first, in the one write that sets the tombstone; so a crash at any point after it leaves bodies that
+nobody can open. That write also marks the session as being shredded, and the mark is taken away when the bodies went:
+whoever comes next finds it, and finishes.
+"""
+
+from typing import Final
+
+from sessions.core.types import SessionId
+from sessions.storage import problems
+from sessions.storage.retention import Terms
+from sessions.storage.store import (
+    BodyStore,
+    Change,
+    SessionRecord,
+    SessionStatus,
+    SessionStore,
+    ShredReason,
+    ShredStore,
+    Tombstone,
+)
+
+_SEALED: Final = SessionStatus.SEALED
+
+
+class Shredder:
+    """Destroys what a session says, and nothing of what proves it."""
+
+    def __init__(self, sessions: SessionStore, unfinished: ShredStore, bodies: BodyStore, terms: Terms) -> None:
+        self._sessions = sessions
+        self._unfinished = unfinished
+        self._bodies = bodies
+        self._terms = terms
+
+    async def shred(self, session_id: SessionId, reason: ShredReason, by: str) -> SessionRecord:
+        """Destroy a sealed session's keys, then its bodies. May be repeated: the first tombstone stays.
+
+        Raises:
+            DomainError: `session-not-found`, `session-open`, `session-held`, `session-retained`.
+        """
+        record = await self._get(session_id)
+        while record.status is not SessionStatus.SHREDDED:
+            if record.status is not _SEALED:
+                raise problems.session_open(session_id, "only a sealed session leaves a proof of what it was")
+            if (error := self._terms.objection(record)) is not None:
+                raise error
+            tombstone = Tombstone(self._terms.clock(), reason, by)
+            change = Change(status=SessionStatus.SHREDDED, tombstone=tombstone, retention=record.retention)
+            updated = await self._sessions.update(session_id, _SEALED, change)
+            record = updated or await self._get(session_id)  # another shredded, held or retains it
+        await self._finish(session_id)
+        return record
+
+    async def resume(self, limit: int) -> int:
+        """Delete bodies that a crash left of shredded sessions; gives of how many."""
+        found = await self._unfinished.unfinished(limit)
+        for session_id in found:
+            await self._finish(session_id)
+        return len(found)
+
+    async def _finish(self, session_id: SessionId) -> None:
+        await self._bodies.drop(session_id)
+        await self._unfinished.finished(session_id)
+
+    async def _get(self, session_id: SessionId) -> SessionRecord:
+        record = await self._sessions.get(session_id)
+        if record is None:
+            raise problems.session_not_found(session_id)
+        return record
