@@ -109,7 +109,10 @@ def rotate(context: typer.Context, as_json: Json = False) -> None:
     Recorders may go on meanwhile. Interrupted? The same command goes on with
     what is left. Exits with 1 when keys are left under another KEK.
     """
-    with settings.of(context).client(TRANSFER_RETRY_SECONDS) as client, output.counting("keys") as advance:
+    with (
+        settings.of(context).client(TRANSFER_RETRY_SECONDS) as client,
+        output.progress("keys", counted=True) as advance,
+    ):
         done = client.rotate_keys(advance)
     left = {kek.kek_id: kek.rings for kek in done.status.keks if kek.kek_id != done.status.active and kek.rings}
     unsealed = done.status.rings_to_seal

@@ -97,41 +97,23 @@ def table(columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) ->
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Advance]:
-    """A bar with rate on stderr, when that is a terminal."""
+def progress(what: str, *, counted: bool = False) -> Iterator[Advance]:
+    """A bar on stderr, when that is a terminal: of bytes, with their rate, or of things that are `counted`."""
     if not sys.stderr.isatty():
         yield lambda _done, _total: None
         return
+    from rich import progress as bars
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     console = Console(stderr=True)
     console = Console(stderr=True, width=min(console.width, WIDTH))
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(bar_width=None),
+        *((bars.MofNCompleteColumn(),) if counted else (bars.DownloadColumn(True), bars.TransferSpeedColumn())),
+        bars.TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-@contextmanager
-def counting(what: str) -> Iterator[Advance]:
-    """A bar of things that are counted, on stderr, when that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _done, _total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    console = Console(stderr=True, width=min(console.width, WIDTH))
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
+    with bars.Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -86,7 +86,7 @@ def recover(
 
         target = sys.stdout.buffer if out == "-" else Path(out)
         try:
-            with open_out(target) as write, output.counting("chunks") as advance:
+            with open_out(target) as write, output.progress("chunks", counted=True) as advance:
                 done = restoring.restore(ring, key, source, write, manifest=sealed, partial=partial, progress=advance)
         except DomainError as error:
             code = ExitCode.VERIFICATION_FAILED if error.code == "envelope-corrupt" else ExitCode.FAILED

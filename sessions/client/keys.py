@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sessions.client.answers import AnswerFormatError, known_members
-from sessions.client.errors import BadAnswerError
+from sessions.client.paging import walk
 from sessions.client.transport import OneStorage, Transport, session_path
 from sessions.core import key_ring as key_rings
 from sessions.core import strict
@@ -173,9 +173,13 @@ class KeyCalls(OneStorage):
         rewrapped, overtaken, done = 0, 0, 0
         total = (await self.key_status()).outdated
         while True:
-            failed, failures, moved, cursor = 0, list[KeyFailure](), 0, None
-            while True:
+            failed, failures, moved = 0, list[KeyFailure](), 0
+
+            async def page(cursor: str | None) -> tuple[list[RotationStep], str | None]:
                 step = await self.rotation_step(cursor)
+                return [step], step.next_cursor
+
+            async for step in walk("the rotation", page):
                 moved += step.rewrapped
                 overtaken += step.overtaken
                 failed += len(step.failed)
@@ -183,11 +187,6 @@ class KeyCalls(OneStorage):
                 done += step.rings
                 if progress is not None:
                     progress(done, max(done, total))
-                if step.next_cursor is None:
-                    break
-                if step.next_cursor == cursor:
-                    raise BadAnswerError("the rotation does not come to an end")
-                cursor = step.next_cursor
             rewrapped += moved
             status = await self.key_status()
             # Sessions that another processor opened under an old KEK meanwhile may lie behind us: once more, then.

@@ -2,10 +2,10 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Final, Literal, TypeAlias, cast
 
 from sessions.client.answers import known_members
-from sessions.client.errors import BadAnswerError
+from sessions.client.paging import walk
 from sessions.client.transport import OneStorage, session_path
 from sessions.core.types import SessionId, session_id
 
@@ -75,18 +75,15 @@ class RetentionCalls(OneStorage):
 
     async def retention_due(self) -> AsyncIterator[DueSession]:
         """All sessions whose time is up, page by page."""
-        params: dict[str, Any] = {"limit": 1000}
-        while True:
-            items, cursor = await self._storage.json(
+
+        async def page(cursor: str | None) -> tuple[list[DueSession], str | None]:
+            params = {"limit": 1000} | ({} if cursor is None else {"cursor": cursor})
+            return await self._storage.json(
                 "GET", "/api/v1/retention/due", lambda value, _: due_page(value), params=params
             )
-            for item in items:
-                yield item
-            if cursor is None:
-                return
-            if cursor == params.get("cursor"):
-                raise BadAnswerError("the list of due sessions does not come to an end")
-            params["cursor"] = cursor
+
+        async for item in walk("the list of due sessions", page):
+            yield item
 
     async def set_retention(
         self, session: str, *, retain_days: int | None = None, delete_after_days: int | None = None

@@ -2,10 +2,10 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Final, Literal, TypeAlias, cast
 
 from sessions.client.answers import known_members
-from sessions.client.errors import BadAnswerError
+from sessions.client.paging import walk
 from sessions.client.transport import OneStorage
 
 Kind: TypeAlias = Literal["missing", "altered", "truncated", "orphaned", "foreign"]
@@ -73,12 +73,11 @@ class ScrubCalls(OneStorage):
 
     async def scrub(self, session: str | None = None, *, sample: float = 1.0) -> AsyncIterator[ScrubStep]:
         """Have all that is stored read again, or one session; page by page. Of the bodies `sample` is the share."""
-        body: dict[str, Any] = {"session_id": session, "sample": sample, "cursor": None}
-        while True:
+
+        async def page(cursor: str | None) -> tuple[list[ScrubStep], str | None]:
+            body = {"session_id": session, "sample": sample, "cursor": cursor}
             step = await self._storage.json("POST", "/api/v1/scrub", lambda value, _: scrub_step(value), json=body)
+            return [step], step.next_cursor
+
+        async for step in walk("the scrub", page):
             yield step
-            if step.next_cursor is None:
-                return
-            if step.next_cursor == body["cursor"]:
-                raise BadAnswerError("the scrub does not come to an end")
-            body["cursor"] = step.next_cursor

@@ -11,6 +11,7 @@ from sessions.client import answers
 from sessions.client.answers import AnchorRecord, ChunkRecord, SessionSummary
 from sessions.client.collecting import collect
 from sessions.client.errors import BadAnswerError
+from sessions.client.paging import walk
 from sessions.client.transport import MAX_JSON_BYTES, OneStorage, session_path
 from sessions.core import manifest as manifests
 from sessions.core import proof as proofs
@@ -58,13 +59,13 @@ class StorageCalls(OneStorage):
 
     async def list_sessions(self, **wanted: Any) -> AsyncIterator[SessionSummary]:
         """All sessions, newest first, page by page; takes what `session_page` takes."""
-        while True:
-            items, cursor = await self.session_page(**wanted)
-            for item in items:
-                yield item
-            if cursor is None:
-                return
-            wanted["cursor"] = cursor
+        start = wanted.pop("cursor", None)
+
+        async def page(cursor: str | None) -> tuple[list[SessionSummary], str | None]:
+            return await self.session_page(**wanted, cursor=cursor)
+
+        async for item in walk("the list of sessions", page, start):
+            yield item
 
     async def receipt(
         self,
@@ -164,16 +165,15 @@ class StorageCalls(OneStorage):
 
     async def anchors(self) -> AsyncIterator[AnchorRecord]:
         """All anchors, newest first."""
-        params: dict[str, Any] = {"limit": 100}
-        while True:
-            items, cursor = await self._storage.json(
+
+        async def page(cursor: str | None) -> tuple[list[AnchorRecord], str | None]:
+            params = {"limit": 100} | ({} if cursor is None else {"cursor": cursor})
+            return await self._storage.json(
                 "GET", "/api/v1/anchors", lambda value, _: answers.anchor_page(value), params=params
             )
-            for item in items:
-                yield item
-            if cursor is None:
-                return
-            params["cursor"] = cursor
+
+        async for item in walk("the list of anchors", page):
+            yield item
 
     async def anchor(self, root: bytes) -> AnchorRecord:
         """One anchor by its batch root, with the ids of its sessions (the first 1000)."""

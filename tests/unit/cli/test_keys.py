@@ -206,7 +206,7 @@ def test_keys_without_a_service_need_no_token(bare: Run, tmp_path: Path, monkeyp
 
 def test_counting_on_a_terminal(monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with output.counting("keys") as advance:
+    with output.progress("keys", counted=True) as advance:
         advance(5, 10)
         advance(10, 10)
     assert "10/10" in capsys.readouterr().err
