@@ -28,7 +28,7 @@ from sessions.runtime import log, server, tls
 from sessions.runtime.app import make_app
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.health import Check
-from sessions.runtime.metrics import BUDGET_TOTAL_BYTES, BUDGET_USED_BYTES, watch_loop_lag
+from sessions.runtime.metrics import watch_budget, watch_loop_lag
 from sessions.runtime.settings import ConfigurationError, exit_with, load, read_secret
 from sessions.runtime.tokens_watch import TokensWatch
 
@@ -53,8 +53,7 @@ def build(settings: ProcessorSettings) -> FastAPI:
     rings = KeyRings(wrapper, storage, settings.dek_cache_max_sessions, settings.dek_cache_seconds)
     recording = Recording(rings, Submitter(storage), storage, executor, settings.zstd_level)
     budget = ByteBudget(settings.inflight_max_bytes)
-    BUDGET_TOTAL_BYTES.set(budget.total_bytes)
-    BUDGET_USED_BYTES.set_function(lambda: budget.used_bytes)
+    watch_budget(budget)
     # Apart from the recorders' budget: whoever replays slowly must not keep them waiting.
     content = Content(storage, recording, ByteBudget(settings.replay_max_bytes))
     lucid = lucid_routes.LucidRecorder(recording, budget, settings.chunk_max_bytes, settings.batch_body_max_bytes)

@@ -5,6 +5,8 @@ from typing import Final
 
 from prometheus_client import Gauge, Histogram
 
+from sessions.runtime.budget import ByteBudget
+
 _LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 REQUEST_SECONDS = Histogram(
@@ -22,6 +24,12 @@ LOOP_LAG_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1),
 )
 _LAG_PROBE_SECONDS: Final = 0.1
+
+
+def watch_budget(budget: ByteBudget) -> None:
+    """Show a budget's use."""
+    BUDGET_TOTAL_BYTES.set(budget.total_bytes)
+    BUDGET_USED_BYTES.set_function(lambda: budget.used_bytes)
 
 
 async def watch_loop_lag() -> None:

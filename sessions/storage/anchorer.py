@@ -90,25 +90,17 @@ class Anchorer:
         self._batches, self._lease, self._chain, self._now = batches, lease, chain, now
         self._interval_seconds, self._batch_max_sessions = interval_seconds, batch_max_sessions
         self._replace_after = timedelta(seconds=replace_after_seconds)
-        self._wake = asyncio.Event()
         self._in_flight = False
         self._more = False
         self._batch_due_at = 0.0
         self.status = AnchorerStatus()
-
-    def notify(self) -> None:
-        """Make a batch now, if the one before is in a block, rather than at the end of the interval."""
-        self._batch_due_at = 0.0
-        self._wake.set()
 
     async def run(self) -> None:
         """Work until cancelled. Nothing that goes wrong ends it; the lease is let go at the end."""
         try:
             while True:
                 delay_seconds = await self._round()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), delay_seconds)
-                self._wake.clear()
+                await asyncio.sleep(delay_seconds)
         finally:
             with suppress(Exception):  # it runs out by itself
                 await self._lease.release()

@@ -21,7 +21,7 @@ from sessions.runtime.app import make_app
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
 from sessions.runtime.health import Check
-from sessions.runtime.metrics import BUDGET_TOTAL_BYTES, BUDGET_USED_BYTES, watch_loop_lag
+from sessions.runtime.metrics import watch_budget, watch_loop_lag
 from sessions.runtime.settings import ConfigurationError, exit_with, load
 from sessions.runtime.tokens_watch import TokensWatch
 from sessions.storage import (
@@ -102,8 +102,7 @@ def build(settings: StorageSettings) -> FastAPI:
     background_scrub = scrubbing.Scrubbing(scrubber, findings, scrub_lease, settings.scrub_bytes_per_second)
     disk = DiskWatch(partial(free_bytes, db), settings.database_free_min_bytes)
     budget = ByteBudget(settings.inflight_max_bytes)
-    BUDGET_TOTAL_BYTES.set(budget.total_bytes)
-    BUDGET_USED_BYTES.set_function(lambda: budget.used_bytes)
+    watch_budget(budget)
 
     async def checks() -> Mapping[str, Check]:
         problem = await readiness.ping()

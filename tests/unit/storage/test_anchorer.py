@@ -556,14 +556,14 @@ async def test_a_leader_change_is_no_failure(world: World) -> None:
     assert not stale.status.leader
 
 
-async def test_the_interval_holds_batches_back_and_notify_does_not_wait(world: World) -> None:
-    anchorer = world.start(interval_seconds=60)
+async def test_the_interval_holds_batches_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "IN_FLIGHT_POLL_SECONDS", 0.01)
+    anchorer = world.start(interval_seconds=0.5)
     task = asyncio.create_task(anchorer.run())
     await until(lambda: anchorer.status.chain_ok)
     world.seal("a")
     await asyncio.sleep(0.05)
     assert anchorer.status.batches_made == 0
-    anchorer.notify()
     await until(lambda: anchorer.status.transactions_signed)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
