@@ -11,6 +11,7 @@ from sessions.core.errors import FormatError
 from sessions.core.types import Buffer, Hash, SessionId
 from sessions.runtime.errors import DomainError
 from sessions.storage import problems
+from sessions.storage.activity import Activity
 from sessions.storage.sealing import covers, sealed_manifest
 from sessions.storage.store import (
     ChunkRecord,
@@ -78,9 +79,10 @@ def parse(body: Buffer) -> list[NewChunk]:
 class Intake:
     """Stores envelopes of any sessions."""
 
-    def __init__(self, sessions: SessionStore, chunks: ChunkStore) -> None:
+    def __init__(self, sessions: SessionStore, chunks: ChunkStore, activity: Activity) -> None:
         self._sessions = sessions
         self._chunks = chunks
+        self._activity = activity
 
     async def submit(self, body: Buffer, require: Callable[[SessionId], None] = lambda _: None) -> list[FrameAnswer]:
         """Store the envelopes of a request body; one answer each, in order.
@@ -97,6 +99,7 @@ class Intake:
         for session_id in session_ids:
             require(session_id)
         before = await self._decided_statuses(session_ids)
+        await self._activity.note([one for one in session_ids if before.get(one) is SessionStatus.OPEN])
         writable = [chunk for chunk in chunks if before.get(chunk.session_id) is SessionStatus.OPEN]
         outcomes = iter(await self._chunks.insert(writable) if writable else [])
         # The state is read again, after the insert: a seal that began in between may or may not have seen it.

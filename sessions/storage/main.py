@@ -27,7 +27,9 @@ from sessions.runtime.tokens_watch import TokensWatch
 from sessions.storage import (
     anchor_routes,
     anchoring,
+    idle,
     key_routes,
+    mongo_activity,
     mongo_batches,
     mongo_due,
     mongo_key_rings,
@@ -39,6 +41,7 @@ from sessions.storage import (
     scrubbing,
     submit,
 )
+from sessions.storage.activity import Activity
 from sessions.storage.disk import DiskWatch, free_bytes
 from sessions.storage.evidence import Evidence
 from sessions.storage.ingest import Intake
@@ -85,7 +88,8 @@ def build(settings: StorageSettings) -> FastAPI:
     except ValueError as error:
         raise ConfigurationError("MONGODB_URL", str(error)) from None
     readiness = Readiness(
-        db, *(part.ensure_indexes for part in (mongo_sessions, mongo_due, mongo_batches, mongo_key_rings))
+        db,
+        *(part.ensure_indexes for part in (mongo_sessions, mongo_activity, mongo_due, mongo_batches, mongo_key_rings)),
     )
     sessions, chunks, tiles = MongoSessions(db), MongoChunks(db), MongoTiles(db)
     batches = mongo_batches.MongoBatches(db)
@@ -95,6 +99,9 @@ def build(settings: StorageSettings) -> FastAPI:
     holder = f"{socket.gethostname()}-{token_hex(4)}"
     sweeper = Sweeper(due, shredder, MongoLease(db, "retention", holder, LEASE_SECONDS))
     ledger = Ledger(sessions, Sealer(sessions, chunks, tiles), ProgressReader(chunks), batches, terms)
+    activity = Activity(mongo_activity.MongoActivity(db), settings.session_idle_seal_seconds)
+    idle_lease = MongoLease(db, "idle", holder, idle.LEASE_SECONDS)
+    idle_sealer = idle.IdleSealer(activity, ledger, idle_lease, settings.session_idle_seal_seconds)
     anchors = anchoring.build(settings, db, batches)
     findings = mongo_scrub.MongoFindings(db)
     scrubber = Scrubber(sessions, chunks, tiles, mongo_scrub.MongoBodyScan(db), findings=findings)
@@ -118,6 +125,7 @@ def build(settings: StorageSettings) -> FastAPI:
             _resume("seals", ledger.resume_seals, readiness),
             _resume("shredding", shredder.resume, readiness),
             sweeper.run(readiness),
+            idle_sealer.run(readiness),
             background_scrub.run(readiness),
             anchors.run(readiness),
             disk.run(readiness),
@@ -134,7 +142,7 @@ def build(settings: StorageSettings) -> FastAPI:
             _log.info("service_stopped")
 
     endpoint = submit.SubmitEndpoint(
-        Intake(sessions, chunks),
+        Intake(sessions, chunks, activity),
         authenticator,
         readiness=readiness,
         disk=disk,

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from sessions.core.types import Hash, SessionId
+from sessions.runtime.times import Clock, now
 from sessions.storage.store import (
     Change,
     ChunkRecord,
@@ -111,6 +112,27 @@ class MemorySessions:
         ]
         behind = [one for one in sorted(found) if after is None or one > after]
         return [self.records[name] for _, name in behind[:limit]]
+
+
+class MemoryActivity:
+    """`ActivityStore` in memory."""
+
+    def __init__(self, sessions: MemorySessions, clock: Clock = now) -> None:
+        self._sessions = sessions
+        self._clock = clock
+        self._noted: dict[SessionId, datetime] = {}
+
+    async def touch(self, session_ids: Sequence[SessionId]) -> None:
+        """See `ActivityStore`."""
+        statuses = await self._sessions.statuses(session_ids)
+        self._noted |= {one: self._clock() for one, status in statuses.items() if status is SessionStatus.OPEN}
+
+    async def idle(self, seconds: float, limit: int) -> list[SessionId]:
+        """See `ActivityStore`."""
+        is_open = [one for one, record in self._sessions.records.items() if record.status is SessionStatus.OPEN]
+        await self.touch([one for one in is_open if one not in self._noted])
+        before = self._clock() - timedelta(seconds=seconds)
+        return sorted((one for one in is_open if self._noted[one] < before), key=self._noted.__getitem__)[:limit]
 
 
 class MemoryChunks:

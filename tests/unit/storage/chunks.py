@@ -13,12 +13,13 @@ from sessions.core.envelope import Codec, Header, fingerprint
 from sessions.core.key_ring import WrappedDek
 from sessions.core.types import ChunkIndex, DekId, SessionId
 from sessions.runtime.settings import MIB
+from sessions.storage.activity import Activity
 from sessions.storage.disk import DiskWatch
 from sessions.storage.evidence import Evidence
 from sessions.storage.ingest import Intake
 from sessions.storage.key_rings import Rings
 from sessions.storage.ledger import Ledger
-from sessions.storage.memory import MemoryChunks, MemorySessions, MemoryTiles
+from sessions.storage.memory import MemoryActivity, MemoryChunks, MemorySessions, MemoryTiles
 from sessions.storage.memory_anchoring import MemoryBatches
 from sessions.storage.memory_key_rings import MemoryKeyRings
 from sessions.storage.progress import ProgressReader
@@ -98,14 +99,15 @@ class House:
     def __post_init__(self) -> None:
         self.sealer = Sealer(self.sessions, self.chunks, self.tiles)
         self.progress = ProgressReader(self.chunks)
-        self.time = EPOCH
+        self.time, self.seconds = EPOCH, 0.0
         self.terms = Terms(self.retain_days, self.delete_after_days, lambda: self.time)
         self.shredder = Shredder(self.sessions, self.sessions, self.chunks, self.terms)
         self.due = Due(self.sessions, self.terms)
         self.ledger = Ledger(self.sessions, self.sealer, self.progress, self.batches, self.terms)
         self.evidence = Evidence(self.ledger, self.chunks, self.chunks, self.tiles)
         self.rings = Rings(MemoryKeyRings(self.sessions))
-        self.intake = Intake(self.sessions, self.chunks)
+        self.activity = Activity(MemoryActivity(self.sessions, lambda: self.time), 3600, lambda: self.seconds)
+        self.intake = Intake(self.sessions, self.chunks, self.activity)
 
     def clear(self) -> None:
         """Nothing was ever here."""

@@ -89,7 +89,7 @@ async def _one_order(seed: int, sealed_by: str) -> set[str]:
     async def write(index: int) -> None:
         body = frames.join([new_chunk("a", index).envelope])
         for _ in range(2):  # a recorder repeats
-            answer = (await Intake(sessions, chunks).submit(body))[0]
+            answer = (await Intake(sessions, chunks, house.activity).submit(body))[0]
             seen.add(answer.result.value)
             if answer.result in _ACKNOWLEDGED:
                 acknowledged.add(index)
