@@ -16,7 +16,8 @@ from pymongo.errors import OperationFailure, PyMongoError
 from scripts.devstack import process
 from scripts.devstack.process import Process, StartError
 
-Mode = Literal["standalone", "replset"]
+Mode = Literal["standalone", "replset", "member"]
+"""Alone; a replica set of one; or one of several, which somebody else makes a set of (`replica_set.py`)."""
 
 REPLICA_SET: Final = "rs0"
 _CACHE_GIGABYTES: Final = "0.25"
@@ -102,7 +103,7 @@ class Mongod:
         command += ["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"]
         if self.test_commands:
             command += ["--setParameter", "enableTestCommands=1"]
-        if self.mode == "replset":
+        if self.mode != "standalone":
             command += ["--replSet", REPLICA_SET, "--oplogSize", "64"]
         self.process = process.start([*command, *self.extra], self.log, {**os.environ, **self.marks})
         try:
@@ -114,7 +115,7 @@ class Mongod:
         )
 
     def _ready(self) -> bool:
-        """Whether it takes writes; makes the replica set of a server that has none yet."""
+        """Whether it takes writes (a member: answers); makes the replica set of a server that is to be one of one."""
         if self.process is None or not process.listens(self.process, self.port):
             return False
         try:
@@ -126,7 +127,7 @@ class Mongod:
                 serverSelectionTimeoutMS=2000,  # it listens already
                 serverMonitoringMode="poll",  # no second connection that would be left half-open when this one closes
             ) as client:
-                if client.admin.command("hello")["isWritablePrimary"]:
+                if client.admin.command("hello")["isWritablePrimary"] or self.mode == "member":
                     return True
                 members = [{"_id": 0, "host": f"127.0.0.1:{self.port}"}]
                 client.admin.command("replSetInitiate", {"_id": REPLICA_SET, "members": members})
