@@ -17,6 +17,7 @@ from sessions.runtime.log import REQUEST_ID_HEADER, request_id
 
 _CONNECT_SECONDS: Final = 3.0
 _KEEP_ALIVE_SECONDS: Final = 30.0
+_BROKEN_OFF: Final = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 """Below the server's, so that a connection is never used in the moment when the other side closes it."""
 _CONNECTIONS: Final = 64
 
@@ -192,7 +193,10 @@ class StorageClient:
     async def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
         headers = {REQUEST_ID_HEADER: request_id(), **options.pop("headers", {})}
         try:
-            response = await self._http.request(method, path, headers=headers, **options)
+            try:
+                response = await self._http.request(method, path, headers=headers, **options)
+            except _BROKEN_OFF:  # a connection that was kept may be closed just now: all our requests may be repeated
+                response = await self._http.request(method, path, headers=headers, **options)
         except httpx.HTTPError as error:
             raise _unavailable(f"session-storage does not answer ({_why(error)})") from error
         if response.is_success:

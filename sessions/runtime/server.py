@@ -20,6 +20,8 @@ from sessions.runtime.settings import ServiceSettings
 
 _log = structlog.get_logger()
 _BACKLOG: Final = 2048
+_KEEP_ALIVE_SECONDS: Final = 75
+"""Longer than clients and proxies keep a connection: so it is they who end it, and no request meets the end."""
 _RECURSION_LIMIT: Final = 1000
 
 
@@ -79,6 +81,7 @@ def configuration(app: ASGIApp, settings: ServiceSettings, tls: ssl.SSLContext |
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=settings.shutdown_seconds,
         ssl_context_factory=None if tls is None else (lambda _config, _default: tls),
     )

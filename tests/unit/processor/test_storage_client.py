@@ -200,3 +200,20 @@ async def test_rotation_against_storage_itself(storage: StorageClient, house: Ho
     assert await storage.replace_keys([Replacement(A, _KEY, new)]) == 0
     assert (await storage.session(A))[1] == (new,)
     assert (await _error(storage.outdated_rings("new", None, "nonsense", 1))).code == "invalid-request"
+
+
+async def _break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answers one request on each connection, offers to keep it, and closes it when the next one comes."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n*")
+    await writer.drain()
+    await reader.read(1)
+    writer.close()
+
+
+async def test_a_kept_connection_that_is_closed_meanwhile_costs_nothing() -> None:
+    server = await asyncio.start_server(_break_off, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, StorageClient(f"http://127.0.0.1:{port}", TOKEN, 5) as client:
+        for _ in range(4):
+            assert await client.envelope(A, 0) == b"*"
