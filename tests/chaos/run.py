@@ -1,0 +1,225 @@
+"""Records through the real stack while faults happen, then judges. `scripts/chaos --minutes N --seed S`."""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from scripts.devstack.mongod import Mongod
+from scripts.devstack.process import free_port
+from scripts.devstack.replica_set import ReplicaSet
+from scripts.devstack.stack import Stack
+from tests.chaos.faults import Saboteur
+from tests.chaos.ledger import Ledger
+from tests.chaos.recorder import Recorder
+from tests.chaos.schedule import Kind, draw
+from tests.chaos.verdict import Judge, Verdict
+from tests.chaos.wire import Wire
+
+_MIB: Final = 1024 * 1024
+_SPOOL_VOLUME_BYTES: Final = 128 * _MIB
+_DATABASE_VOLUME_BYTES: Final = 6 * 1024 * _MIB
+_DATABASE_FREE_MIN_BYTES: Final = 1024 * _MIB
+RECORDERS: Final = 16
+_PAUSE_SECONDS: Final = 0.25
+"""Between two chunks of one of a recorder's four workers, on average: real recorders do not send as fast as they can."""
+_ANCHOR_SECONDS: Final = 240.0
+_DISK_KINDS: Final = frozenset({Kind.SPOOL_FULL, Kind.DATABASE_FULL})
+
+
+@dataclass(slots=True)
+class Outcome:
+    """All that a run came to."""
+
+    seed: int
+    seconds: float
+    faults: Counter[str] = field(default_factory=Counter)
+    left_out: list[str] = field(default_factory=list)
+    ledger: Ledger = field(default_factory=Ledger)
+    verdict: Verdict = field(default_factory=Verdict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing at all is wrong."""
+        return not self.verdict.wrong and not self.ledger.violations
+
+    def document(self) -> dict[str, Any]:
+        """The run as JSON."""
+        verdict, ledger = self.verdict, self.ledger
+        return {
+            "seed": self.seed,
+            "seconds": round(self.seconds),
+            "passed": self.passed,
+            "faults": dict(sorted(self.faults.items())),
+            "left_out": self.left_out,
+            "sessions": len(ledger.plans),
+            "acknowledged_chunks": ledger.acknowledged_chunks(),
+            "lost": len(verdict.lost),
+            "altered": len(verdict.altered),
+            "duplicated": len(verdict.duplicated),
+            "unproven": len(verdict.unproven),
+            "violations": len(ledger.violations),
+            "longest_stall_seconds": round(ledger.longest_stall_seconds, 1),
+            "answers": dict(sorted(ledger.counts.items())),
+            "figures": dict(sorted(verdict.figures.items())),
+            "wrong": [*verdict.wrong, *ledger.violations][:50],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    stack: Stack
+    database: ReplicaSet
+    wires: dict[str, Wire]
+    saboteur: Saboteur
+
+
+@contextlib.contextmanager
+def _volume(folder: Path, size_bytes: int) -> Iterator[Path | None]:
+    """A file system of its own on `folder`, that can be filled; None when this user may not mount one."""
+    folder.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes},mode=700", "lucid-chaos", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        yield None
+        return
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@contextlib.asynccontextmanager
+async def _running(folder: Path, kinds: set[Kind], outcome: Outcome) -> AsyncIterator["_Running"]:
+    """The stack with wires between its parts, on three mongods."""
+    async with contextlib.AsyncExitStack() as everything:
+        volumes: dict[str, Path] = {}
+        sizes = {"spool": _SPOOL_VOLUME_BYTES, "database": _DATABASE_VOLUME_BYTES}
+        for name, size in sizes.items():
+            if everything.enter_context(_volume(folder / name, size)):
+                volumes[name] = folder / name
+        if not volumes.keys() >= sizes.keys():
+            kinds -= _DISK_KINDS
+            outcome.left_out.append("full disks: only root can mount volumes that can be filled")
+        database = ReplicaSet(folder / "database")
+        everything.callback(database.stop)
+        await asyncio.to_thread(database.start)
+        ports = {name: free_port() for name in ("storage", "processor", "chain")}
+        wires = {name: await everything.enter_async_context(Wire(port)) for name, port in ports.items()}
+        stack = Stack(
+            folder / "stack",
+            settings={
+                "processor": {
+                    "PORT": str(ports["processor"]),
+                    "STORAGE_URL": wires["storage"].url,
+                    "STORAGE_TIMEOUT_SECONDS": "10",
+                    "SPOOL_DIR": str(folder / "spool"),
+                },
+                "storage": {
+                    "PORT": str(ports["storage"]),
+                    "CHAIN_RPC_URLS": wires["chain"].url,
+                    "DATABASE_FREE_MIN_BYTES": str(_DATABASE_FREE_MIN_BYTES),
+                    "ANCHOR_INTERVAL_SECONDS": "3",
+                },
+            },
+        )
+        stack.mongod = Mongod(None, url=database.url)
+        stack.anvil.port = ports["chain"]
+        everything.callback(stack.stop)
+        await asyncio.to_thread(stack.start)
+        yield _Running(stack, database, wires, Saboteur(stack, database, wires, volumes, _DATABASE_FREE_MIN_BYTES // 2))
+
+
+async def _lane(faults: list[Any], saboteur: Saboteur, outcome: Outcome, show: bool) -> None:
+    for fault in faults:
+        await asyncio.sleep(fault.after_seconds)
+        if show:
+            _say(f"  {fault.kind.value} for {fault.seconds:.1f} s")
+        await saboteur.do(fault)
+        outcome.faults[fault.kind.value] += 1
+
+
+async def run(seed: int, seconds: float, folder: Path, *, recorders: int = RECORDERS, show: bool = False) -> Outcome:
+    """One run in an empty folder."""
+    begun, outcome, kinds = time.monotonic(), Outcome(seed, seconds), set(Kind)
+    async with _running(folder, kinds, outcome) as parts:
+        lanes = draw(seed, frozenset(kinds), seconds)
+        going = True
+        all_recorders = [
+            Recorder(number, seed, parts.wires["processor"].url, parts.stack.tokens["record"], outcome.ledger)
+            for number in range(recorders)
+        ]
+        async with asyncio.TaskGroup() as recording:
+            for recorder in all_recorders:
+                recording.create_task(recorder.run(lambda: going, _PAUSE_SECONDS))
+            async with asyncio.TaskGroup() as sabotage:
+                for faults in lanes.values():
+                    sabotage.create_task(_lane(faults, parts.saboteur, outcome, show))
+                sabotage.create_task(asyncio.sleep(seconds))
+            going = False
+            if show:
+                _say("no more faults; the recorders finish what they have begun")
+        if show:
+            _say(f"comparing {outcome.ledger.acknowledged_chunks()} chunks of {len(outcome.ledger.plans)} sessions")
+        judge = Judge(parts.stack, parts.database.url, outcome.ledger)
+        outcome.verdict = await asyncio.to_thread(judge.judge, _ANCHOR_SECONDS)
+    outcome.seconds = time.monotonic() - begun
+    return outcome
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def table(outcome: Outcome) -> str:
+    """The run for people, of 80 columns."""
+    document = outcome.document()
+    lines = [f"seed {outcome.seed}, {document['seconds']} s: {'passed' if outcome.passed else 'FAILED'}", ""]
+    lines += [f"{'fault':<44}times", *(f"{kind:<44}{count:>5}" for kind, count in document["faults"].items())]
+    lines += [f"{'all faults':<44}{sum(outcome.faults.values()):>5}", ""]
+    plain = ("sessions", "acknowledged_chunks", "lost", "altered", "duplicated", "unproven", "violations")
+    lines += [f"{name.replace('_', ' '):<44}{document[name]:>9}" for name in plain]
+    lines += [f"{'longest stall of a chunk, s':<44}{document['longest_stall_seconds']:>9}"]
+    lines += [f"{name:<44}{count:>9}" for name, count in (document["answers"] | document["figures"]).items()]
+    return "\n".join([*lines, *document["left_out"], *document["wrong"]])
+
+
+def main(arguments: list[str]) -> int:
+    """The command line; the exit status."""
+    parser = argparse.ArgumentParser(prog="scripts/chaos", description="Break the real stack while it records.")
+    parser.add_argument("--minutes", type=float, default=3.0, help="how long faults go on (default 3)")
+    parser.add_argument("--seed", type=int, help="of an earlier run, to have its faults again (default: a new one)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--keep", action="store_true", help="keep data and logs, and say where")
+    given = parser.parse_args(arguments)
+    seed = random.SystemRandom().randrange(10**6) if given.seed is None else given.seed
+    print(f"seed {seed}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    folder = Path(tempfile.mkdtemp(prefix="lucid-chaos-"))
+    try:
+        outcome = asyncio.run(run(seed, given.minutes * 60, folder, show=True))
+    finally:
+        if given.keep:
+            print(f"logs: {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    print(table(outcome))
+    if given.json:
+        given.json.write_text(json.dumps(outcome.document(), indent=2) + "\n")
+    return 0 if outcome.passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
