@@ -4,7 +4,8 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Final, TypeAlias
 
 import pytest
 from pymongo import MongoClient
@@ -14,6 +15,32 @@ from scripts.devstack.mongod import Mode, Mongod
 from scripts.devstack.stack import Stack
 
 _databases: list[str] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one file run one after the other, side by side with those of others. There is one container engine."""
+    for item in items:
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group(folder if folder == "containers" else str(item.path)))
+
+
+Figure: TypeAlias = Callable[[str], None]
+_FIGURE: Final = "figure"
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Figure:
+    """Tell a figure that was measured; all of them are shown at the end of the run."""
+    return lambda text: record_property(_FIGURE, text)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show the figures."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    told = [text for report in reports for name, text in report.user_properties if name == _FIGURE]
+    if told:
+        terminalreporter.section("figures")
+        terminalreporter.write_line("\n".join(dict.fromkeys(told)))
 
 
 def _mongod(folders: pytest.TempPathFactory, mode: Mode) -> Iterator[Mongod]:

@@ -26,6 +26,8 @@ _COVERAGE: Final = [sys.executable, "-m", "coverage"]
 _CORE_PERCENT: Final = 100
 _WHOLE_PERCENT: Final = 90
 _CLOSING_LINE = re.compile(r"(?:\x1b\[[\d;]*m)*=+.* in [\d.]+s.*=+(?:\x1b\[[\d;]*m)*$")
+# Most tests wait for processes. In the order of collection, so that the longest group, the containers, begins at once.
+_SIDE_BY_SIDE: Final = ["-n", str((os.cpu_count() or 1) + 1), "--dist", "loadgroup", "--no-loadscope-reorder"]
 _RUN_VARIABLE: Final = "LUCID_TEST_RUN"
 
 
@@ -46,7 +48,8 @@ def main(arguments: list[str]) -> int:
         stale.unlink()
     os.environ[_RUN_VARIABLE] = run = uuid.uuid4().hex
     os.environ["COVERAGE_FILE"] = str(ROOT / ".coverage")
-    status, closing = _pytest([*_deselect(arguments, list(left_out)), *_colour()])
+    side_by_side = [] if arguments else _SIDE_BY_SIDE
+    status, closing = _pytest([*_deselect(arguments, list(left_out)), *side_by_side, *_colour()])
     left = end_leftovers(run)
     os.environ.pop(_RUN_VARIABLE)
     # Thresholds are for the whole: a single test cannot cover everything.

@@ -15,17 +15,17 @@ from tests.chaos.ledger import Ledger
 from tests.chaos.recorder import Recorder
 from tests.chaos.schedule import Kind, draw
 from tests.chaos.verdict import Judge, Verdict
+from tests.conftest import Figure
 
-SECONDS = float(os.environ.get("LUCID_CHAOS_SECONDS", "75"))
+SECONDS = float(os.environ.get("LUCID_CHAOS_SECONDS", "45"))
 RECORDERS = 6
 SEED = int(os.environ.get("LUCID_CHAOS_SEED", "1"))
 
 
 @pytest.mark.timeout(SECONDS + 500)
-def test_nothing_acknowledged_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_acknowledged_is_lost(tmp_path: Path, figure: Figure) -> None:
     outcome = asyncio.run(run.run(SEED, SECONDS, tmp_path / "run", recorders=RECORDERS))
-    with capsys.disabled():
-        print(f"\n{run.table(outcome)}")
+    figure(run.table(outcome))
     assert outcome.passed, run.table(outcome)
     assert outcome.ledger.acknowledged_chunks() > 0
     assert sum(outcome.faults.values()) > SECONDS / 10

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.conftest import Figure
 from tests.containers.deployment import OURS, PROCESSOR_URL, STORAGE_URL, Deployment, docker, run
 
 START_SECONDS = 4.0
@@ -172,7 +173,7 @@ print(json.dumps([
     assert up.python("session-storage", program) == ["Unauthorized"] * 3 + [None]
 
 
-def test_a_service_is_healthy_soon_after_its_start(up: Deployment) -> None:
+def test_a_service_is_healthy_soon_after_its_start(up: Deployment, figure: Figure) -> None:
     for service in ("session-storage", "chunk-processor"):
         seconds = []
         # What else the machine does may slow a start down, and never speeds one up: the quickest is its own.
@@ -181,7 +182,7 @@ def test_a_service_is_healthy_soon_after_its_start(up: Deployment) -> None:
             started = time.monotonic()
             up.wait_healthy(service)
             seconds.append(time.monotonic() - started)
-        print(f"\n{service}: healthy {min(seconds):.1f} s after its start (of {len(seconds)} starts)")
+        figure(f"{service}: healthy {min(seconds):.1f} s after its start (of {len(seconds)} starts)")
         assert min(seconds) <= START_SECONDS
 
 
@@ -201,7 +202,7 @@ def resident_mib(up: Deployment, service: str) -> float:
     return int(found.split("VmRSS:")[1].split(maxsplit=1)[0]) / 1024
 
 
-def test_memory_stays_small_after_a_thousand_chunks(up: Deployment) -> None:
+def test_memory_stays_small_after_a_thousand_chunks(up: Deployment, figure: Figure) -> None:
     dice = random.Random(2)
     with up.http("record") as http:
         for index in range(1000):
@@ -210,7 +211,7 @@ def test_memory_stays_small_after_a_thousand_chunks(up: Deployment) -> None:
             assert answer.status_code == 201, answer.text
     for service, limit in RESIDENT_MIB.items():
         resident = resident_mib(up, service)
-        print(f"\n{service}: {resident:.0f} MiB resident after 1,000 chunks of 64 KiB")
+        figure(f"{service}: {resident:.0f} MiB resident after 1,000 chunks of 64 KiB")
         assert resident <= limit
 
 
@@ -272,7 +273,9 @@ def assert_all_there(up: Deployment, recorder: Recorder) -> None:
     assert hashlib.sha256(content.content).hexdigest() == expected.hexdigest()
 
 
-def test_a_container_that_crashes_is_started_again_and_nothing_acknowledged_is_lost(up: Deployment) -> None:
+def test_a_container_that_crashes_is_started_again_and_nothing_acknowledged_is_lost(
+    up: Deployment, figure: Figure
+) -> None:
     recorder = Recorder(up, "crashes")
     recorder.start()
     for service in CONTAINERS:
@@ -284,7 +287,7 @@ def test_a_container_that_crashes_is_started_again_and_nothing_acknowledged_is_l
         up.wait_healthy(service)
         recorder.goes_on()
     recorder.finish()
-    print(f"\ncrashes: {recorder.acknowledged} chunks acknowledged, {recorder.refusals} repeats, none lost")
+    figure(f"crashes: {recorder.acknowledged} chunks acknowledged, {recorder.refusals} repeats, none lost")
     assert recorder.refusals > 0
     assert_all_there(up, recorder)
 

@@ -15,6 +15,7 @@ import pytest
 
 from scripts.devstack.process import ROOT, free_port
 from sessions import __version__
+from tests.conftest import Figure
 from tests.containers.deployment import docker, elf_machines, run
 
 pytestmark = pytest.mark.usefixtures("own_images")
@@ -73,9 +74,9 @@ def test_all_machine_code_is_for_the_architecture(content: Any, architecture: st
     assert {name: machine for name, machine in machines.items() if machine != MACHINES[architecture]} == {}
 
 
-def test_the_image_is_small(content: Any, service: str, architecture: str) -> None:
+def test_the_image_is_small(content: Any, service: str, architecture: str, figure: Figure) -> None:
     total = sum(size for _, size, _ in content)
-    print(f"\nimage size, uncompressed: {service} {architecture}: {total / 1e6:.1f} MB")
+    figure(f"image size, uncompressed: {service} {architecture}: {total / 1e6:.1f} MB")
     if architecture == "amd64":
         assert total <= LIMIT_BYTES[service]
 

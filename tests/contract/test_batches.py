@@ -20,6 +20,7 @@ from sessions.storage.anchorer import Anchorer
 from sessions.storage.memory_anchoring import LeaseState, MemoryBatches, MemoryChain, MemoryLease
 from sessions.storage.mongo_batches import MongoBatches, ensure_indexes
 from sessions.storage.mongo_sessions import MongoSessions
+from tests.conftest import Figure
 
 NOW = datetime(2026, 5, 14, 12, 0, 0, 123000, tzinfo=UTC)
 
@@ -239,14 +240,14 @@ async def test_a_crash_within_placing_is_made_good_by_the_next_leader(rig: Rig) 
     assert (await rig.batches.last()).sequence == 0
 
 
-async def test_ten_thousand_sessions_make_a_batch_within_five_seconds(rig: Rig) -> None:
+async def test_ten_thousand_sessions_make_a_batch_within_five_seconds(rig: Rig, figure: Figure) -> None:
     names = [f"session-{number:06}" for number in range(10_000)]
     await rig.seal(names)
     anchorer = Anchorer(batches=rig.batches, lease=MemoryLease(LeaseState(), "a", 30), chain=MemoryChain())
     started = time.perf_counter()
     await anchorer.tick()
     seconds = time.perf_counter() - started
-    print(f"{type(rig).__name__}: a batch of 10,000 in {seconds:.2f} s")
+    figure(f"{type(rig).__name__}: a batch of 10,000 in {seconds:.2f} s")
     assert seconds < 5
     assert list(await rig.batches.unbatched(1)) == []
     assert (await rig.batches.last()).size == 10_000

@@ -16,6 +16,7 @@ from sessions.core import merkle
 from sessions.core.anchor_contract import encode_anchor_call
 from sessions.storage.contract import artefact
 from sessions.storage.contract.deploy import DeployError, Deployment, deploy
+from tests.conftest import Figure
 from tests.contract.chains import answers, proxied
 
 BUILD = CHECKOUT / "sessions" / "storage" / "contract" / "build.mjs"
@@ -59,12 +60,12 @@ def test_the_check_sees_a_changed_artefact(tmp_path) -> None:
     assert "not what LucidAnchors.sol compiles to" in done.stderr
 
 
-def test_deploy_gives_address_chain_and_gas(anvil: Anvil, deployment: Deployment) -> None:
+def test_deploy_gives_address_chain_and_gas(anvil: Anvil, deployment: Deployment, figure: Figure) -> None:
     assert deployment.chain_id == anvil.chain_id
     assert len(deployment.address) == 20
     assert len(deployment.transaction) == 32
     assert 0 < deployment.gas_used < 1_000_000
-    print(f"gas of deploying: {deployment.gas_used}")
+    figure(f"gas of deploying: {deployment.gas_used}")
 
 
 def test_deploy_says_what_is_wrong(anvil: Anvil) -> None:
@@ -83,7 +84,9 @@ async def test_deploy_does_not_trust_an_address_without_the_code(anvil: Anvil) -
             await asyncio.to_thread(deploy, url, anvil.accounts[6][1])
 
 
-def test_first_anchor_counts_and_a_repeated_one_changes_nothing(anvil: Anvil, contract: Contract) -> None:
+def test_first_anchor_counts_and_a_repeated_one_changes_nothing(
+    anvil: Anvil, contract: Contract, figure: Figure
+) -> None:
     publisher, root = anvil.accounts[2][0], hashlib.sha256(b"once").digest()
     first = anchor(contract, publisher, root)
     timestamp = contract.w3.eth.get_block(first["blockNumber"])["timestamp"]
@@ -94,7 +97,7 @@ def test_first_anchor_counts_and_a_repeated_one_changes_nothing(anvil: Anvil, co
     assert not second["logs"]
     assert contract.functions.anchoredAt(Web3.to_checksum_address(publisher), root).call() == timestamp
     assert contract.functions.anchoredAt(Web3.to_checksum_address(anvil.accounts[3][0]), root).call() == 0
-    print(f"gas of anchor: first {first['gasUsed']}, repeated {second['gasUsed']}")
+    figure(f"gas of anchor: first {first['gasUsed']}, repeated {second['gasUsed']}")
     assert first["gasUsed"] < GAS_BOUND
     assert second["gasUsed"] < 25_000
 
