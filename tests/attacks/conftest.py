@@ -120,4 +120,4 @@ def kept(api: Api, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Kept]:
     }
 
 
-KINDS = ("sound", "other", "truncated", "forged", "operator", "shredded", "confirmed")
+KINDS = ("sound", "other", "truncated", "forged", "operator", "shredded")
