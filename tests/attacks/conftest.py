@@ -5,12 +5,14 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from pymongo import MongoClient
 
+from scripts.devstack.mongod import Mongod
 from scripts.devstack.stack import Stack
 from sessions.client.verifying import Outcome, Report, Request, verify
 from tests.attacks.hands import Hands
@@ -21,12 +23,22 @@ PREFIX = "prefix-desk-"
 DEK_CACHE_SECONDS = 1
 
 
-@pytest.fixture(scope="package")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    settings = {"processor": {"DEK_CACHE_SECONDS": str(DEK_CACHE_SECONDS)}}
-    one = Stack(tmp_path_factory.mktemp("attacked"), settings=settings)
+@contextmanager
+def attacked(folder: Path, **processor: str) -> Iterator[Stack]:
+    """A stack with a mongod of its own, whatever MONGODB_URL says: its files are looked into."""
+    one = Stack(folder, settings={"processor": processor})
+    one.mongod = Mongod(folder / "mongo", marks=one.mongod.marks)
     one.start()
     try:
+        yield one
+    finally:
+        one.stop()
+        shutil.rmtree(folder / "mongo", ignore_errors=True)
+
+
+@pytest.fixture(scope="package")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with attacked(tmp_path_factory.mktemp("attacked"), DEK_CACHE_SECONDS=str(DEK_CACHE_SECONDS)) as one:
         with (one.folder / "secrets" / "tokens").open("a") as file:
             for name, token, extra in (
                 ("prefix", PREFIX_TOKEN, f"sessions={PREFIX}"),
@@ -35,9 +47,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
                 digest = hashlib.sha256(token.encode()).hexdigest()
                 file.write(f"{name} roles=record,replay,audit,admin sha256={digest} {extra}\n")
         yield one
-    finally:
-        one.stop()
-        shutil.rmtree(one.folder / "mongo", ignore_errors=True)
 
 
 @pytest.fixture(scope="package")

@@ -127,6 +127,12 @@ def test_processor(api: Api, hands: Hands, name: str, sealed: str) -> None:
     answer = api.storage("POST", "/api/v1/envelopes", "processor", content=frames.join([foreign])).json()
     assert answer["results"][0]["result"] == "conflict"
     assert api.processor("GET", f"/api/v1/sessions/{sealed}/content", "replay").content == b"".join(CHUNKS)
+    # He seals before the recorder does, as if it had fallen silent; the recorder is told at its next chunk.
+    silent = session_name("token")
+    api.record(silent, CHUNKS, seal=False)
+    body = {"chunk_count": 3, "sealed_by": "idle"}
+    assert api.storage("POST", f"/api/v1/sessions/{silent}/seal", "processor", json=body).status_code == 200
+    assert api.put_chunk(silent, 2, b"the third").json()["code"] == "session-sealed"
     # He puts rubbish in the place of a wrapped key: the recording is lost, and replay says so.
     key = api.storage("GET", f"{path}/keys", "processor").json()["keys"][0]
     rubbish = {name: key[name] for name in ("dek_id", "kek_id")} | {"wrapped": base64.b64encode(bytes(69)).decode()}
