@@ -88,13 +88,16 @@ class Content:
         """The bytes of a span, paid for out of the budget for as long as it is read.
 
         Raises:
-            DomainError: `key-unavailable`, `overloaded` before it starts; what goes wrong later breaks the stream off.
+            DomainError: `key-unavailable`, `envelope-corrupt`, `overloaded` before it starts; what goes wrong later
+                breaks the stream off.
         """
         if span.start == span.end:
             yield _nothing()
             return
         await self._recording.ready(session_id)
         first, _ = await self._storage.chunks(session_id, 0, _PAGE_CHUNKS)
+        if not first:
+            raise _corrupt(session_id, 0, "has no record")
         largest = max(chunk.plaintext_bytes + chunk.envelope_bytes for chunk in first)
         # The stream is closed by hand: a reader that goes away would leave its chunks to the garbage collector.
         async with self._budget.reserve(largest * (_AHEAD + 1)), aclosing(self._bytes(session_id, span)) as stream:
@@ -104,7 +107,7 @@ class Content:
         ahead: deque[tuple[int, asyncio.Task[bytes]]] = deque()
         try:
             async for offset, chunk in self._places(session_id, span):
-                task = asyncio.create_task(self._recording.read(session_id, chunk.index))
+                task = asyncio.create_task(self._read(session_id, chunk))
                 ahead.append((offset, task))
                 if len(ahead) > _AHEAD:
                     yield _cut(span, *await _first(ahead))
@@ -115,9 +118,18 @@ class Content:
                 task.cancel()
             await asyncio.gather(*(task for _, task in ahead), return_exceptions=True)
 
+    async def _read(self, session_id: SessionId, chunk: StoredChunk) -> bytes:
+        data = await self._recording.read(session_id, chunk.index)
+        if len(data) != chunk.plaintext_bytes:  # the record said where in the recording it begins and ends
+            raise _corrupt(session_id, chunk.index, "has another length than its record says")
+        return data
+
     async def _places(self, session_id: SessionId, span: Span) -> AsyncIterator[tuple[int, StoredChunk]]:
-        """The chunks that have bytes of the span, and where each starts in the recording."""
-        offset, start = 0, 0
+        """The chunks that have bytes of the span, and where each starts in the recording.
+
+        A record that is gone from the database would move all that follows it: nothing is given from there on.
+        """
+        offset, start, index = 0, 0, 0
         next_start: int | None = 0
         while next_start is not None:
             start = next_start
@@ -125,9 +137,19 @@ class Content:
             for chunk in page:
                 if offset >= span.end:
                     return
+                if chunk.index != index:
+                    raise _corrupt(session_id, index, "has no record")
+                index += 1
                 if offset + chunk.plaintext_bytes > span.start:
                     yield offset, chunk
                 offset += chunk.plaintext_bytes
+        if offset < span.end:
+            raise _corrupt(session_id, index, "has no record")
+
+
+def _corrupt(session_id: SessionId, index: int, problem: str) -> DomainError:
+    detail = f"chunk {index} of session {session_id} {problem} in the database"
+    return DomainError("envelope-corrupt", detail, session_id=session_id, index=index)
 
 
 async def _first(ahead: deque[tuple[int, asyncio.Task[bytes]]]) -> tuple[int, bytes]:

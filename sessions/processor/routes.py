@@ -113,7 +113,12 @@ def router(storage: StorageClient, rings: KeyRings, content: Content, chunk_max_
             200: {"content": _BINARY},
             206: {"content": _BINARY, "description": "The range that was asked for"},
             **responses(
-                "session-not-found", "chunks-missing", "session-shredded", "range-not-satisfiable", "key-unavailable"
+                "session-not-found",
+                "chunks-missing",
+                "session-shredded",
+                "range-not-satisfiable",
+                "key-unavailable",
+                "envelope-corrupt",
             ),
         },
         openapi_extra=_RANGE_PARAMETER,

@@ -270,6 +270,13 @@ async def test_an_altered_record(yard: Yard) -> None:
     assert await yard.kinds() == [("altered", "record", "b", 1)]
 
 
+async def test_a_record_with_another_length_of_plaintext(yard: Yard) -> None:
+    await _chunks(yard)
+    record = await yard.record(A, 1)
+    await yard.put_record(A, replace(record, plaintext_bytes=record.plaintext_bytes + 1))
+    assert await yard.kinds() == [("altered", "body", "a", 1)]
+
+
 async def test_a_dropped_record(yard: Yard) -> None:
     await _chunks(yard)
     await yard.drop_record(A, 1)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -164,3 +165,35 @@ async def test_no_room_is_told_before_it_starts(parts: Parts) -> None:
         assert await _code(parts.content.chunk(A, 0, 100)) == "overloaded"
     assert await parts.content.chunk(A, 0, 100) == b"content"
     assert parts.budget.used_bytes == 0
+
+
+@pytest.mark.parametrize(("gone", "left"), [(0, 0), (1, 1), (9, 9)])
+async def test_what_has_lost_a_record_is_given_up_to_there(parts: Parts, house: House, gone: int, left: int) -> None:
+    whole = await _record(parts, *[os.urandom(10) for _ in range(10)])
+    del house.chunks.records[A][gone]
+    got = b""
+
+    async def read(start: int) -> None:
+        nonlocal got
+        async with parts.content.stream(A, Span(start, 100, 100)) as stream:
+            async for part in stream:
+                got += part
+
+    assert await _code(read(0)) == "envelope-corrupt"
+    assert whole.startswith(got)
+    assert len(got) <= 10 * left
+    got = b""
+    assert await _code(read(95)) == "envelope-corrupt"  # not the bytes of what moved into this place
+    assert got == b""
+
+
+async def test_what_has_lost_all_records(parts: Parts, house: House) -> None:
+    await _record(parts, b"content")
+    house.chunks.records[A].clear()
+    assert await _code(_read(parts, 0, 7, 7)) == "envelope-corrupt"
+
+
+async def test_a_record_that_gives_a_chunk_another_length(parts: Parts, house: House) -> None:
+    await _record(parts, *[os.urandom(10) for _ in range(10)])
+    house.chunks.records[A][4] = replace(house.chunks.records[A][4], plaintext_bytes=7)
+    assert await _code(_read(parts, 0, 97, 97)) == "envelope-corrupt"
