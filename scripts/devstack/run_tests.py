@@ -95,6 +95,7 @@ def containers_problem() -> str:
 GROUPS: Final[Mapping[str, Callable[[], str]]] = {
     "containers": containers_problem,
     "desktop": partial(programs_problem, "Xvfb", "ffmpeg", "ffprobe"),
+    "replicas": partial(programs_problem, "haproxy"),
 }
 """Test groups, by marker, and what says why they cannot run here."""
 
