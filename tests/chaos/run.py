@@ -25,7 +25,7 @@ from scripts.devstack.stack import Stack
 from tests.chaos.faults import Saboteur
 from tests.chaos.ledger import Ledger
 from tests.chaos.recorder import Recorder
-from tests.chaos.schedule import Kind, draw
+from tests.chaos.schedule import Fault, Kind, draw
 from tests.chaos.verdict import Judge, Verdict
 from tests.chaos.wire import Wire
 
@@ -142,7 +142,7 @@ async def _running(folder: Path, kinds: set[Kind], outcome: Outcome) -> AsyncIte
         yield _Running(stack, database, wires, Saboteur(stack, database, wires, volumes, _DATABASE_FREE_MIN_BYTES // 2))
 
 
-async def _lane(faults: list[Any], saboteur: Saboteur, outcome: Outcome, show: bool) -> None:
+async def _lane(faults: list[Fault], saboteur: Saboteur, outcome: Outcome, show: bool) -> None:
     for fault in faults:
         await asyncio.sleep(fault.after_seconds)
         if show:
@@ -151,11 +151,19 @@ async def _lane(faults: list[Any], saboteur: Saboteur, outcome: Outcome, show: b
         outcome.faults[fault.kind.value] += 1
 
 
-async def run(seed: int, seconds: float, folder: Path, *, recorders: int = RECORDERS, show: bool = False) -> Outcome:
-    """One run in an empty folder."""
+async def run(
+    seed: int,
+    seconds: float,
+    folder: Path,
+    *,
+    recorders: int = RECORDERS,
+    lanes: dict[str, list[Fault]] | None = None,
+    show: bool = False,
+) -> Outcome:
+    """One run in an empty folder, with the faults that the seed gives, or with those of `lanes`."""
     begun, outcome, kinds = time.monotonic(), Outcome(seed, seconds), set(Kind)
     async with _running(folder, kinds, outcome) as parts:
-        lanes = draw(seed, frozenset(kinds), seconds)
+        lanes = draw(seed, frozenset(kinds), seconds) if lanes is None else lanes
         going = True
         all_recorders = [
             Recorder(number, seed, parts.wires["processor"].url, parts.stack.tokens["record"], outcome.ledger)

@@ -13,7 +13,7 @@ from tests.chaos import run
 from tests.chaos.content import Plan, plan
 from tests.chaos.ledger import Ledger
 from tests.chaos.recorder import Recorder
-from tests.chaos.schedule import Kind, draw
+from tests.chaos.schedule import Fault, Kind, draw
 from tests.chaos.verdict import Judge, Verdict
 from tests.conftest import Figure
 
@@ -29,6 +29,18 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path, figure: Figure) -> None:
     assert outcome.passed, run.table(outcome)
     assert outcome.ledger.acknowledged_chunks() > 0
     assert sum(outcome.faults.values()) > SECONDS / 10
+
+
+@pytest.mark.timeout(400)
+def test_the_primary_of_three_is_killed_ten_times(tmp_path: Path, figure: Figure) -> None:
+    lanes = {"mongod": [Fault(Kind.PRIMARY_KILL, 1.5, 0.5)] * 10}
+    outcome = asyncio.run(run.run(SEED, 0, tmp_path / "run", recorders=RECORDERS, lanes=lanes))
+    assert outcome.passed, run.table(outcome)
+    assert outcome.faults.total() == 10
+    figure(
+        f"primary killed ten times: {outcome.ledger.acknowledged_chunks()} chunks acknowledged, none lost, "
+        f"longest stall {outcome.ledger.longest_stall_seconds:.1f} s"
+    )
 
 
 def test_the_same_seed_gives_the_same_faults_and_the_same_content() -> None:
