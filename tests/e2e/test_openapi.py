@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from pymongo import MongoClient
 
+from scripts.devstack import leaks
 from scripts.devstack.process import ROOT
 from scripts.devstack.stack import Stack
 
@@ -24,6 +25,7 @@ MAX_EXAMPLES = 15
 def token(stack: Stack) -> Iterator[str]:
     """A token that may do everything, on a database without other tests' sessions: their ids would be tried, too."""
     text = "lucid_" + secrets.token_urlsafe(32)
+    leaks.register("token", text)
     file = stack.folder / "secrets" / "tokens"
     before = file.read_text()
     file.write_text(f"{before}openapi roles={ROLES} sha256={hashlib.sha256(text.encode()).hexdigest()}\n")

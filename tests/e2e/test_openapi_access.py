@@ -16,6 +16,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
+from scripts.devstack import leaks
 from scripts.devstack.process import ROOT, wait_until
 from scripts.devstack.stack import Stack
 from sessions.core import frames
@@ -51,7 +52,7 @@ class Asking:
     """Both services, tokens, and two sessions: one that is there and one that is not."""
 
     stack: Stack
-    tokens: dict[str, str | None]
+    tokens: dict[str, str | None] = field(repr=False)
     there: str
     absent: str
     http: httpx.Client
@@ -99,6 +100,7 @@ def _about(options: dict[str, Any], name: str) -> dict[str, Any]:
 def asking(stack: Stack, api: Api) -> Iterator[Asking]:
     file = stack.folder / "secrets" / "tokens"
     before, elsewhere = file.read_text(), "lucid_" + secrets.token_urlsafe(32)
+    leaks.register("token", elsewhere)
     digest = hashlib.sha256(elsewhere.encode()).hexdigest()
     file.write_text(f"{before}elsewhere roles={','.join(ROLES)} sessions=elsewhere- sha256={digest}\n")
     there, absent = session_name("asked"), session_name("asked")
