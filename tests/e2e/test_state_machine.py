@@ -173,10 +173,12 @@ class Machine(RuleBasedStateMachine):
     def put_next(self, number: int, data: bytes) -> None:
         self._put(self.sessions[number], self.sessions[number].end, data)
 
-    @rule(number=which, index=indexes)
-    def put_again(self, number: int, index: int) -> None:
-        if index in self.sessions[number].chunks:
-            self._put(self.sessions[number], index, self.sessions[number].chunks[index].plaintext)
+    @rule(number=which, place=st.integers(0, 9))
+    def put_again(self, number: int, place: int) -> None:
+        session = self.sessions[number]
+        if session.chunks:
+            index = sorted(session.chunks)[place % len(session.chunks)]
+            self._put(session, index, session.chunks[index].plaintext)
 
     def _put(self, session: Session, index: int, data: bytes) -> None:
         answer = self.api.put_chunk(session.name, index, data)

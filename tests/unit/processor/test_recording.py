@@ -68,7 +68,7 @@ async def test_after_the_seal_a_repeat_is_known_and_the_rest_is_refused(parts: P
     assert await parts.recording.record(A, ZERO, b"content") == replace(first, created=False)
     assert (await _error(parts.recording.record(A, ZERO, b"other"))).code == "chunk-conflict"
     assert (await _error(parts.recording.record(A, ChunkIndex(1), b"more"))).code == "session-sealed"
-    # Found by the state machine: a processor that has not its keys, such as one that was restarted, refused a repeat.
+    # A processor that has not its keys, such as one that was restarted, refused a repeat.
     for content, code in ((b"content", ""), (b"other", "chunk-conflict")):
         parts.rings.forget(A)
         if code:
