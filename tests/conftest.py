@@ -55,7 +55,7 @@ def _mongod(folders: pytest.TempPathFactory, mode: Mode) -> Iterator[Mongod]:
                     client.drop_database(name)
     finally:
         server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder / "mongo", ignore_errors=True)  # the log stays: it is searched for secrets
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,8 @@ import secrets
 from pathlib import Path
 from typing import Final
 
+from scripts.devstack import leaks
+
 ROLES: Final = ("record", "replay", "audit", "admin", "processor")
 
 
@@ -36,7 +38,9 @@ def make_tokens(path: Path, operator_path: Path) -> dict[str, str]:
 
 
 def _new_token() -> str:
-    return "lucid_" + secrets.token_urlsafe(32)
+    token = "lucid_" + secrets.token_urlsafe(32)
+    leaks.register("token", token)
+    return token
 
 
 def _line(name: str, roles: str, token: str) -> str:
@@ -45,4 +49,6 @@ def _line(name: str, roles: str, token: str) -> str:
 
 def make_kek(path: Path) -> None:
     """Write a KEK_FILE with one random key."""
-    write_private(path, f"stack-1:{base64.b64encode(secrets.token_bytes(32)).decode()}\n")
+    kek = secrets.token_bytes(32)
+    leaks.register("KEK", kek)
+    write_private(path, f"stack-1:{base64.b64encode(kek).decode()}\n")

@@ -6,12 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Final
 
-from scripts.devstack import mongod, process
+from scripts.devstack import leaks, mongod, process
 from scripts.devstack.process import ROOT, StartError
 
 _PACKAGES: Final = {
@@ -29,13 +31,14 @@ _CLOSING_LINE = re.compile(r"(?:\x1b\[[\d;]*m)*=+.* in [\d.]+s.*=+(?:\x1b\[[\d;]
 # Most tests wait for processes. In the order of collection, so that the longest group, the containers, begins at once.
 _SIDE_BY_SIDE: Final = ["-n", str((os.cpu_count() or 1) + 1), "--dist", "loadgroup", "--no-loadscope-reorder"]
 _RUN_VARIABLE: Final = "LUCID_TEST_RUN"
+_LEAKS_SHOWN: Final = 50
 
 
 def main(arguments: list[str]) -> int:
     """Run the tests.
 
     Returns:
-        The exit status: 0 only when every test passed, coverage is enough and no process is left.
+        The exit status: 0 only when every test passed, coverage is enough, no process is left and no secret was told.
     """
     # Started in the background, a shell ignores SIGINT for us, and every child would inherit that; tests send it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -47,11 +50,20 @@ def main(arguments: list[str]) -> int:
     for stale in ROOT.glob(".coverage*"):
         stale.unlink()
     os.environ[_RUN_VARIABLE] = run = uuid.uuid4().hex
+    folder = Path(tempfile.mkdtemp(prefix="lucid-test-"))
+    secrets = folder / "secrets" / "register"
+    secrets.parent.mkdir(mode=0o700)
+    os.environ[leaks.VARIABLE] = str(secrets)
     os.environ["COVERAGE_FILE"] = str(ROOT / ".coverage")
     side_by_side = [] if arguments else _SIDE_BY_SIDE
-    status, closing = _pytest([*_deselect(arguments, list(left_out)), *side_by_side, *_colour()])
+    # Tests keep their logs under this folder, to be searched for secrets at the end.
+    kept = ["--basetemp", str(folder / "pytest"), "-o", "tmp_path_retention_policy=all"]
+    chosen = [*_deselect(arguments, list(left_out)), *side_by_side, *_colour(), *kept]
+    status, closing = _pytest(chosen, folder / "pytest.log")
     left = end_leftovers(run)
-    os.environ.pop(_RUN_VARIABLE)
+    for variable in (_RUN_VARIABLE, leaks.VARIABLE):
+        os.environ.pop(variable)
+    told = leaks.find(leaks.registered(secrets), leaks.logs(folder))
     # Thresholds are for the whole: a single test cannot cover everything.
     covered = _report_coverage(complete=not arguments)
     print()
@@ -61,8 +73,15 @@ def main(arguments: list[str]) -> int:
         print(f"test: FAILED: {len(left)} processes were left running (now ended): {', '.join(left)}")
     if not covered:
         print("test: FAILED: coverage is below its threshold")
+    for leak in told[:_LEAKS_SHOWN]:
+        print(f"test: FAILED: a secret was told: {leak}")
+    status = status or (1 if left or told or not covered else 0)
+    if status:
+        print(f"test: logs of this run: {folder}")
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
     print(closing)
-    return status or (1 if left or not covered else 0)
+    return status
 
 
 def programs_problem(*programs: str) -> str:
@@ -136,15 +155,19 @@ def _colour() -> list[str]:
     return ["--color=yes"] if sys.stdout.isatty() else []
 
 
-def _pytest(arguments: list[str]) -> tuple[int, str]:
-    """Run pytest under coverage, show its output as it comes, and keep its closing line."""
+def _pytest(arguments: list[str], log: Path) -> tuple[int, str]:
+    """Run pytest under coverage, show its output as it comes, and keep it in `log`; gives its closing line, too."""
     closing = ""
     command = [*_COVERAGE, "run", "-m", "pytest", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace", cwd=ROOT) as run:
+    with (
+        log.open("w") as kept,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace", cwd=ROOT) as run,
+    ):
         assert run.stdout is not None
         try:
             for line in run.stdout:
                 print(line, end="", flush=True)
+                kept.write(line)
                 if _CLOSING_LINE.match(line.rstrip("\n")):
                     closing = line.rstrip("\n")
         except KeyboardInterrupt:

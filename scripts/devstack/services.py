@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from scripts.devstack import process
+from scripts.devstack import leaks, process
 from scripts.devstack.anvil import Anvil
 from scripts.devstack.credentials import make_kek, make_tokens, write_private
 from scripts.devstack.process import Process, StartError
@@ -38,6 +38,7 @@ class Secrets:
         tokens = make_tokens(self.folder / "tokens", self.operator_token)
         make_kek(self.folder / "kek")
         write_private(self.folder / "storage-token", tokens["processor"] + "\n")
+        leaks.register("publisher key", bytes.fromhex(publisher_key.removeprefix("0x")))
         write_private(self.folder / "publisher-key", publisher_key + "\n")
         return tokens
 

@@ -70,7 +70,12 @@ class Recording:
             DomainError: `chunk-conflict`, `session-sealed`, `session-shredded`, `storage-unavailable`, …
         """
         for _ in range(2):
-            ring = await self._rings.for_sealing(session_id)
+            try:
+                ring = await self._rings.for_sealing(session_id)
+            except DomainError as error:
+                if error.code != "session-sealed":
+                    raise
+                return await self._repeated(session_id, index, plaintext, error)
 
             def seal(dek: Dek = ring.active) -> SealedChunk:
                 return crypt.seal(dek, session_id, index, plaintext, self._zstd_level)
@@ -85,6 +90,8 @@ class Recording:
         if answer.result == "conflict":
             return await self._settle(session_id, index, plaintext)
         if answer.result == "sealed":
+            self._rings.forget(session_id)
+            await self._rings.for_sealing(session_id)  # says whether it was shredded meanwhile, by somebody else
             detail = f"session {session_id} is sealed and has no chunk {index}"
             raise DomainError("session-sealed", detail, session_id=session_id)
         raise DomainError("session-not-found", f"session {session_id} cannot be opened", session_id=session_id)
@@ -118,6 +125,15 @@ class Recording:
             raise DomainError("envelope-corrupt", detail, session_id=session_id, index=index) from None
         dek = await self._rings.key(session_id, dek_id)
         return await self._work(len(data), lambda: crypt.open_envelope(dek, session_id, index, data))
+
+    async def _repeated(
+        self, session_id: SessionId, index: ChunkIndex, plaintext: Buffer, sealed: DomainError
+    ) -> Recorded:
+        """A session that was sealed before this process had its keys: a repeat of what it has is still answered."""
+        try:
+            return await self._settle(session_id, index, plaintext)
+        except DomainError as error:
+            raise (sealed if error.code == "chunk-not-found" else error) from None
 
     async def _settle(self, session_id: SessionId, index: ChunkIndex, plaintext: Buffer) -> Recorded:
         """The rare path: the index is taken. Fetch what is there, open it, compare."""

@@ -11,7 +11,6 @@ lucid-recovery-private-v1  ML-KEM-768 seed 64                | X25519 private ke
 """
 
 import base64
-import binascii
 import hashlib
 import sys
 from dataclasses import replace
@@ -174,7 +173,7 @@ def _data(kind: str, line: str, mlkem_bytes: int) -> bytes:
         raise RecoveryKeyError(f"this should be one line '{kind}:BASE64'")
     try:
         data = base64.b64decode(encoded, validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error, and text that is not ASCII
         raise RecoveryKeyError(f"what follows {kind}: is not base64") from None
     if len(data) != mlkem_bytes + _X25519_BYTES:
         raise RecoveryKeyError(f"a {kind} has {mlkem_bytes + _X25519_BYTES} bytes, not {len(data)}")

@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -18,6 +18,7 @@ from sessions.runtime.middleware import WHEN_ANSWERED
 
 TOKEN_MAX_CHARACTERS: Final = 512
 _UNLIMITED: Final = Limits()
+_CHECKED: Final = "lucid.access"
 
 
 class Role(StrEnum):
@@ -123,10 +124,23 @@ def require(
     return principal
 
 
-def allow(*roles: Role, session_in_body: bool = False) -> Callable[[Request], Awaitable[Principal]]:
+class Access:
     """A FastAPI dependency that lets only these roles through, see `require`. The app's state has the authenticator."""
 
-    async def check(request: Request) -> Principal:
-        return require(request, request.app.state.authenticator, roles, session_in_body=session_in_body)
+    def __init__(self, roles: Iterable[Role], *, session_in_body: bool) -> None:
+        self._roles = frozenset(roles)
+        self._session_in_body = session_in_body
 
-    return check
+    async def __call__(self, request: Request) -> Principal:
+        """Check a request, once: `JsonRoute` asks before the body is read, and FastAPI after it was."""
+        checked = request.scope.setdefault(_CHECKED, {})
+        if self not in checked:
+            authenticator = request.app.state.authenticator
+            checked[self] = require(request, authenticator, self._roles, session_in_body=self._session_in_body)
+        principal: Principal = checked[self]
+        return principal
+
+
+def allow(*roles: Role, session_in_body: bool = False) -> Access:
+    """The dependency for a route of these roles."""
+    return Access(roles, session_in_body=session_in_body)

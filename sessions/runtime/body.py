@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive
 
+from sessions.runtime.auth import Access
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
 
@@ -68,13 +69,19 @@ async def bounded(request: Request, budget: ByteBudget, limit_bytes: int) -> Asy
 
 
 class JsonRoute(APIRoute):
-    """A FastAPI route whose body is small JSON: FastAPI reads a body whole, and before it looks at the token."""
+    """A FastAPI route whose body is small JSON.
+
+    FastAPI reads a body whole, and before it looks at dependencies; so this looks at the token first.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """See `APIRoute`."""
         handle = super().get_route_handler()
+        accesses = [one.call for one in self.dependant.dependencies if isinstance(one.call, Access)]
 
         async def bounded_handle(request: Request) -> Response:
+            for access in accesses:
+                await access(request)
             declared_length(request.headers.get("content-length"), JSON_BODY_MAX_BYTES)
             received = 0
 

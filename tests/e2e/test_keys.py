@@ -24,6 +24,7 @@ from bson import json_util
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 
+from scripts.devstack import leaks
 from scripts.devstack.process import wait_until
 from scripts.devstack.stack import Stack
 from sessions.client import Client, RetryPolicy
@@ -62,6 +63,7 @@ class Rig:
         before = self.kek_file.read_text()
         path = self.folder / f"kek-{name}"
         self.shell("keys", "new", "--id", name, "--out", path, urls=False)
+        leaks.register("KEK", base64.b64decode(path.read_text().partition(":")[2]))
         path.write_text(path.read_text() + before)
         self.stack.restart("processor", {"KEK_FILE": str(path)})
         return before.partition(":")[0]
@@ -94,6 +96,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     private, public = folder / "offline" / "recovery", folder / "recovery.pub"
     private.parent.mkdir()
     shell("keys", "new-recovery", "--private", private, "--public", public, urls=False)
+    leaks.register("recovery private key", base64.b64decode(private.read_text().partition(":")[2]))
     one.restart("processor", {"RECOVERY_PUBLIC_KEY_FILE": str(public)})
     try:
         yield Rig(one, api, shell, folder, private)

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from scripts.devstack import process
+from scripts.devstack import leaks, process
 from scripts.devstack.mongod import Mongod
 from scripts.devstack.process import ROOT, free_port, wait_until
 from scripts.devstack.stack import Stack
@@ -318,6 +318,7 @@ def test_a_database_that_comes_later(stack: Stack, tmp_path: Path) -> None:
 
 def test_the_password_of_a_database_that_is_away_is_not_told(stack: Stack, tmp_path: Path) -> None:
     port, password = free_port(), secrets.token_urlsafe(24)
+    leaks.register("database password", password)
     environment = {
         **stack.env[S],
         "PORT": str(port),

@@ -68,10 +68,20 @@ async def test_after_the_seal_a_repeat_is_known_and_the_rest_is_refused(parts: P
     assert await parts.recording.record(A, ZERO, b"content") == replace(first, created=False)
     assert (await _error(parts.recording.record(A, ZERO, b"other"))).code == "chunk-conflict"
     assert (await _error(parts.recording.record(A, ChunkIndex(1), b"more"))).code == "session-sealed"
+    # A processor that has not its keys, such as one that was restarted, refused a repeat.
+    for content, code in ((b"content", ""), (b"other", "chunk-conflict")):
+        parts.rings.forget(A)
+        if code:
+            assert (await _error(parts.recording.record(A, ZERO, content))).code == code
+        else:
+            assert await parts.recording.record(A, ZERO, content) == replace(first, created=False)
     parts.rings.forget(A)
     assert (await _error(parts.recording.record(A, ChunkIndex(1), b"more"))).code == "session-sealed"
+    await parts.rings.for_opening(A)
     await parts.storage.shred(A, "admin-1")
-    assert (await _error(parts.recording.record(A, ZERO, b"content"))).code == "session-shredded"
+    # By another process: this one has the keys yet.
+    for index in (ZERO, ChunkIndex(1)):
+        assert (await _error(parts.recording.record(A, index, b"content"))).code == "session-shredded"
 
 
 async def test_a_storage_that_was_set_back_gets_the_session_again(parts: Parts, house: House) -> None:

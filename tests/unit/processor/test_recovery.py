@@ -50,3 +50,11 @@ def test_the_command_prints_private_then_public(capsys):
     assert public.startswith(PUBLIC_KIND + ":")
     recovery.private_key(private)
     recovery.public_key(public)
+
+
+@pytest.mark.parametrize("kind", [PUBLIC_KIND, PRIVATE_KIND])
+def test_a_line_with_what_is_not_ascii(kind: str) -> None:
+    """Found by fuzzing: it was a ValueError of the standard library, and so the end of a start in a traceback."""
+    read = recovery.Recipient if kind == PUBLIC_KIND else recovery.RecoveryKey
+    with pytest.raises(RecoveryKeyError, match="not base64"):
+        read(f"{kind}:\xe9")

@@ -1,10 +1,12 @@
+import hashlib
 from collections.abc import AsyncIterator
 
 import pytest
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
 
 from sessions.runtime import body
+from sessions.runtime.auth import Authenticator, Principal, Role, allow
 from sessions.runtime.body import JSON_BODY_MAX_BYTES, JsonRoute, declared_length
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
@@ -110,3 +112,30 @@ async def test_small_json_is_bounded(declared: bool) -> None:
             assert answer.status_code == status
             if status == 413:
                 assert answer.json()["code"] == "body-too-large"
+
+
+async def test_whoever_may_not_is_refused_before_the_body_is_read() -> None:
+    """Found by trying each role with a body that is no JSON: FastAPI reads it first, and answered 400."""
+    routes = APIRouter(route_class=JsonRoute, dependencies=[Depends(allow(Role.ADMIN))])
+
+    @routes.post("/guarded")
+    async def guarded(request: _Model) -> int:
+        return len(request.text)
+
+    entries = [(hashlib.sha256(role.encode()).digest(), Principal(role, frozenset({role}))) for role in Role]
+    sent = 0
+
+    async def counted() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(10):
+            sent += 1
+            yield b"{"
+
+    async with client_of(app_of(routes, authenticator=Authenticator(entries))) as client:
+        for token, status in ((None, 401), ("wrong", 401), ("audit", 403), ("admin", 400)):
+            headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
+            sent = 0
+            assert (await client.post("/guarded", content=counted(), headers=headers)).status_code == status
+            assert (sent > 0) == (status == 400)
+        headers = {"authorization": "Bearer admin"}
+        assert (await client.post("/guarded", json={"text": "abc"}, headers=headers)).json() == 3
