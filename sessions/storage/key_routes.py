@@ -1,22 +1,17 @@
 """Key rings over HTTP: for the processor that rotates them, and for whoever exports one."""
 
-import base64
-import binascii
-import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
 from sessions.core import key_ring
-from sessions.core.errors import CoreError
 from sessions.core.key_ring import KeyRing
 from sessions.core.types import session_id
 from sessions.runtime.auth import Role, allow
 from sessions.runtime.body import JsonRoute
-from sessions.runtime.errors import DomainError
 from sessions.runtime.models import SessionIdPath, checked
 from sessions.runtime.problems import responses
-from sessions.storage import key_models
+from sessions.storage import cursors, key_models
 from sessions.storage.key_rings import Group, Kind, Place, Rings, Target
 from sessions.storage.ledger import Ledger
 from sessions.storage.mongo import Readiness
@@ -24,8 +19,7 @@ from sessions.storage.mongo import Readiness
 
 def encode_cursor(place: Place) -> str:
     """A page's end, opaque to clients."""
-    value = [place.group.kind.value, place.group.value, place.after]
-    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
+    return cursors.encode((place.group.kind.value, place.group.value, place.after))
 
 
 def decode_cursor(text: str | None) -> Place | None:
@@ -34,15 +28,13 @@ def decode_cursor(text: str | None) -> Place | None:
     Raises:
         DomainError: `invalid-request`.
     """
-    if text is None:
-        return None
-    try:
-        kind, value, after = json.loads(base64.urlsafe_b64decode(text.encode()))
+
+    def read(kind: Any, value: Any, after: Any) -> Place:
         if not isinstance(value, str | None):
             raise TypeError("no value of a group")
         return Place(Group(Kind(kind), value), session_id(after))
-    except (ValueError, TypeError, binascii.Error, RecursionError, CoreError):
-        raise DomainError("invalid-request", "cursor: use next_cursor of the page before, unchanged") from None
+
+    return cursors.decode(text, read)
 
 
 def router(ledger: Ledger, rings: Rings, readiness: Readiness) -> APIRouter:

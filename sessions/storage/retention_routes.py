@@ -1,22 +1,16 @@
 """Retention over HTTP: what is due, and the terms of single sessions."""
 
-import base64
-import binascii
-import json
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
-from sessions.core.errors import CoreError
 from sessions.core.types import session_id as checked_id
 from sessions.runtime.auth import Role, allow
 from sessions.runtime.body import JsonRoute
-from sessions.runtime.errors import DomainError
 from sessions.runtime.models import Limit, SessionIdPath, Status, checked
 from sessions.runtime.problems import responses
 from sessions.runtime.times import to_rfc3339
-from sessions.storage import retention_models
+from sessions.storage import cursors, retention_models
 from sessions.storage.ledger import Ledger
 from sessions.storage.mongo import Readiness
 from sessions.storage.retention import MAX_DAYS, Due, DueSession, Place, Terms
@@ -27,8 +21,7 @@ from sessions.storage.store import Retention
 def encode_cursor(place: Place) -> str:
     """A page's end, opaque to clients."""
     sealed_at, last = place.after
-    value = [place.delete_after_days, to_rfc3339(sealed_at), last]
-    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
+    return cursors.encode((place.delete_after_days, to_rfc3339(sealed_at), last))
 
 
 def decode_cursor(text: str | None) -> Place | None:
@@ -37,18 +30,13 @@ def decode_cursor(text: str | None) -> Place | None:
     Raises:
         DomainError: `invalid-request`.
     """
-    if text is None:
-        return None
-    try:
-        days, sealed_at, last = json.loads(base64.urlsafe_b64decode(text.encode()))
+
+    def read(days: Any, sealed_at: Any, last: Any) -> Place:
         if days is not None and (type(days) is not int or not 0 <= days <= MAX_DAYS):
             raise ValueError("no number of days")
-        time = datetime.fromisoformat(sealed_at)
-        if time.tzinfo is None:
-            raise ValueError("no time zone")
-        return Place(days, (time.astimezone(UTC), checked_id(last)))
-    except (ValueError, TypeError, OverflowError, binascii.Error, RecursionError, CoreError):
-        raise DomainError("invalid-request", "cursor: use next_cursor of the page before, unchanged") from None
+        return Place(days, (cursors.time(sealed_at), checked_id(last)))
+
+    return cursors.decode(text, read)
 
 
 def router(ledger: Ledger, due: Due, terms: Terms, readiness: Readiness) -> APIRouter:

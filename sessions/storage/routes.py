@@ -1,18 +1,12 @@
 """session-storage's REST interface, but for the hot route in `submit.py`."""
 
-import base64
-import binascii
-import json
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from sessions.core.errors import CoreError
 from sessions.core.types import SessionId, session_id
 from sessions.runtime.auth import Principal, Role, allow
 from sessions.runtime.body import JsonRoute
-from sessions.runtime.errors import DomainError
 from sessions.runtime.models import (
     IndexPath,
     Limit,
@@ -24,7 +18,7 @@ from sessions.runtime.models import (
     checked_index,
 )
 from sessions.runtime.problems import responses
-from sessions.storage import models
+from sessions.storage import cursors, models
 from sessions.storage.evidence import Evidence
 from sessions.storage.ledger import Ledger
 from sessions.storage.models import key_json
@@ -41,7 +35,7 @@ _OCTETS: dict[int | str, dict[str, Any]] = {
 
 def encode_cursor(opened_at: str, last: str) -> str:
     """A page's end, opaque to clients."""
-    return base64.urlsafe_b64encode(json.dumps([opened_at, last]).encode()).decode()
+    return cursors.encode((opened_at, last))
 
 
 def decode_cursor(text: str | None) -> Cursor | None:
@@ -50,16 +44,7 @@ def decode_cursor(text: str | None) -> Cursor | None:
     Raises:
         DomainError: `invalid-request`.
     """
-    if text is None:
-        return None
-    try:
-        opened_at, last = json.loads(base64.urlsafe_b64decode(text.encode()))
-        time = datetime.fromisoformat(opened_at)
-        if time.tzinfo is None:
-            raise ValueError("no time zone")
-        return time.astimezone(UTC), session_id(last)
-    except (ValueError, TypeError, OverflowError, binascii.Error, RecursionError, CoreError):
-        raise DomainError("invalid-request", "cursor: use next_cursor of the page before, unchanged") from None
+    return cursors.decode(text, lambda opened_at, last: (cursors.time(opened_at), session_id(last)))
 
 
 def router(ledger: Ledger, shredder: Shredder, evidence: Evidence, readiness: Readiness) -> APIRouter:

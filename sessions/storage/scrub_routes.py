@@ -1,20 +1,17 @@
 """Scrubs over HTTP, page by page, and the findings of all of them."""
 
-import base64
-import binascii
-import json
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from sessions.core.errors import CoreError
 from sessions.core.types import MAX_CHUNK_INDEX, session_id
 from sessions.runtime.auth import Role, allow
 from sessions.runtime.body import JsonRoute
 from sessions.runtime.errors import DomainError
 from sessions.runtime.models import JsonSessionId, Limit, Timestamp
 from sessions.runtime.problems import responses
+from sessions.storage import cursors
 from sessions.storage.mongo import Readiness
 from sessions.storage.scrub import Scrubber
 from sessions.storage.scrub_store import FindingStore, Position
@@ -70,7 +67,7 @@ class FindingPage(BaseModel):
 
 def encode_cursor(position: Position) -> str:
     """A page's end, opaque to clients."""
-    return base64.urlsafe_b64encode(json.dumps([position.session_id, position.start]).encode()).decode()
+    return cursors.encode((position.session_id, position.start))
 
 
 def decode_cursor(text: str | None) -> Position | None:
@@ -79,15 +76,13 @@ def decode_cursor(text: str | None) -> Position | None:
     Raises:
         DomainError: `invalid-request`.
     """
-    if text is None:
-        return None
-    try:
-        name, start = json.loads(base64.urlsafe_b64decode(text.encode()))
+
+    def read(name: Any, start: Any) -> Position:
         if type(start) is not int or not 0 <= start <= MAX_CHUNK_INDEX + 1:
             raise ValueError("no index")
         return Position(session_id(name), start)
-    except (ValueError, TypeError, binascii.Error, RecursionError, CoreError):
-        raise DomainError("invalid-request", "cursor: use next_cursor of the page before, unchanged") from None
+
+    return cursors.decode(text, read)
 
 
 def router(scrubber: Scrubber, findings: FindingStore, readiness: Readiness) -> APIRouter:
