@@ -2,11 +2,14 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 
 from sessions.core import key_ring
+from sessions.core.audit import Action
 from sessions.core.key_ring import KeyRing
 from sessions.core.types import session_id
+from sessions.runtime import audit
+from sessions.runtime.audit import require_recording
 from sessions.runtime.auth import Role, allow
 from sessions.runtime.body import JsonRoute
 from sessions.runtime.models import SessionIdPath, checked
@@ -65,21 +68,28 @@ def router(ledger: Ledger, rings: Rings, readiness: Readiness) -> APIRouter:
         following = page.following and encode_cursor(page.following)
         return {"rings": list(map(_ring_json, page.rings)), "next_cursor": following}
 
-    @routes.post("/keys/replace", dependencies=by_processor, response_model=key_models.ReplaceAnswer)
-    async def replace(request: key_models.ReplaceRequest) -> Any:
+    @routes.post(
+        "/keys/replace",
+        dependencies=[Depends(allow(Role.PROCESSOR, act=Action.KEYS_REPLACE)), Depends(ready)],
+        response_model=key_models.ReplaceAnswer,
+    )
+    async def replace(http: Request, request: key_models.ReplaceRequest) -> Any:
         """Replace keys that were wrapped anew, each only if it is still the one that is expected."""
-        return {"replaced": await rings.replace([one.to_replacement() for one in request.replacements])}
+        async with audit.of(http).change(http.scope):
+            replaced = await rings.replace([one.to_replacement() for one in request.replacements])
+        return {"replaced": replaced}
 
     @routes.get(
         "/sessions/{session_id}/keys",
         # Not for auditors: who has a copy of the ring undoes what shredding promises.
-        dependencies=[Depends(allow(Role.ADMIN, Role.PROCESSOR)), Depends(ready)],
+        dependencies=[Depends(allow(Role.ADMIN, Role.PROCESSOR, act=Action.KEYS_EXPORT)), Depends(ready)],
         response_model=key_models.KeyRingFile,
-        responses=responses("session-not-found", "session-shredded"),
+        responses=responses("session-not-found", "session-shredded", "session-reserved"),
     )
-    async def get_key_ring(session_id: SessionIdPath) -> Any:
+    async def get_key_ring(session_id: SessionIdPath, http: Request) -> Any:
         """A session's key ring, to be kept apart from it: with the recovery key it opens the session's envelopes."""
-        record = await ledger.readable(checked(session_id))
+        record = await ledger.readable(require_recording(checked(session_id)))
+        await audit.of(http).allowed(http.scope)
         return key_ring.to_json(KeyRing(record.session_id, record.keys))
 
     return routes

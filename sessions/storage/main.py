@@ -16,8 +16,10 @@ import structlog
 from fastapi import FastAPI
 
 from sessions import __version__
+from sessions.core.audit import Action, Outcome
 from sessions.runtime import log, server, tls
 from sessions.runtime.app import make_app
+from sessions.runtime.audit import Audit
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
 from sessions.runtime.health import Check
@@ -27,9 +29,12 @@ from sessions.runtime.tokens_watch import TokensWatch
 from sessions.storage import (
     anchor_routes,
     anchoring,
+    audit_routes,
+    audit_seal,
     idle,
     key_routes,
     mongo_activity,
+    mongo_audit,
     mongo_batches,
     mongo_due,
     mongo_key_rings,
@@ -42,6 +47,9 @@ from sessions.storage import (
     submit,
 )
 from sessions.storage.activity import Activity
+from sessions.storage.audit_chunks import WithTrail
+from sessions.storage.audit_seal import DailySeal
+from sessions.storage.audit_trail import Trail
 from sessions.storage.disk import DiskWatch, free_bytes
 from sessions.storage.evidence import Evidence
 from sessions.storage.ingest import Intake
@@ -90,6 +98,7 @@ def build(settings: StorageSettings) -> FastAPI:
     readiness = Readiness(
         db,
         *(part.ensure_indexes for part in (mongo_sessions, mongo_activity, mongo_due, mongo_batches, mongo_key_rings)),
+        mongo_audit.ensure_collection,
     )
     sessions, chunks, tiles = MongoSessions(db), MongoChunks(db), MongoTiles(db)
     batches = mongo_batches.MongoBatches(db)
@@ -97,14 +106,20 @@ def build(settings: StorageSettings) -> FastAPI:
     shredder = Shredder(sessions, sessions, chunks, terms)
     due = Due(mongo_due.MongoDue(db), terms)
     holder = f"{socket.gethostname()}-{token_hex(4)}"
-    sweeper = Sweeper(due, shredder, MongoLease(db, "retention", holder, LEASE_SECONDS))
-    ledger = Ledger(sessions, Sealer(sessions, chunks, tiles), ProgressReader(chunks), batches, terms)
+    events = mongo_audit.MongoEvents(db)
+    everything = WithTrail(chunks, chunks, events)
+    trail = Trail(events, sessions, settings.service_name)
+    audit = Audit(settings.service_name, trail)
+    sweeper = Sweeper(due, shredder, MongoLease(db, "retention", holder, LEASE_SECONDS), audit)
+    sealer = Sealer(sessions, everything, tiles)
+    daily_seal = DailySeal(trail, events, sealer, MongoLease(db, "audit", holder, audit_seal.LEASE_SECONDS))
+    ledger = Ledger(sessions, sealer, ProgressReader(everything), batches, terms)
     activity = Activity(mongo_activity.MongoActivity(db), settings.session_idle_seal_seconds)
     idle_lease = MongoLease(db, "idle", holder, idle.LEASE_SECONDS)
     idle_sealer = idle.IdleSealer(activity, ledger, idle_lease, settings.session_idle_seal_seconds)
     anchors = anchoring.build(settings, db, batches)
     findings = mongo_scrub.MongoFindings(db)
-    scrubber = Scrubber(sessions, chunks, tiles, mongo_scrub.MongoBodyScan(db), findings=findings)
+    scrubber = Scrubber(sessions, everything, tiles, mongo_scrub.MongoBodyScan(db), findings=findings, audit=audit)
     scrub_lease = MongoLease(db, "scrub", holder, scrubbing.LEASE_SECONDS)
     background_scrub = scrubbing.Scrubbing(scrubber, findings, scrub_lease, settings.scrub_bytes_per_second)
     disk = DiskWatch(partial(free_bytes, db), settings.database_free_min_bytes)
@@ -114,13 +129,23 @@ def build(settings: StorageSettings) -> FastAPI:
     async def checks() -> Mapping[str, Check]:
         problem = await readiness.ping()
         database = Check("failed", f"MONGODB_URL: {problem}") if problem else Check("ok")
-        return {"database": database, "disk": disk.check(), "chain": anchors.check(), "tokens": tokens.check()}
+        return {
+            "database": database,
+            "disk": disk.check(),
+            "chain": anchors.check(),
+            "tokens": tokens.check(),
+            "audit": max(daily_seal.check(), audit.check(), key=lambda check: check.status != "ok"),
+        }
+
+    async def tell() -> None:
+        await readiness.established.wait()
+        await audit.run()
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         works: list[Coroutine[Any, Any, None]] = [
             watch_loop_lag(),
-            tokens.run(),
+            tokens.run(audit),
             readiness.establish(),
             _resume("seals", ledger.resume_seals, readiness),
             _resume("shredding", shredder.resume, readiness),
@@ -128,8 +153,11 @@ def build(settings: StorageSettings) -> FastAPI:
             idle_sealer.run(readiness),
             background_scrub.run(readiness),
             anchors.run(readiness),
+            daily_seal.run(readiness),
+            tell(),
             disk.run(readiness),
         ]
+        audit.note(Action.SERVICE_START, Outcome.ALLOWED, None)
         tasks = [asyncio.create_task(work) for work in works]
         _log.info("service_started", version=__version__)
         try:
@@ -153,13 +181,15 @@ def build(settings: StorageSettings) -> FastAPI:
         title="Lucid session-storage",
         service=settings.service_name,
         authenticator=authenticator,
+        audit=audit,
         checks=checks,
         routers=[
-            routes.router(ledger, shredder, Evidence(ledger, chunks, chunks, tiles), readiness),
+            routes.router(ledger, shredder, Evidence(ledger, everything, everything, tiles), readiness),
             key_routes.router(ledger, Rings(mongo_key_rings.MongoKeyRings(db)), readiness),
             retention_routes.router(ledger, due, terms, readiness),
             scrub_routes.router(scrubber, findings, readiness),
             anchor_routes.router(batches, readiness),
+            audit_routes.router(trail, events, ledger, readiness),
         ],
         hot_routes=[submit.route(endpoint)],
         lifespan=lifespan,

@@ -2,9 +2,12 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 
+from sessions.core.audit import Action
 from sessions.core.types import session_id as checked_id
+from sessions.runtime import audit
+from sessions.runtime.audit import require_recording
 from sessions.runtime.auth import Role, allow
 from sessions.runtime.body import JsonRoute
 from sessions.runtime.models import Limit, SessionIdPath, Status, checked
@@ -14,7 +17,6 @@ from sessions.storage import cursors, retention_models
 from sessions.storage.ledger import Ledger
 from sessions.storage.mongo import Readiness
 from sessions.storage.retention import MAX_DAYS, Due, DueSession, Place, Terms
-from sessions.storage.routes import ADMINS
 from sessions.storage.store import Retention
 
 
@@ -60,14 +62,17 @@ def router(ledger: Ledger, due: Due, terms: Terms, readiness: Readiness) -> APIR
 
     @routes.put(
         "/sessions/{session_id}/retention",
-        dependencies=[Depends(ADMINS), Depends(ready)],
+        dependencies=[Depends(allow(Role.ADMIN, Role.PROCESSOR, act=Action.SESSION_RETAIN)), Depends(ready)],
         response_model=Status,
-        responses=responses("session-not-found", "session-shredded", "retention-too-short"),
+        responses=responses("session-not-found", "session-shredded", "retention-too-short", "session-reserved"),
     )
-    async def retain(session_id: SessionIdPath, request: retention_models.RetentionRequest) -> Any:
+    async def retain(session_id: SessionIdPath, http: Request, request: retention_models.RetentionRequest) -> Any:
         """Give a session terms of its own; not for less time than the operator keeps all sessions."""
         retention = Retention(request.retain_days, request.delete_after_days)
-        return await ledger.status(await ledger.retain(checked(session_id), retention))
+        name = require_recording(checked(session_id))
+        async with audit.of(http).change(http.scope):
+            retained = await ledger.retain(name, retention)
+        return await ledger.status(retained)
 
     return routes
 

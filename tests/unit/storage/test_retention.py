@@ -41,7 +41,7 @@ async def _sealed(house: House, name: str = "a", terms: dict | None = None) -> S
 
 
 def _sweeper(house: House, state: LeaseState | None = None, holder: str = "x") -> Sweeper:
-    return Sweeper(house.due, house.shredder, MemoryLease(state or LeaseState(), holder, 30))
+    return Sweeper(house.due, house.shredder, MemoryLease(state or LeaseState(), holder, 30), house.audit)
 
 
 async def test_before_its_date_nobody_shreds_a_session() -> None:
@@ -232,7 +232,9 @@ async def test_only_who_has_the_lease_sweeps() -> None:
             self.times += 1
             return 1 if self.times < 3 else None
 
-    assert await Sweeper(house.due, house.shredder, Lost(LeaseState(), "x", 30)).sweep() == {Verdict.SHRED: 1}
+    assert await Sweeper(house.due, house.shredder, Lost(LeaseState(), "x", 30), house.audit).sweep() == {
+        Verdict.SHRED: 1
+    }
     await other.release()
     assert await _sweeper(house, state).sweep() == {Verdict.SHRED: 1}
 

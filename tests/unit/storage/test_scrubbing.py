@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sessions.core import manifest as manifests
 from sessions.core.receipt import Batch
 from sessions.core.types import MAX_CHUNK_INDEX, Hash, SessionId
+from sessions.runtime.audit import Audit
 from sessions.runtime.errors import DomainError
 from sessions.storage import scrub_routes, scrubbing
 from sessions.storage.memory_anchoring import LeaseState, MemoryLease
@@ -24,7 +25,7 @@ from sessions.storage.scrub_store import Position
 from sessions.storage.scrubbing import Scrubbing
 from sessions.storage.store import ChunkRecord, Placement
 from tests import strategies
-from tests.unit.runtime.apps import app_of, client_of
+from tests.unit.runtime.apps import Written, app_of, client_of
 from tests.unit.storage.chunks import House, new_chunk
 from tests.unit.storage.test_routes import _Everybody
 
@@ -37,8 +38,16 @@ class Scrubbed(House):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.findings = MemoryFindings()
-        self.scan = MemoryBodyScan(self.sessions, self.chunks)
-        self.scrubber = Scrubber(self.sessions, self.chunks, self.tiles, self.scan, findings=self.findings)
+        self.scan = MemoryBodyScan(self.sessions, self.chunks, self.events)
+        self.written = Written()
+        self.scrubber = Scrubber(
+            self.sessions,
+            self.everything,
+            self.tiles,
+            self.scan,
+            findings=self.findings,
+            audit=Audit("storage", self.written),
+        )
 
     def background(self, bytes_per_second: int, lease: MemoryLease | None = None) -> Scrubbing:
         own = lease or MemoryLease(LeaseState(), "x", 30)
