@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+from sessions.core.audit import Action, AuditEvent, Outcome
 from sessions.core.envelope import Codec, Header, fingerprint
 from sessions.core.key_ring import WrappedDek
 from sessions.core.types import ChunkIndex, DekId, SessionId
@@ -61,6 +63,21 @@ def session_record(session: str, *, minutes: int = 0, keys: int = 1, metadata: b
         metadata=metadata,
         keys=tuple(map(key, range(1, keys + 1))),
     )
+
+
+def event(number: int = 0, action: Action = Action.CHUNK_READ, **changes: Any) -> AuditEvent:
+    """An audit event, told from others by its request id."""
+    members: dict[str, Any] = {
+        "time": "2026-01-31T12:00:00.000Z",
+        "service": "storage",
+        "principal": "replay-1",
+        "action": action,
+        "session_id": SessionId("a"),
+        "outcome": Outcome.ALLOWED,
+        "code": None,
+        "request_id": f"r-{number}",
+    }
+    return AuditEvent(**members | changes)
 
 
 @asynccontextmanager
