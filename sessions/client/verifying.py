@@ -97,7 +97,7 @@ def verify(request: Request) -> Report:
         return report
     _statement(report, receipt)
     _recording(report, receipt, request)
-    _batch(report, receipt, request)
+    batch(report, receipt, request)
     return report
 
 
@@ -140,16 +140,17 @@ def _check_metadata(receipt: Receipt, data: bytes) -> None:
         raise VerificationError("its hash is not the one in the manifest")
 
 
-def _batch(report: Report, receipt: Receipt, request: Request) -> None:
-    batch, anchor = receipt.batch, receipt.anchor
-    if batch is None:
+def batch(report: Report, receipt: Receipt, request: Request) -> None:
+    """Add what the batch and, with a node, the chain prove; see `verify` for the errors."""
+    place, anchor = receipt.batch, receipt.anchor
+    if place is None:
         report.add(
             Outcome.NOT_CHECKED,
             "not anchored yet: the session is in no batch, so nothing but the service's word says when it was sealed;"
             " fetch the receipt again later",
         )
         return
-    text = f"the statement is session {batch.index + 1} of {batch.size} in the batch with root {batch.root.hex()}"
+    text = f"the statement is session {place.index + 1} of {place.size} in the batch with root {place.root.hex()}"
     if not report.check(text, lambda: receipts.verify_batch(receipt)):
         return
     for name, expected, stated in (
