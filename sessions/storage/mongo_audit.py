@@ -91,10 +91,15 @@ class MongoEvents:
         return await self._names({"_id": _DAYS if before is None else {**_DAYS, "$lt": before}}, -1, limit)
 
     async def _names(self, wanted: Document, direction: int, limit: int) -> list[SessionId]:
-        async with translated():
-            cursor = self._sessions.find(wanted, {"_id": 1}, sort=[("_id", direction)], limit=limit)
-            names = [SessionId(document["_id"]) for document in await cursor.to_list()]
-        return [name for name in names if day_of(name) is not None]
+        names: list[SessionId] = []
+        found = self._sessions.find(wanted, {"_id": 1}, sort=[("_id", direction)], batch_size=limit)
+        async with translated(), found as cursor:
+            async for document in cursor:
+                if day_of(document["_id"]) is not None:  # the pattern does not know how long a month is
+                    names.append(SessionId(document["_id"]))
+                if len(names) == limit:
+                    break
+        return names
 
 
 def _within(session_id: SessionId, start: int) -> Document:
