@@ -38,7 +38,8 @@ class Subject:
             self._look(record)
         self._shredded = record is not None and record.status is SessionStatus.SHREDDED
         self.readable = record is not None and not self._shredded and not self._trail
-        self.settled = self.unknown or (record is not None and _settled(record, now))
+        # In the trail nobody comes second, and nothing is cleared up.
+        self.settled = self.unknown or self._trail or (record is not None and _settled(record, now))
 
     @property
     def chunk_count(self) -> int:
