@@ -111,3 +111,17 @@ async def test_it_watches_by_itself_and_quickly(path: Path) -> None:
     with suppress(asyncio.CancelledError):
         await running
     assert _valid(watch, "two")
+
+
+async def test_the_audit_trail_is_told(path: Path) -> None:
+    written = Written()
+    audit, watch = Audit("small", written), TokensWatch(path, Limits())
+    await watch.look(audit)
+    for text in (_line("two"), "nobody\n"):
+        path.write_text(text)
+        await watch.look(audit)
+    await audit.flush()
+    assert written.told() == [
+        (None, "tokens.reload", None, "allowed", None),
+        (None, "tokens.reload", None, "failed", "tokens-file-wrong"),
+    ]
