@@ -18,6 +18,8 @@ from sessions.core.types import SESSION_ID_PATTERN, SessionId, session_id
 
 RESERVED_PREFIX: Final = "lucid-audit-"
 """No recording has an id that begins so."""
+DAY_SESSION_PATTERN: Final = rf"^{RESERVED_PREFIX}[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}$"
+"""As near as a pattern comes to the ids of days; `day_of` tells."""
 MAX_EVENT_BYTES: Final = 1024
 """More than the longest members come to."""
 SERVICE_PATTERN: Final = r"^[A-Za-z0-9._-]{1,64}$"

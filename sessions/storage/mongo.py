@@ -30,6 +30,8 @@ _RETRY_SECONDS: Final = 1.0
 _NO_BLOCK_COMPRESSION: Final = {"wiredTiger": {"configString": "block_compressor=none"}}  # ciphertext does not shrink
 COLLECTION_EXISTS: Final = 48
 _AUTHENTICATION_FAILED: Final = 18
+NEWEST: Final = (("opened_at", -1), ("_id", -1))
+"""The order of lists of sessions."""
 DUPLICATE_KEY: Final = 11000
 
 
@@ -102,8 +104,8 @@ async def ensure_collections(db: Database) -> None:
             if getattr(error, "code", COLLECTION_EXISTS) != COLLECTION_EXISTS:
                 raise
             await db.command({"collMod": name, "validator": validator})
-    await db["sessions"].create_index([("opened_at", -1), ("_id", -1)])
-    await db["sessions"].create_index([("status", 1), ("opened_at", -1), ("_id", -1)])
+    await db["sessions"].create_index(list(NEWEST))
+    await db["sessions"].create_index([("status", 1), *NEWEST])
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from typing import Any, Final
 from bson import Binary, Int64, MaxKey
 from pymongo.errors import BulkWriteError, CollectionInvalid, OperationFailure
 
-from sessions.core.audit import RESERVED_PREFIX, day_of
+from sessions.core.audit import DAY_SESSION_PATTERN, day_of
 from sessions.core.types import SessionId
 from sessions.storage.audit_store import StoredEvent
 from sessions.storage.mongo import COLLECTION_EXISTS, DUPLICATE_KEY, Database, Document, translated
@@ -32,7 +32,7 @@ VALIDATOR: Final[Document] = {
     }
 }
 # Read off the index of `_id`: it is anchored, and begins with plain text.
-_DAYS: Final[Document] = {"$regex": rf"^{RESERVED_PREFIX}\d{{4}}-\d\d-\d\d$"}
+_DAYS: Final[Document] = {"$regex": DAY_SESSION_PATTERN}
 
 
 async def ensure_collection(db: Database) -> None:

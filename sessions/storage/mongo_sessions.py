@@ -7,10 +7,11 @@ from bson import Binary, Int64
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
+from sessions.core.audit import DAY_SESSION_PATTERN
 from sessions.core.receipt import Batch
 from sessions.core.types import Hash, SessionId
 from sessions.storage.key_documents import key_document, key_of
-from sessions.storage.mongo import Database, Document, translated
+from sessions.storage.mongo import NEWEST, Database, Document, translated
 from sessions.storage.mongo_chunks import insert_new
 from sessions.storage.store import (
     Change,
@@ -28,6 +29,7 @@ from sessions.storage.store import (
 
 # Of sessions being shredded alone: the index is as small as they are few.
 _SHREDDING: Final[Document] = {"shredding": True}
+_RECORDINGS: Final[Document] = {"_id": {"$not": {"$regex": DAY_SESSION_PATTERN}}}
 
 
 async def ensure_indexes(db: Database) -> None:
@@ -162,7 +164,7 @@ class MongoSessions:
 
     async def page(self, which: SessionFilter, limit: int, after: Cursor | None) -> list[SessionRecord]:
         """See `SessionStore`."""
-        parts: list[Document] = []
+        parts: list[Document] = [_RECORDINGS]
         if which.status is not None:
             parts.append({"status": which.status.value})
         if which.opened_after is not None:
@@ -175,9 +177,9 @@ class MongoSessions:
                 {"$or": [{"opened_at": {"$lt": opened_at}}, {"opened_at": opened_at, "_id": {"$lt": session_id}}]}
             )
         async with translated():
-            cursor = self._sessions.find(
-                {"$and": parts} if parts else {}, sort=[("opened_at", -1), ("_id", -1)], limit=limit
-            )
+            # With the hint, for what is asked of `_id` could make it sort all sessions.
+            index = list(NEWEST) if which.status is None else [("status", 1), *NEWEST]
+            cursor = self._sessions.find({"$and": parts}, sort=list(NEWEST), limit=limit, hint=index)
             return [record_of(document) for document in await cursor.to_list()]
 
     async def unfinished(self, limit: int) -> list[SessionId]:

@@ -66,7 +66,7 @@ def router(ledger: Ledger, shredder: Shredder, evidence: Evidence, readiness: Re
 
     @routes.get("", dependencies=by_reader, response_model=models.SessionPage)
     async def list_sessions(query: Annotated[models.SessionQuery, Query()]) -> Any:
-        """Sessions, newest opening first."""
+        """Recordings, newest opening first; days of the audit trail are listed by `/api/v1/audit-days`."""
         which = SessionFilter(
             status=SessionStatus(query.status) if query.status else None,
             opened_after=query.opened_after,

@@ -141,7 +141,7 @@ class SessionStore(Protocol):
         """Change a session that is in the expected state, and still has that seal order; None if there is none such."""
 
     async def page(self, which: SessionFilter, limit: int, after: Cursor | None) -> list[SessionRecord]:
-        """Sessions, newest opening first, those behind the cursor."""
+        """Recordings (not days of the audit trail), newest opening first, those behind the cursor."""
 
 
 @dataclass(frozen=True, slots=True)

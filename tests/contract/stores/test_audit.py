@@ -40,7 +40,7 @@ from sessions.storage.retention import Due, Terms
 from sessions.storage.scrub import Scrubber
 from sessions.storage.sealing import Sealer, sealed_manifest
 from sessions.storage.shredding import Shredder
-from sessions.storage.store import Change, SealOrder, SessionRecord, SessionStatus, ShredReason
+from sessions.storage.store import Change, SealOrder, SessionFilter, SessionRecord, SessionStatus, ShredReason
 from tests.unit.core import reference
 from tests.unit.runtime.apps import Written
 from tests.unit.storage.chunks import event
@@ -165,6 +165,9 @@ class TestStore:
         assert await archive.events.days(5, None) == [NEXT, DAY]
         assert await archive.events.days(5, NEXT) == [DAY]
         assert await archive.events.days(5, DAY) == []
+        recordings = await archive.sessions.page(SessionFilter(), 9, None)
+        assert {DAY, NEXT} & {one.session_id for one in recordings} == set()
+        assert "lucid-audit-x" in {one.session_id for one in recordings}
         await archive.sealer.seal(DAY, None, "idle")
         assert await archive.events.unsealed(5) == [NEXT]
         assert await archive.events.days(1, None) == [NEXT]
