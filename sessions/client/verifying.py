@@ -13,6 +13,7 @@ from pathlib import Path
 from sessions.client import rpc
 from sessions.client.envelope_check import check_envelopes
 from sessions.core import receipt as receipts
+from sessions.core.audit import day_of
 from sessions.core.errors import CoreError, FormatError, VerificationError
 from sessions.core.manifest import metadata_sha256
 from sessions.core.receipt import AnchorState, Receipt
@@ -107,12 +108,16 @@ def _statement(report: Report, receipt: Receipt) -> None:
         Outcome.PROVEN,
         f"the receipt is well-formed. It states: session {said.session_id}, {said.chunk_count} chunks, "
         f"{said.plaintext_bytes} bytes, opened {said.opened_at}, sealed {said.sealed_at} by "
-        + ("the recorder" if said.sealed_by == "recorder" else "the service, after the recorder fell silent"),
+        + ("the recorder" if said.sealed_by == "recorder" else _by_service(said.session_id)),
     )
     if said.missing:
         shown = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in said.missing[:10])
         more = f" and {len(said.missing) - 10} more ranges" if len(said.missing) > 10 else ""  # noqa: PLR2004
         report.add(Outcome.NOTE, f"the session was sealed with gaps: chunks {shown}{more} never arrived")
+
+
+def _by_service(session: str) -> str:
+    return "the service, " + ("at the day's end" if day_of(session) else "after the recorder fell silent")
 
 
 def _recording(report: Report, receipt: Receipt, request: Request) -> None:

@@ -39,11 +39,6 @@ class AuditEventModel(BaseModel):
         """
         return audit.from_json(self.model_dump(mode="json"))
 
-    @classmethod
-    def of(cls, event: AuditEvent) -> "AuditEventModel":
-        """For an answer."""
-        return cls.model_validate(event.to_json())
-
 
 class EventsRequest(BaseModel):
     """Events of a processor, to be written in this order."""

@@ -1,8 +1,11 @@
 """The audit trail over HTTP: processors write to it, auditors and admins read it."""
 
+import asyncio
+import json
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 
 from sessions.core.audit import day_of, session_of
 from sessions.core.types import SessionId
@@ -37,22 +40,23 @@ def router(trail: Trail, events: EventStore, ledger: Ledger, readiness: Readines
         await trail.write([event.to_event() for event in request.events])
         return {"stored": len(request.events)}
 
-    @routes.get("/audit-events", dependencies=by_reader, response_model=audit_models.EventPage)
+    @routes.get(
+        "/audit-events",
+        dependencies=by_reader,
+        response_class=Response,
+        responses={200: {"model": audit_models.EventPage, "description": "A page of events"}},
+    )
     async def list_events(
         day: Annotated[str, Query(pattern=DAY_PATTERN, description="A UTC day, 2026-01-31")],
         limit: Limit = 100,
         cursor: Annotated[str | None, Query(pattern=r"^[0-9]{1,15}$")] = None,
-    ) -> Any:
+    ) -> Response:
         """What lies in the trail of a day, in order, whether its seal covers it or not."""
         name = session_of(day)
         found = await events.page(name, int(cursor or 0), limit)
-        full = len(found) == limit
-        return {
-            "day": day,
-            "session_id": name,
-            "events": list(map(_placed, found)),
-            "next_cursor": str(found[-1].index + 1) if full else None,
-        }
+        # A thousand events are checked for some 50 ms: not on the event loop.
+        body = await asyncio.to_thread(_page, name, found, full=len(found) == limit)
+        return Response(body, media_type="application/json")
 
     @routes.get("/audit-days", dependencies=by_reader, response_model=audit_models.DayPage)
     async def list_days(limit: Limit = 100, cursor: Annotated[str | None, Query(pattern=DAY_PATTERN)] = None) -> Any:
@@ -64,9 +68,11 @@ def router(trail: Trail, events: EventStore, ledger: Ledger, readiness: Readines
     return routes
 
 
-def _placed(stored: StoredEvent) -> dict[str, Any]:
-    event = stored.event()
-    return {"index": stored.index, "event": event and audit_models.AuditEventModel.of(event)}
+def _page(name: SessionId, found: Sequence[StoredEvent], *, full: bool) -> bytes:
+    """`EventPage`. An event's bytes are JSON as they lie there."""
+    head = {"day": day_of(name), "session_id": name, "next_cursor": str(found[-1].index + 1) if full else None}
+    events = (b'{"index":%d,"event":%b}' % (one.index, one.data if one.event() else b"null") for one in found)
+    return json.dumps(head).encode()[:-1] + b', "events":[' + b",".join(events) + b"]}"
 
 
 async def _day(ledger: Ledger, name: SessionId) -> dict[str, Any]:

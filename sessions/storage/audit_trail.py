@@ -44,7 +44,7 @@ class Trail:
         self._clock = clock
         self._lock = asyncio.Lock()
         self._waiting: list[_Batch] = []
-        self._day = date.min
+        self._today = self._day = date.min  # by the clock; and the one that events go into, which may be a later one
         self._next: int | None = None
 
     async def write(self, events: Sequence[AuditEvent]) -> None:
@@ -82,8 +82,9 @@ class Trail:
 
     async def _append(self, rest: list[bytes]) -> None:
         today = self._clock().date()
-        if today > self._day:
-            self._day, self._next = today, None
+        if today != self._today:
+            self._today = self._day = today
+            self._next = None
         while rest:
             name = session_of(self._day)
             if self._next is None:

@@ -212,6 +212,14 @@ class TestWriting:
         await late.write([event(5)])
         assert await archive.ids(session_of("2026-02-02")) == ["r-5"]
 
+    async def test_a_clock_that_was_wrong_for_a_while(self, archive: Archive) -> None:
+        archive.time = NOON + timedelta(days=1000)
+        await archive.trail.write([event(0)])
+        archive.time = NOON
+        await archive.trail.write([event(1)])
+        assert await archive.ids() == ["r-1"]
+        assert await archive.ids(audit_trail.session_of((NOON + timedelta(days=1000)).date())) == ["r-0"]
+
     async def test_a_day_that_closes_while_many_write(self, archive: Archive) -> None:
         replicas = [archive.replica() for _ in range(3)]
 
