@@ -29,7 +29,7 @@ from sessions.storage.memory import MemoryChunks, MemorySessions, MemoryTiles
 from sessions.storage.memory_anchoring import LeaseState, MemoryBatches, MemoryLease
 from sessions.storage.memory_audit import MemoryEvents
 from sessions.storage.memory_scrub import MemoryBodyScan, MemoryFindings
-from sessions.storage.mongo import Database
+from sessions.storage.mongo import Database, Readiness
 from sessions.storage.mongo_audit import MongoEvents
 from sessions.storage.mongo_chunks import MongoChunks
 from sessions.storage.mongo_due import MongoDue
@@ -350,6 +350,38 @@ class TestSealing:
         seal._sealer = archive.sealer
         assert await seal.turn() == [DAY]
         assert (seal.check().status, OLDEST_UNSEALED._value.get()) == ("ok", 0)
+
+    async def test_it_looks_again_and_again_whatever_happens(
+        self, archive: Archive, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(audit_seal, "_LOOK_SECONDS", 0.01)
+        await archive.trail.write([event()])
+        archive.time = OVER + audit_seal.LATE
+
+        class Once:
+            failed = False
+
+            async def seal(self, *order: Any) -> Manifest:
+                if not self.failed:
+                    self.failed = True
+                    raise DomainError("chunks-missing", "too many gaps")
+                await asyncio.sleep(0.2)
+                return await archive.sealer.seal(*order)
+
+        readiness, seal = Readiness(None), archive.seal(sealer=Once())  # type: ignore[arg-type]
+        running = asyncio.create_task(seal.run(readiness))
+        await asyncio.sleep(0.05)
+        assert seal.check().status == "ok"
+        readiness.established.set()
+        while seal.check().status == "ok":
+            await asyncio.sleep(0.005)
+        while "too many gaps" not in seal.check().detail:
+            await asyncio.sleep(0.005)
+        while seal.check().status != "ok":
+            await asyncio.sleep(0.01)
+        assert (await archive.manifest()).chunk_count == 2
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
     async def test_the_sweeper_never_finds_it_and_nobody_shreds_it(self, archive: Archive) -> None:
         await archive.sealed()

@@ -88,6 +88,21 @@ async def test_the_background_goes_on_after_a_restart_where_it_was(house: Scrubb
     assert list(house.findings.findings) == ["a/0/body/altered", "a/4/body/altered"]
 
 
+async def test_findings_leave_an_event_for_each_session_and_kind(house: Scrubbed) -> None:
+    for name in ("a", "b"):
+        await house.session(name, *range(3))
+        for index in (0, 2):
+            house.damage(name, index)
+    house.written.away = True
+    with pytest.raises(DomainError) as caught:
+        await house.background(10**9).turn()
+    assert (caught.value.code, house.findings.at) == ("audit-unavailable", None)
+    assert len(house.findings.findings) == 4
+    house.written.away = False
+    await house.background(10**9).turn()
+    assert house.written.told() == [(None, "scrub.finding", name, "failed", "altered") for name in ("a", "b")]
+
+
 async def test_one_replica_scrubs_at_a_time(house: Scrubbed) -> None:
     await house.session("a", 0)
     state = LeaseState()
