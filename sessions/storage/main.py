@@ -19,7 +19,6 @@ from sessions import __version__
 from sessions.core.audit import Action, Outcome
 from sessions.runtime import log, server, tls
 from sessions.runtime.app import make_app
-from sessions.runtime.audit import Audit
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
 from sessions.runtime.health import Check
@@ -30,7 +29,7 @@ from sessions.storage import (
     anchor_routes,
     anchoring,
     audit_routes,
-    audit_seal,
+    auditing,
     idle,
     key_routes,
     mongo_activity,
@@ -47,9 +46,6 @@ from sessions.storage import (
     submit,
 )
 from sessions.storage.activity import Activity
-from sessions.storage.audit_chunks import WithTrail
-from sessions.storage.audit_seal import DailySeal
-from sessions.storage.audit_trail import Trail
 from sessions.storage.disk import DiskWatch, free_bytes
 from sessions.storage.evidence import Evidence
 from sessions.storage.ingest import Intake
@@ -62,7 +58,6 @@ from sessions.storage.mongo_sessions import MongoSessions, MongoTiles
 from sessions.storage.progress import ProgressReader
 from sessions.storage.retention import Due
 from sessions.storage.scrub import Scrubber
-from sessions.storage.sealing import Sealer
 from sessions.storage.settings import StorageSettings
 from sessions.storage.shredding import Shredder
 from sessions.storage.sweeper import LEASE_SECONDS, Sweeper
@@ -106,20 +101,16 @@ def build(settings: StorageSettings) -> FastAPI:
     shredder = Shredder(sessions, sessions, chunks, terms)
     due = Due(mongo_due.MongoDue(db), terms)
     holder = f"{socket.gethostname()}-{token_hex(4)}"
-    events = mongo_audit.MongoEvents(db)
-    everything = WithTrail(chunks, chunks, events)
-    trail = Trail(events, sessions, settings.service_name)
-    audit = Audit(settings.service_name, trail)
-    sweeper = Sweeper(due, shredder, MongoLease(db, "retention", holder, LEASE_SECONDS), audit)
-    sealer = Sealer(sessions, everything, tiles)
-    daily_seal = DailySeal(trail, events, sealer, MongoLease(db, "audit", holder, audit_seal.LEASE_SECONDS))
-    ledger = Ledger(sessions, sealer, ProgressReader(everything), batches, terms)
+    trail = auditing.build(db, settings.service_name, holder)
+    sweeper = Sweeper(due, shredder, MongoLease(db, "retention", holder, LEASE_SECONDS), trail.audit)
+    ledger = Ledger(sessions, trail.sealer, ProgressReader(trail.chunks), batches, terms)
     activity = Activity(mongo_activity.MongoActivity(db), settings.session_idle_seal_seconds)
     idle_lease = MongoLease(db, "idle", holder, idle.LEASE_SECONDS)
     idle_sealer = idle.IdleSealer(activity, ledger, idle_lease, settings.session_idle_seal_seconds)
     anchors = anchoring.build(settings, db, batches)
     findings = mongo_scrub.MongoFindings(db)
-    scrubber = Scrubber(sessions, everything, tiles, mongo_scrub.MongoBodyScan(db), findings=findings, audit=audit)
+    bodies = mongo_scrub.MongoBodyScan(db)
+    scrubber = Scrubber(sessions, trail.chunks, tiles, bodies, findings=findings, audit=trail.audit)
     scrub_lease = MongoLease(db, "scrub", holder, scrubbing.LEASE_SECONDS)
     background_scrub = scrubbing.Scrubbing(scrubber, findings, scrub_lease, settings.scrub_bytes_per_second)
     disk = DiskWatch(partial(free_bytes, db), settings.database_free_min_bytes)
@@ -134,18 +125,14 @@ def build(settings: StorageSettings) -> FastAPI:
             "disk": disk.check(),
             "chain": anchors.check(),
             "tokens": tokens.check(),
-            "audit": max(daily_seal.check(), audit.check(), key=lambda check: check.status != "ok"),
+            "audit": trail.check(),
         }
-
-    async def tell() -> None:
-        await readiness.established.wait()
-        await audit.run()
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         works: list[Coroutine[Any, Any, None]] = [
             watch_loop_lag(),
-            tokens.run(audit),
+            tokens.run(trail.audit),
             readiness.establish(),
             _resume("seals", ledger.resume_seals, readiness),
             _resume("shredding", shredder.resume, readiness),
@@ -153,11 +140,11 @@ def build(settings: StorageSettings) -> FastAPI:
             idle_sealer.run(readiness),
             background_scrub.run(readiness),
             anchors.run(readiness),
-            daily_seal.run(readiness),
-            tell(),
+            trail.seal.run(readiness),
+            trail.tell(readiness),
             disk.run(readiness),
         ]
-        audit.note(Action.SERVICE_START, Outcome.ALLOWED, None)
+        trail.audit.note(Action.SERVICE_START, Outcome.ALLOWED, None)
         tasks = [asyncio.create_task(work) for work in works]
         _log.info("service_started", version=__version__)
         try:
@@ -181,15 +168,15 @@ def build(settings: StorageSettings) -> FastAPI:
         title="Lucid session-storage",
         service=settings.service_name,
         authenticator=authenticator,
-        audit=audit,
+        audit=trail.audit,
         checks=checks,
         routers=[
-            routes.router(ledger, shredder, Evidence(ledger, everything, everything, tiles), readiness),
+            routes.router(ledger, shredder, Evidence(ledger, trail.chunks, trail.chunks, tiles), readiness),
             key_routes.router(ledger, Rings(mongo_key_rings.MongoKeyRings(db)), readiness),
             retention_routes.router(ledger, due, terms, readiness),
             scrub_routes.router(scrubber, findings, readiness),
             anchor_routes.router(batches, readiness),
-            audit_routes.router(trail, events, ledger, readiness),
+            audit_routes.router(trail.trail, trail.events, ledger, readiness),
         ],
         hot_routes=[submit.route(endpoint)],
         lifespan=lifespan,

@@ -131,7 +131,11 @@ class MemoryActivity:
 
     async def idle(self, seconds: float, limit: int) -> list[SessionId]:
         """See `ActivityStore`."""
-        is_open = [one for one, record in self._sessions.records.items() if record.status is SessionStatus.OPEN]
+        is_open = [
+            one
+            for one, record in self._sessions.records.items()
+            if record.status is SessionStatus.OPEN and day_of(one) is None
+        ]
         await self.touch([one for one in is_open if one not in self._noted])
         before = self._clock() - timedelta(seconds=seconds)
         return sorted((one for one in is_open if self._noted[one] < before), key=self._noted.__getitem__)[:limit]

@@ -33,6 +33,8 @@ VALIDATOR: Final[Document] = {
 }
 # Read off the index of `_id`: it is anchored, and begins with plain text.
 _DAYS: Final[Document] = {"$regex": DAY_SESSION_PATTERN}
+RECORDINGS: Final[Document] = {"_id": {"$not": {"$regex": DAY_SESSION_PATTERN}}}
+"""All other sessions."""
 
 
 async def ensure_collection(db: Database) -> None:

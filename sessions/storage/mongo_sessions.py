@@ -7,11 +7,11 @@ from bson import Binary, Int64
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
-from sessions.core.audit import DAY_SESSION_PATTERN
 from sessions.core.receipt import Batch
 from sessions.core.types import Hash, SessionId
 from sessions.storage.key_documents import key_document, key_of
 from sessions.storage.mongo import NEWEST, Database, Document, translated
+from sessions.storage.mongo_audit import RECORDINGS
 from sessions.storage.mongo_chunks import insert_new
 from sessions.storage.store import (
     Change,
@@ -29,7 +29,6 @@ from sessions.storage.store import (
 
 # Of sessions being shredded alone: the index is as small as they are few.
 _SHREDDING: Final[Document] = {"shredding": True}
-_RECORDINGS: Final[Document] = {"_id": {"$not": {"$regex": DAY_SESSION_PATTERN}}}
 
 
 async def ensure_indexes(db: Database) -> None:
@@ -164,7 +163,7 @@ class MongoSessions:
 
     async def page(self, which: SessionFilter, limit: int, after: Cursor | None) -> list[SessionRecord]:
         """See `SessionStore`."""
-        parts: list[Document] = [_RECORDINGS]
+        parts: list[Document] = [RECORDINGS]
         if which.status is not None:
             parts.append({"status": which.status.value})
         if which.opened_after is not None:
