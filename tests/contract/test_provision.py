@@ -13,7 +13,15 @@ from scripts.devstack.anvil import Anvil
 from scripts.devstack.mongod import Mongod
 from sessions.runtime.settings import EXIT_CONFIGURATION, ConfigurationError
 from sessions.runtime.times import now
-from sessions.storage import mongo_audit, mongo_batches, mongo_due, mongo_key_rings, mongo_lease, mongo_sessions
+from sessions.storage import (
+    mongo_activity,
+    mongo_audit,
+    mongo_batches,
+    mongo_due,
+    mongo_key_rings,
+    mongo_lease,
+    mongo_sessions,
+)
 from sessions.storage.anchor import ChainMisconfiguredError
 from sessions.storage.audit_trail import Trail, session_of
 from sessions.storage.disk import free_bytes
@@ -99,7 +107,7 @@ async def test_the_user_may_do_all_that_the_service_prepares(guarded: str) -> No
     admin, url = _urls(guarded)
     database.provision(admin, url, "lucid_whole", 10)
     client, db = connect(url, "lucid_whole")
-    parts = (mongo_sessions, mongo_due, mongo_batches, mongo_key_rings)
+    parts = (mongo_sessions, mongo_activity, mongo_due, mongo_batches, mongo_key_rings)
     readiness = Readiness(db, *(part.ensure_indexes for part in parts), mongo_audit.ensure_collection)
     await asyncio.wait_for(readiness.establish(), 20)
     assert await MongoLease(db, "audit", "x", 30).acquire() == 1
