@@ -64,7 +64,8 @@ def build(settings: ProcessorSettings) -> FastAPI:
     async def checks() -> Mapping[str, Check]:
         problem = await storage.reachable()
         reachable = Check("failed", problem) if problem else Check("ok")
-        return {"storage": reachable, "tokens": tokens.check(), "audit": audit.check()}
+        trail = Check("degraded", audit.problem) if audit.problem else Check("ok")
+        return {"storage": reachable, "tokens": tokens.check(), "audit": trail}
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

@@ -21,7 +21,6 @@ from sessions.core.audit import RESERVED_PREFIX, Action, AuditEvent, Outcome, is
 from sessions.core.errors import CoreError
 from sessions.core.types import SessionId, session_id
 from sessions.runtime.errors import PROBLEMS, DomainError
-from sessions.runtime.health import Check
 from sessions.runtime.limits import Bucket
 from sessions.runtime.log import request_id
 from sessions.runtime.times import Clock, now, to_rfc3339
@@ -81,11 +80,8 @@ class Audit:
         self._kinds = Bucket(_KINDS_PER_SECOND, _KINDS_BURST)
         self._waiting: dict[_Kind, _Waiting] = {}
         self._dropped = 0
-        self._problem = ""
-
-    def check(self) -> Check:
-        """For `/health`: while nothing can be written privileged acts are refused, but recording goes on."""
-        return Check("degraded", f"audit events wait: {self._problem}") if self._problem else Check("ok")
+        self.problem = ""
+        """Why events wait, for `/health`; empty while none does. Recording goes on, privileged acts are refused."""
 
     async def allowed(self, scope: Scope, session: SessionId | None = None) -> None:
         """Record that a request is granted; before that nothing may be answered.
@@ -187,9 +183,9 @@ class Audit:
             while True:
                 try:
                     await self.flush()
-                    self._problem, pause_seconds = "", _FLUSH_SECONDS
+                    self.problem, pause_seconds = "", _FLUSH_SECONDS
                 except DomainError as error:
-                    self._problem = error.detail
+                    self.problem = f"audit events wait: {error.detail}"
                     _log.warning("audit_delayed", reason=error.detail, kinds=len(self._waiting))
                     pause_seconds = _RETRY_SECONDS
                 await asyncio.sleep(pause_seconds)
