@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sessions.cli import (
+    audit_commands,
     auditor_commands,
     key_commands,
     operator_commands,
@@ -69,6 +70,7 @@ app.command("envelopes")(auditor_commands.envelopes)
 app.command("verify")(verify_command.verify)
 app.command("scrub")(scrub_command.scrub)
 app.command("deploy-contract")(operator_commands.deploy_contract)
+app.add_typer(audit_commands.audit, name="audit")
 app.add_typer(key_commands.keys, name="keys")
 app.add_typer(retention_commands.retention, name="retention")
 app.add_typer(operator_commands.tokens, name="tokens")

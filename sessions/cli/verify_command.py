@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -11,8 +11,17 @@ from sessions.cli.exits import CommandError, ExitCode
 from sessions.cli.settings import Json
 from sessions.core.anchor_contract import ADDRESS_BYTES
 
+if TYPE_CHECKING:
+    from sessions.client.verifying import Report
+
 _MAX_RECEIPT_BYTES: Final = 16 * 1024 * 1024
 _MARKS: Final = {"proven": "[+]", "note": "[i]", "not-checked": "[ ]", "failed": "[x]"}
+Rpc = Annotated[
+    str | None, typer.Option(metavar="URL", help="A node of the chain that you trust. Implies --require-anchor.")
+]
+Publisher = Annotated[str | None, typer.Option(metavar="0x..", help="The operator's address.")]
+Contract = Annotated[str | None, typer.Option(metavar="0x..", help="The contract's address.")]
+RequireAnchor = Annotated[bool, typer.Option("--require-anchor", help="Exit with 8 unless the anchor is proven.")]
 
 
 def verify(
@@ -26,14 +35,10 @@ def verify(
     metadata: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The recorder's metadata, a JSON object.")
     ] = None,
-    rpc: Annotated[
-        str | None, typer.Option(metavar="URL", help="A node of the chain that you trust. Implies --require-anchor.")
-    ] = None,
-    publisher: Annotated[str | None, typer.Option(metavar="0x..", help="The operator's address.")] = None,
-    contract: Annotated[str | None, typer.Option(metavar="0x..", help="The contract's address.")] = None,
-    require_anchor: Annotated[
-        bool, typer.Option("--require-anchor", help="Exit with 8 unless the anchor is proven.")
-    ] = False,
+    rpc: Rpc = None,
+    publisher: Publisher = None,
+    contract: Contract = None,
+    require_anchor: RequireAnchor = False,
     as_json: Json = False,
 ) -> None:
     """Verify a receipt, and say what is proven and what is not.
@@ -51,10 +56,14 @@ def verify(
         envelopes=recording_envelopes,
         metadata=None if metadata is None else _read(str(metadata)),
         node_url=rpc,
-        publisher=_address(publisher, "--publisher"),
-        contract=_address(contract, "--contract"),
+        publisher=address(publisher, "--publisher"),
+        contract=address(contract, "--contract"),
     )
-    report = verify(request)
+    tell(verify(request), require_anchor=require_anchor or rpc is not None, as_json=as_json)
+
+
+def tell(report: "Report", *, require_anchor: bool, as_json: bool) -> None:
+    """Print what was proven and what was not, and end with the exit code that says so."""
     if as_json:
         output.document(
             {
@@ -70,7 +79,7 @@ def verify(
         output.line(f"\nverdict: {report.verdict}")
     if report.failed:
         raise typer.Exit(ExitCode.VERIFICATION_FAILED)
-    if (require_anchor or rpc) and not report.anchor_proven:
+    if require_anchor and not report.anchor_proven:
         raise typer.Exit(ExitCode.PROVEN_IN_PART)
 
 
@@ -88,7 +97,12 @@ def _read(name: str) -> bytes:
     return data
 
 
-def _address(text: str | None, option: str) -> bytes | None:
+def address(text: str | None, option: str) -> bytes | None:
+    """An address that was given with an option.
+
+    Raises:
+        CommandError: it is none.
+    """
     if text is None:
         return None
     try:

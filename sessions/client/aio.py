@@ -2,6 +2,7 @@
 
 from typing import Self
 
+from sessions.client.audit import AuditCalls
 from sessions.client.keys import KeyCalls
 from sessions.client.processor_calls import ProcessorCalls
 from sessions.client.retention import RetentionCalls
@@ -11,7 +12,7 @@ from sessions.client.storage_calls import StorageCalls
 from sessions.client.transport import Transport
 
 
-class AsyncClient(ProcessorCalls, StorageCalls, KeyCalls, RetentionCalls, ScrubCalls):
+class AsyncClient(ProcessorCalls, StorageCalls, KeyCalls, RetentionCalls, ScrubCalls, AuditCalls):
     """Speaks to chunk-processor, and to session-storage when its URL is given.
 
     Every request is repeated while the service cannot be reached or is busy, for as long as `retry` says. Every method

@@ -157,7 +157,7 @@ def _summary(read: strict.Reader) -> dict[str, Any]:
         "opened_at": read.text("opened_at"),
         "sealed_at": read.optional("sealed_at", read.text),
         "root": read.optional("root", lambda name: _hash(read, name)),
-        "anchor": read.optional("anchor", lambda name: _anchor(read.value(name))),
+        "anchor": read.optional("anchor", lambda name: read_anchor(read.value(name))),
     }
 
 
@@ -270,13 +270,14 @@ def anchor_record(value: object) -> AnchorRecord:
         size=read.integer("size", 1),
         sequence=read.integer("sequence"),
         created_at=read.text("created_at"),
-        anchor=_anchor(read.value("anchor")),
+        anchor=read_anchor(read.value("anchor")),
         gas_used=read.optional("gas_used", read.integer),
         sessions=tuple(ids),
     )
 
 
-def _anchor(value: object) -> Anchor:
+def read_anchor(value: object) -> Anchor:
+    """Read a transaction that anchors; members that are not known yet are passed over."""
     read = known_members("anchor", value, Anchor.__dataclass_fields__)
 
     def chain_hex(size: int) -> Any:

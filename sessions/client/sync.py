@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar
 
 from sessions.client.aio import AsyncClient
 from sessions.client.answers import AnchorRecord, ChunkAck, ChunkRecord, Seal, SessionStatus, SessionSummary
+from sessions.client.audit import AuditDay, AuditItem
 from sessions.client.keys import KeyStatus, Rotated
 from sessions.client.processor_calls import CHUNK_BYTES_DEFAULT, IN_FLIGHT_DEFAULT
 from sessions.client.recording import ProgressCallback, Recording
@@ -165,6 +166,14 @@ class Client:
     def scrub(self, session: str | None = None, *, sample: float = 1.0) -> Iterator[ScrubStep]:
         """See `AsyncClient.scrub`."""
         return self._iterate(self._client.scrub(session, sample=sample))
+
+    def audit_days(self) -> Iterator[AuditDay]:
+        """See `AsyncClient.audit_days`."""
+        return self._iterate(self._client.audit_days())
+
+    def audit_events(self, day: str) -> Iterator[AuditItem]:
+        """See `AsyncClient.audit_events`."""
+        return self._iterate(self._client.audit_events(day))
 
     def hold(self, session_id: str, *, held: bool) -> None:
         """See `AsyncClient.hold`."""

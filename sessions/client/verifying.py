@@ -13,6 +13,7 @@ from pathlib import Path
 from sessions.client import rpc
 from sessions.client.envelope_check import check_envelopes
 from sessions.core import receipt as receipts
+from sessions.core.audit import day_of
 from sessions.core.errors import CoreError, FormatError, VerificationError
 from sessions.core.manifest import metadata_sha256
 from sessions.core.receipt import AnchorState, Receipt
@@ -97,7 +98,7 @@ def verify(request: Request) -> Report:
         return report
     _statement(report, receipt)
     _recording(report, receipt, request)
-    _batch(report, receipt, request)
+    batch(report, receipt, request)
     return report
 
 
@@ -107,12 +108,16 @@ def _statement(report: Report, receipt: Receipt) -> None:
         Outcome.PROVEN,
         f"the receipt is well-formed. It states: session {said.session_id}, {said.chunk_count} chunks, "
         f"{said.plaintext_bytes} bytes, opened {said.opened_at}, sealed {said.sealed_at} by "
-        + ("the recorder" if said.sealed_by == "recorder" else "the service, after the recorder fell silent"),
+        + ("the recorder" if said.sealed_by == "recorder" else _by_service(said.session_id)),
     )
     if said.missing:
         shown = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in said.missing[:10])
         more = f" and {len(said.missing) - 10} more ranges" if len(said.missing) > 10 else ""  # noqa: PLR2004
         report.add(Outcome.NOTE, f"the session was sealed with gaps: chunks {shown}{more} never arrived")
+
+
+def _by_service(session: str) -> str:
+    return "the service, " + ("at the day's end" if day_of(session) else "after the recorder fell silent")
 
 
 def _recording(report: Report, receipt: Receipt, request: Request) -> None:
@@ -140,16 +145,17 @@ def _check_metadata(receipt: Receipt, data: bytes) -> None:
         raise VerificationError("its hash is not the one in the manifest")
 
 
-def _batch(report: Report, receipt: Receipt, request: Request) -> None:
-    batch, anchor = receipt.batch, receipt.anchor
-    if batch is None:
+def batch(report: Report, receipt: Receipt, request: Request) -> None:
+    """Add what the batch and, with a node, the chain prove; see `verify` for the errors."""
+    place, anchor = receipt.batch, receipt.anchor
+    if place is None:
         report.add(
             Outcome.NOT_CHECKED,
             "not anchored yet: the session is in no batch, so nothing but the service's word says when it was sealed;"
             " fetch the receipt again later",
         )
         return
-    text = f"the statement is session {batch.index + 1} of {batch.size} in the batch with root {batch.root.hex()}"
+    text = f"the statement is session {place.index + 1} of {place.size} in the batch with root {place.root.hex()}"
     if not report.check(text, lambda: receipts.verify_batch(receipt)):
         return
     for name, expected, stated in (

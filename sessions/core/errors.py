@@ -9,7 +9,8 @@
     │   ├── ManifestFormatError
     │   ├── ReceiptFormatError
     │   ├── ProofFormatError
-    │   └── KeyRingFormatError
+    │   ├── KeyRingFormatError
+    │   └── AuditFormatError
     └── VerificationError       well-formed, but it does not prove what it claims
 
 None of them knows HTTP: the services map them at their edge.
@@ -62,6 +63,10 @@ class ProofFormatError(FormatError):
 
 class KeyRingFormatError(FormatError):
     """Not a key ring v1, or a key in it that is none."""
+
+
+class AuditFormatError(FormatError):
+    """Not an audit event v1, or no day of the trail."""
 
 
 class VerificationError(CoreError):

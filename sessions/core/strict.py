@@ -94,7 +94,7 @@ class Reader:
         """A time as RFC 3339, UTC, with milliseconds."""
         value = self.text(name)
         match = _RFC3339_MILLIS.fullmatch(value)
-        if not (match and _is_date(*map(int, match.groups()))):
+        if not (match and is_date(*map(int, match.groups()))):
             raise self.fail(name, "a time such as 2026-01-31T23:59:59.000Z")
         return value
 
@@ -111,7 +111,8 @@ class Reader:
         return bytes.fromhex(digits)
 
 
-def _is_date(year: int, month: int, day: int) -> bool:
+def is_date(year: int, month: int, day: int) -> bool:
+    """Whether the calendar has this day, which no month has beyond the 31st."""
     is_leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
     return day <= (_LEAP_YEAR_DAYS if is_leap else _YEAR_DAYS)[month - 1]
 

@@ -63,6 +63,7 @@ OPERATION: Final[dict[str, Any]] = {
                 "bad-content-digest",
                 "digest-mismatch",
                 "chunk-conflict",
+                "session-reserved",
                 "session-sealed",
                 "session-shredded",
                 "body-too-large",

@@ -168,6 +168,7 @@ def router(recorder: LucidRecorder, storage: StorageClient) -> APIRouter:
     in_body = allow(Role.RECORD, session_in_body=True)
     refusals = responses(
         "chunk-conflict",
+        "session-reserved",
         "session-sealed",
         "session-shredded",
         "body-too-large",
@@ -200,7 +201,7 @@ def router(recorder: LucidRecorder, storage: StorageClient) -> APIRouter:
         "/sessions/{session_id}/finalize",
         dependencies=by_recorder,
         response_model=models.LucidFinalized,
-        responses=responses("session-not-found", "chunks-missing", "chunk-count-mismatch"),
+        responses=responses("session-not-found", "chunks-missing", "chunk-count-mismatch", "session-reserved"),
     )
     async def finalize(session_id: SessionIdPath) -> Any:
         """Seal a session."""

@@ -13,6 +13,7 @@ import structlog
 from fastapi import FastAPI
 
 from sessions import __version__
+from sessions.core.audit import Action, Outcome
 from sessions.processor import chunk_route, key_routes, lucid_routes, routes
 from sessions.processor.content import Content
 from sessions.processor.key_files import load_keks, load_recipient
@@ -26,6 +27,7 @@ from sessions.processor.settings import ProcessorSettings
 from sessions.processor.storage_client import StorageClient
 from sessions.runtime import log, server, tls
 from sessions.runtime.app import make_app
+from sessions.runtime.audit import Audit
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.health import Check
 from sessions.runtime.metrics import watch_budget, watch_loop_lag
@@ -49,6 +51,7 @@ def build(settings: ProcessorSettings) -> FastAPI:
     recipient_id = recipient.recipient_id if recipient else None
     token = read_secret("STORAGE_TOKEN_FILE", settings.storage_token_file)
     storage = StorageClient(str(settings.storage_url), token, settings.storage_timeout_seconds, settings.storage_tls())
+    audit = Audit(settings.service_name, storage)
     executor = ThreadPoolExecutor(settings.seal_threads, "seal")
     rings = KeyRings(wrapper, storage, settings.dek_cache_max_sessions, settings.dek_cache_seconds)
     recording = Recording(rings, Submitter(storage), storage, executor, settings.zstd_level)
@@ -60,27 +63,32 @@ def build(settings: ProcessorSettings) -> FastAPI:
 
     async def checks() -> Mapping[str, Check]:
         problem = await storage.reachable()
-        return {"storage": Check("failed", problem) if problem else Check("ok"), "tokens": tokens.check()}
+        reachable = Check("failed", problem) if problem else Check("ok")
+        trail = Check("degraded", audit.problem) if audit.problem else Check("ok")
+        return {"storage": reachable, "tokens": tokens.check(), "audit": trail}
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(work) for work in (watch_loop_lag(), rings.keep_short(), tokens.run())]
+        audit.note(Action.SERVICE_START, Outcome.ALLOWED, None)
+        works = (watch_loop_lag(), rings.keep_short(), tokens.run(audit), audit.run())
+        tasks = [asyncio.create_task(work) for work in works]
         _log.info("service_started", version=__version__, active_kek=keks.active_id, recovery_recipient=recipient_id)
-        try:
-            async with storage:
+        async with storage:
+            try:
                 yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            executor.shutdown()
-            _log.info("service_stopped")
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                executor.shutdown()
+        _log.info("service_stopped")
 
     endpoint = chunk_route.ChunkEndpoint(recording, authenticator, budget, settings.chunk_max_bytes)
     return make_app(
         title="Lucid chunk-processor",
         service=settings.service_name,
         authenticator=authenticator,
+        audit=audit,
         checks=checks,
         routers=[
             lucid_routes.router(lucid, storage),

@@ -7,10 +7,13 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from sessions.core.audit import Action
 from sessions.processor.content import Content, Span, parse_range
 from sessions.processor.key_rings import KeyRings
 from sessions.processor.models import OpenRequest
 from sessions.processor.storage_client import StorageClient
+from sessions.runtime import audit
+from sessions.runtime.audit import require_recording
 from sessions.runtime.auth import Principal, Role, allow
 from sessions.runtime.body import JsonRoute
 from sessions.runtime.digest import content_digest
@@ -41,7 +44,8 @@ class _ClosingStream(StreamingResponse):
 def router(storage: StorageClient, rings: KeyRings, content: Content, chunk_max_bytes: int) -> APIRouter:
     """All routes under /api/v1/sessions."""
     routes = APIRouter(prefix="/api/v1/sessions", tags=["sessions"], route_class=JsonRoute)
-    by_recorder, by_replayer = [Depends(allow(Role.RECORD))], [Depends(allow(Role.REPLAY))]
+    by_recorder = [Depends(allow(Role.RECORD))]
+    shredders = allow(Role.ADMIN, act=Action.SESSION_SHRED)
     by_anyone = [Depends(allow(Role.RECORD, Role.REPLAY, Role.AUDIT))]
 
     @routes.put(
@@ -50,7 +54,9 @@ def router(storage: StorageClient, rings: KeyRings, content: Content, chunk_max_
         response_model=Status,
         responses={
             201: {"model": Status, "description": "Opened now"},
-            **responses("metadata-conflict", "session-sealed", "session-shredded", "retention-too-short"),
+            **responses(
+                "metadata-conflict", "session-sealed", "session-shredded", "retention-too-short", "session-reserved"
+            ),
         },
     )
     async def open_session(session_id: SessionIdPath, response: Response, request: OpenRequest | None = None) -> Any:
@@ -71,7 +77,7 @@ def router(storage: StorageClient, rings: KeyRings, content: Content, chunk_max_
         "/{session_id}/seal",
         dependencies=by_recorder,
         response_model=Sealed,
-        responses=responses("session-not-found", "chunks-missing", "chunk-count-mismatch"),
+        responses=responses("session-not-found", "chunks-missing", "chunk-count-mismatch", "session-reserved"),
     )
     async def seal(session_id: SessionIdPath, request: SealRequest | None = None) -> Any:
         """Seal a session: fix its chunk count and root. Repeated, it gives the same answer."""
@@ -80,10 +86,15 @@ def router(storage: StorageClient, rings: KeyRings, content: Content, chunk_max_
     @routes.delete(
         "/{session_id}",
         response_model=Status,
-        responses=responses("session-not-found", "session-open", "session-held", "session-retained"),
+        responses=responses(
+            "session-not-found", "session-open", "session-held", "session-retained", "session-reserved"
+        ),
     )
-    async def shred(session_id: SessionIdPath, principal: Annotated[Principal, Depends(allow(Role.ADMIN))]) -> Any:
-        """Shred a sealed session: its keys and bodies go; its proofs stay, with a tombstone."""
+    async def shred(session_id: SessionIdPath, principal: Annotated[Principal, Depends(shredders)]) -> Any:
+        """Shred a sealed session: its keys and bodies go; its proofs stay, with a tombstone.
+
+        What is done leaves its audit events at session-storage, which does it; what is refused, here.
+        """
         name = checked(session_id)
         view = await storage.shred(name, principal.name)
         rings.forget(name)
@@ -91,23 +102,30 @@ def router(storage: StorageClient, rings: KeyRings, content: Content, chunk_max_
 
     @routes.get(
         "/{session_id}/chunks/{index}",
-        dependencies=by_replayer,
+        dependencies=[Depends(allow(Role.REPLAY, act=Action.CHUNK_READ))],
         response_class=Response,
         responses={
             200: {"content": _BINARY},
             **responses(
-                "session-not-found", "chunk-not-found", "session-shredded", "envelope-corrupt", "key-unavailable"
+                "session-not-found",
+                "chunk-not-found",
+                "session-shredded",
+                "session-reserved",
+                "envelope-corrupt",
+                "key-unavailable",
             ),
         },
     )
-    async def get_chunk(session_id: SessionIdPath, index: IndexPath) -> Response:
+    async def get_chunk(session_id: SessionIdPath, index: IndexPath, request: Request) -> Response:
         """A chunk's plaintext."""
-        data = await content.chunk(checked(session_id), checked_index(index), chunk_max_bytes)
+        name = require_recording(checked(session_id))
+        data = await content.chunk(name, checked_index(index), chunk_max_bytes)
+        await audit.of(request).allowed(request.scope)
         return Response(data, media_type="application/octet-stream", headers={"Content-Digest": content_digest(data)})
 
     @routes.get(
         "/{session_id}/content",
-        dependencies=by_replayer,
+        dependencies=[Depends(allow(Role.REPLAY, act=Action.CONTENT_READ))],
         response_class=Response,
         responses={
             200: {"content": _BINARY},
@@ -116,6 +134,7 @@ def router(storage: StorageClient, rings: KeyRings, content: Content, chunk_max_
                 "session-not-found",
                 "chunks-missing",
                 "session-shredded",
+                "session-reserved",
                 "range-not-satisfiable",
                 "key-unavailable",
                 "envelope-corrupt",
@@ -125,7 +144,7 @@ def router(storage: StorageClient, rings: KeyRings, content: Content, chunk_max_
     )
     async def get_content(session_id: SessionIdPath, request: Request) -> Response:
         """The recording, in order; of an open session, what is there so far."""
-        name = checked(session_id)
+        name = require_recording(checked(session_id))
         total = await content.total_bytes(name)
         part = parse_range(request.headers.get("range"), total)
         span = part or Span(0, total, total)
@@ -135,6 +154,7 @@ def router(storage: StorageClient, rings: KeyRings, content: Content, chunk_max_
         stack = AsyncExitStack()
         try:
             stream = await stack.enter_async_context(content.stream(name, span))
+            await audit.of(request).allowed(request.scope)
         except DomainError:
             await stack.aclose()
             raise

@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 import httpx
 
 from sessions.core import frames, key_ring
+from sessions.core.audit import AuditEvent
 from sessions.core.key_ring import KeyRing, WrappedDek
 from sessions.core.types import SessionId, session_id
 from sessions.runtime.errors import PROBLEMS, DomainError
@@ -179,6 +180,10 @@ class StorageClient:
         response = await self._call("POST", "/api/v1/keys/replace", json=body)
         with _understood():
             return int(response.json()["replaced"])
+
+    async def write(self, events: Sequence[AuditEvent]) -> None:
+        """Write audit events: `Sink` of the runtime."""
+        await self._call("POST", "/api/v1/audit-events", json={"events": [event.to_json() for event in events]})
 
     async def reachable(self) -> str | None:
         """None when storage can do its job, else why not."""

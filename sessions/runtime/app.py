@@ -11,6 +11,7 @@ from starlette.types import Scope
 
 from sessions import __version__
 from sessions.runtime import health, openapi, problems
+from sessions.runtime.audit import Audit
 from sessions.runtime.auth import Authenticator
 from sessions.runtime.headers import DOCS_PATH
 from sessions.runtime.log import REQUEST_ID_HEADER
@@ -34,6 +35,7 @@ def make_app(
     title: str,
     service: str,
     authenticator: Authenticator,
+    audit: Audit,
     checks: health.Checks,
     routers: Sequence[APIRouter],
     hot_routes: Sequence[tuple[HotRoute, dict[str, Any]]],
@@ -49,6 +51,7 @@ def make_app(
         title=title, version=__version__, lifespan=lifespan, redirect_slashes=False, docs_url=DOCS_PATH, redoc_url=None
     )
     app.state.authenticator = authenticator
+    app.state.audit = audit
     documented: dict[str, dict[str, Any]] = {}
     for route, operation in hot_routes:
         app.router.routes.append(route)
@@ -69,5 +72,5 @@ def make_app(
             allow_headers=["Authorization", "Content-Type", "Content-Digest", "Range", REQUEST_ID_HEADER],
             expose_headers=["Content-Digest", "Content-Range", "Accept-Ranges", "Retry-After", REQUEST_ID_HEADER],
         )
-    app.add_middleware(RequestContext, quiet_routes=quiet)
+    app.add_middleware(RequestContext, audit=audit, quiet_routes=quiet)
     return app

@@ -12,6 +12,8 @@ import structlog
 from fastapi import Request
 from starlette.types import Scope
 
+from sessions.core.audit import Action
+from sessions.runtime.audit import ACTION, PRINCIPAL
 from sessions.runtime.errors import DomainError
 from sessions.runtime.limits import Failures, Limits, Usage
 from sessions.runtime.middleware import WHEN_ANSWERED
@@ -115,6 +117,7 @@ def require(
     """
     principal = authenticator.authenticate(request.headers.get("authorization"))
     structlog.contextvars.bind_contextvars(principal=principal.name)
+    request.scope[PRINCIPAL] = principal.name
     authenticator.admit(principal, request.scope)
     wanted = frozenset(roles)
     if not principal.roles & wanted:
@@ -125,22 +128,29 @@ def require(
 
 
 class Access:
-    """A FastAPI dependency that lets only these roles through, see `require`. The app's state has the authenticator."""
+    """A FastAPI dependency that lets only these roles through, see `require`. The app's state has the authenticator.
 
-    def __init__(self, roles: Iterable[Role], *, session_in_body: bool) -> None:
+    With `act` the route is for a privileged act: whatever refuses it leaves an audit event, and whoever serves it
+    tells the `Audit` before it answers.
+    """
+
+    def __init__(self, roles: Iterable[Role], *, session_in_body: bool, act: Action | None) -> None:
         self._roles = frozenset(roles)
         self._session_in_body = session_in_body
+        self._act = act
 
     async def __call__(self, request: Request) -> Principal:
         """Check a request, once: `JsonRoute` asks before the body is read, and FastAPI after it was."""
         checked = request.scope.setdefault(_CHECKED, {})
         if self not in checked:
+            if self._act is not None:
+                request.scope[ACTION] = self._act
             authenticator = request.app.state.authenticator
             checked[self] = require(request, authenticator, self._roles, session_in_body=self._session_in_body)
         principal: Principal = checked[self]
         return principal
 
 
-def allow(*roles: Role, session_in_body: bool = False) -> Access:
+def allow(*roles: Role, session_in_body: bool = False, act: Action | None = None) -> Access:
     """The dependency for a route of these roles."""
-    return Access(roles, session_in_body=session_in_body)
+    return Access(roles, session_in_body=session_in_body, act=act)

@@ -10,6 +10,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sessions.runtime import headers, problems
+from sessions.runtime.audit import Audit
 from sessions.runtime.errors import DomainError
 from sessions.runtime.log import REQUEST_ID_HEADER
 from sessions.runtime.metrics import REQUEST_SECONDS, REQUESTS_IN_FLIGHT
@@ -24,9 +25,10 @@ _QUIET: Final = frozenset({"/health", "/livez", "/readyz", "/metrics"})
 class RequestContext:
     """Pure ASGI, so that bodies stream through it untouched."""
 
-    def __init__(self, app: ASGIApp, quiet_routes: frozenset[str] = frozenset()) -> None:
+    def __init__(self, app: ASGIApp, audit: Audit, quiet_routes: frozenset[str] = frozenset()) -> None:
         """Wrap an app; requests to `quiet_routes` (path templates), like probes, are logged at debug level."""
         self._app = app
+        self._audit = audit
         self._quiet = _QUIET | quiet_routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,6 +59,7 @@ class RequestContext:
                 await self._app(scope, receive, send_with_headers)
             except Exception:  # noqa: BLE001 - the last resort: a problem body instead of a dropped connection
                 _log.exception("request_failed", method=scope["method"], path=scope["path"])
+                self._audit.refused(scope, "internal")
                 if not status:
                     error = DomainError("internal", "an unexpected error was logged under this request id")
                     await problems.response(error)(scope, receive, send_with_headers)

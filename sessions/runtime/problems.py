@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 
 from sessions.core.errors import CoreError, IndexOutOfRangeError, InvalidSessionIdError
+from sessions.runtime import audit
 from sessions.runtime.errors import PROBLEMS, DomainError
 from sessions.runtime.log import request_id
 
@@ -65,26 +66,32 @@ def from_core(error: CoreError) -> DomainError:
             return DomainError("invalid-request", str(error))
 
 
-async def _domain(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, DomainError)
+def _answer(request: Request, error: DomainError) -> Response:
+    """The answer to a request that was refused, or failed; if that is of interest, it leaves an audit event."""
+    audit.of(request).refused(request.scope, error.code)
     return response(error)
 
 
-async def _core(_request: Request, error: Exception) -> Response:
+async def _domain(request: Request, error: Exception) -> Response:
+    assert isinstance(error, DomainError)
+    return _answer(request, error)
+
+
+async def _core(request: Request, error: Exception) -> Response:
     assert isinstance(error, CoreError)
-    return response(from_core(error))
+    return _answer(request, from_core(error))
 
 
-async def _validation(_request: Request, error: Exception) -> Response:
+async def _validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first: dict[str, Any] = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part != "body")
-    return response(DomainError("invalid-request", f"{where or 'body'}: {first['msg']}"))
+    return _answer(request, DomainError("invalid-request", f"{where or 'body'}: {first['msg']}"))
 
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    answer = response(DomainError(_BY_STATUS.get(error.status_code, "invalid-request"), str(error.detail)))
+    answer = _answer(request, DomainError(_BY_STATUS.get(error.status_code, "invalid-request"), str(error.detail)))
     for name, value in (error.headers or {}).items():
         answer.headers[name] = value
     if error.status_code == 405 and (methods := _methods(request)):  # noqa: PLR2004

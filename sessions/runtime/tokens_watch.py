@@ -6,6 +6,8 @@ from typing import Final, TypeAlias
 
 import structlog
 
+from sessions.core.audit import Action, Outcome
+from sessions.runtime.audit import Audit
 from sessions.runtime.auth import Authenticator
 from sessions.runtime.health import Check
 from sessions.runtime.limits import Limits
@@ -45,25 +47,30 @@ class TokensWatch:
         self.authenticator = Authenticator(entries, limits)
         self._problem = ""
 
-    async def run(self) -> None:
+    async def run(self, audit: Audit) -> None:
         """Watch until cancelled."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            await self.look()
+            await self.look(audit)
 
-    async def look(self) -> None:
-        """Look once, and read the file if it has changed; both in a thread, since a file may be on a slow disk."""
+    async def look(self, audit: Audit) -> None:
+        """Look once, and read the file if it has changed; both in a thread, since a file may be on a slow disk.
+
+        That it was read is noted for the audit trail, and waits for nothing: who was struck must be out at once.
+        """
         try:
             changed = await asyncio.to_thread(self._changed)
         except ConfigurationError as error:
             self._problem = str(error)
             _log.error("tokens_not_reloaded", reason=self._problem, still_valid=self._names)
+            audit.note(Action.TOKENS_RELOAD, Outcome.FAILED, "tokens-file-wrong")
             return
         if changed is None:
             return
         self._names, self._problem = _names(changed), ""
         self.authenticator.replace(changed)
         _log.info("tokens_reloaded", names=self._names)
+        audit.note(Action.TOKENS_RELOAD, Outcome.ALLOWED, None)
 
     def _changed(self) -> Entries | None:
         look = _look(self._path)

@@ -12,13 +12,13 @@ from sessions.runtime.errors import DomainError
 from sessions.storage import problems
 from sessions.storage.ledger import Ledger
 from sessions.storage.sealing import covers, sealed_manifest
-from sessions.storage.store import BodyStore, ChunkRecord, ChunkStore, SessionRecord, TileStore
+from sessions.storage.store import BodyReader, ChunkReader, ChunkRecord, SessionRecord, TileStore
 
 
 class Evidence:
     """Reads what is stored, and proves it."""
 
-    def __init__(self, ledger: Ledger, chunks: ChunkStore, bodies: BodyStore, tile_store: TileStore) -> None:
+    def __init__(self, ledger: Ledger, chunks: ChunkReader, bodies: BodyReader, tile_store: TileStore) -> None:
         self._ledger = ledger
         self._chunks = chunks
         self._bodies = bodies

@@ -9,6 +9,7 @@ from typing import Any, Final
 from sessions.core import envelope, frames
 from sessions.core.errors import FormatError
 from sessions.core.types import Buffer, Hash, SessionId
+from sessions.runtime.audit import require_recording
 from sessions.runtime.errors import DomainError
 from sessions.storage import problems
 from sessions.storage.activity import Activity
@@ -90,14 +91,14 @@ class Intake:
         `require` raises for a session that the caller may not write to; nothing of the request is stored then.
 
         Raises:
-            DomainError: `bad-envelope`, `database-unavailable`.
+            DomainError: `bad-envelope`, `session-reserved`, `database-unavailable`.
         """
         chunks = parse(body) if len(body) <= _INLINE_BYTES else await asyncio.to_thread(parse, body)
         if not chunks:
             return []
         session_ids = list({chunk.session_id for chunk in chunks})
         for session_id in session_ids:
-            require(session_id)
+            require(require_recording(session_id))
         before = await self._decided_statuses(session_ids)
         await self._activity.note([one for one in session_ids if before.get(one) is SessionStatus.OPEN])
         writable = [chunk for chunk in chunks if before.get(chunk.session_id) is SessionStatus.OPEN]

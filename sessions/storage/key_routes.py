@@ -1,22 +1,20 @@
 """Key rings over HTTP: for the processor that rotates them, and for whoever exports one."""
 
-import base64
-import binascii
-import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 
 from sessions.core import key_ring
-from sessions.core.errors import CoreError
+from sessions.core.audit import Action
 from sessions.core.key_ring import KeyRing
 from sessions.core.types import session_id
+from sessions.runtime import audit
+from sessions.runtime.audit import require_recording
 from sessions.runtime.auth import Role, allow
 from sessions.runtime.body import JsonRoute
-from sessions.runtime.errors import DomainError
 from sessions.runtime.models import SessionIdPath, checked
 from sessions.runtime.problems import responses
-from sessions.storage import key_models
+from sessions.storage import cursors, key_models
 from sessions.storage.key_rings import Group, Kind, Place, Rings, Target
 from sessions.storage.ledger import Ledger
 from sessions.storage.mongo import Readiness
@@ -24,8 +22,7 @@ from sessions.storage.mongo import Readiness
 
 def encode_cursor(place: Place) -> str:
     """A page's end, opaque to clients."""
-    value = [place.group.kind.value, place.group.value, place.after]
-    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
+    return cursors.encode((place.group.kind.value, place.group.value, place.after))
 
 
 def decode_cursor(text: str | None) -> Place | None:
@@ -34,15 +31,13 @@ def decode_cursor(text: str | None) -> Place | None:
     Raises:
         DomainError: `invalid-request`.
     """
-    if text is None:
-        return None
-    try:
-        kind, value, after = json.loads(base64.urlsafe_b64decode(text.encode()))
+
+    def read(kind: Any, value: Any, after: Any) -> Place:
         if not isinstance(value, str | None):
             raise TypeError("no value of a group")
         return Place(Group(Kind(kind), value), session_id(after))
-    except (ValueError, TypeError, binascii.Error, RecursionError, CoreError):
-        raise DomainError("invalid-request", "cursor: use next_cursor of the page before, unchanged") from None
+
+    return cursors.decode(text, read)
 
 
 def router(ledger: Ledger, rings: Rings, readiness: Readiness) -> APIRouter:
@@ -73,21 +68,28 @@ def router(ledger: Ledger, rings: Rings, readiness: Readiness) -> APIRouter:
         following = page.following and encode_cursor(page.following)
         return {"rings": list(map(_ring_json, page.rings)), "next_cursor": following}
 
-    @routes.post("/keys/replace", dependencies=by_processor, response_model=key_models.ReplaceAnswer)
-    async def replace(request: key_models.ReplaceRequest) -> Any:
+    @routes.post(
+        "/keys/replace",
+        dependencies=[Depends(allow(Role.PROCESSOR, act=Action.KEYS_REPLACE)), Depends(ready)],
+        response_model=key_models.ReplaceAnswer,
+    )
+    async def replace(http: Request, request: key_models.ReplaceRequest) -> Any:
         """Replace keys that were wrapped anew, each only if it is still the one that is expected."""
-        return {"replaced": await rings.replace([one.to_replacement() for one in request.replacements])}
+        async with audit.of(http).change(http.scope):
+            replaced = await rings.replace([one.to_replacement() for one in request.replacements])
+        return {"replaced": replaced}
 
     @routes.get(
         "/sessions/{session_id}/keys",
         # Not for auditors: who has a copy of the ring undoes what shredding promises.
-        dependencies=[Depends(allow(Role.ADMIN, Role.PROCESSOR)), Depends(ready)],
+        dependencies=[Depends(allow(Role.ADMIN, Role.PROCESSOR, act=Action.KEYS_EXPORT)), Depends(ready)],
         response_model=key_models.KeyRingFile,
-        responses=responses("session-not-found", "session-shredded"),
+        responses=responses("session-not-found", "session-shredded", "session-reserved"),
     )
-    async def get_key_ring(session_id: SessionIdPath) -> Any:
+    async def get_key_ring(session_id: SessionIdPath, http: Request) -> Any:
         """A session's key ring, to be kept apart from it: with the recovery key it opens the session's envelopes."""
-        record = await ledger.readable(checked(session_id))
+        record = await ledger.readable(require_recording(checked(session_id)))
+        await audit.of(http).allowed(http.scope)
         return key_ring.to_json(KeyRing(record.session_id, record.keys))
 
     return routes

@@ -16,6 +16,7 @@ import structlog
 from fastapi import FastAPI
 
 from sessions import __version__
+from sessions.core.audit import Action, Outcome
 from sessions.runtime import log, server, tls
 from sessions.runtime.app import make_app
 from sessions.runtime.budget import ByteBudget
@@ -27,9 +28,12 @@ from sessions.runtime.tokens_watch import TokensWatch
 from sessions.storage import (
     anchor_routes,
     anchoring,
+    audit_routes,
+    auditing,
     idle,
     key_routes,
     mongo_activity,
+    mongo_audit,
     mongo_batches,
     mongo_due,
     mongo_key_rings,
@@ -54,7 +58,6 @@ from sessions.storage.mongo_sessions import MongoSessions, MongoTiles
 from sessions.storage.progress import ProgressReader
 from sessions.storage.retention import Due
 from sessions.storage.scrub import Scrubber
-from sessions.storage.sealing import Sealer
 from sessions.storage.settings import StorageSettings
 from sessions.storage.shredding import Shredder
 from sessions.storage.sweeper import LEASE_SECONDS, Sweeper
@@ -90,6 +93,7 @@ def build(settings: StorageSettings) -> FastAPI:
     readiness = Readiness(
         db,
         *(part.ensure_indexes for part in (mongo_sessions, mongo_activity, mongo_due, mongo_batches, mongo_key_rings)),
+        mongo_audit.ensure_collection,
     )
     sessions, chunks, tiles = MongoSessions(db), MongoChunks(db), MongoTiles(db)
     batches = mongo_batches.MongoBatches(db)
@@ -97,14 +101,16 @@ def build(settings: StorageSettings) -> FastAPI:
     shredder = Shredder(sessions, sessions, chunks, terms)
     due = Due(mongo_due.MongoDue(db), terms)
     holder = f"{socket.gethostname()}-{token_hex(4)}"
-    sweeper = Sweeper(due, shredder, MongoLease(db, "retention", holder, LEASE_SECONDS))
-    ledger = Ledger(sessions, Sealer(sessions, chunks, tiles), ProgressReader(chunks), batches, terms)
+    trail = auditing.build(db, settings.service_name, holder)
+    sweeper = Sweeper(due, shredder, MongoLease(db, "retention", holder, LEASE_SECONDS), trail.audit)
+    ledger = Ledger(sessions, trail.sealer, ProgressReader(trail.chunks), batches, terms)
     activity = Activity(mongo_activity.MongoActivity(db), settings.session_idle_seal_seconds)
     idle_lease = MongoLease(db, "idle", holder, idle.LEASE_SECONDS)
     idle_sealer = idle.IdleSealer(activity, ledger, idle_lease, settings.session_idle_seal_seconds)
     anchors = anchoring.build(settings, db, batches)
     findings = mongo_scrub.MongoFindings(db)
-    scrubber = Scrubber(sessions, chunks, tiles, mongo_scrub.MongoBodyScan(db), findings=findings)
+    bodies = mongo_scrub.MongoBodyScan(db)
+    scrubber = Scrubber(sessions, trail.chunks, tiles, bodies, findings=findings, audit=trail.audit)
     scrub_lease = MongoLease(db, "scrub", holder, scrubbing.LEASE_SECONDS)
     background_scrub = scrubbing.Scrubbing(scrubber, findings, scrub_lease, settings.scrub_bytes_per_second)
     disk = DiskWatch(partial(free_bytes, db), settings.database_free_min_bytes)
@@ -114,13 +120,19 @@ def build(settings: StorageSettings) -> FastAPI:
     async def checks() -> Mapping[str, Check]:
         problem = await readiness.ping()
         database = Check("failed", f"MONGODB_URL: {problem}") if problem else Check("ok")
-        return {"database": database, "disk": disk.check(), "chain": anchors.check(), "tokens": tokens.check()}
+        return {
+            "database": database,
+            "disk": disk.check(),
+            "chain": anchors.check(),
+            "tokens": tokens.check(),
+            "audit": trail.check(),
+        }
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         works: list[Coroutine[Any, Any, None]] = [
             watch_loop_lag(),
-            tokens.run(),
+            tokens.run(trail.audit),
             readiness.establish(),
             _resume("seals", ledger.resume_seals, readiness),
             _resume("shredding", shredder.resume, readiness),
@@ -128,8 +140,11 @@ def build(settings: StorageSettings) -> FastAPI:
             idle_sealer.run(readiness),
             background_scrub.run(readiness),
             anchors.run(readiness),
+            trail.seal.run(readiness),
+            trail.tell(readiness),
             disk.run(readiness),
         ]
+        trail.audit.note(Action.SERVICE_START, Outcome.ALLOWED, None)
         tasks = [asyncio.create_task(work) for work in works]
         _log.info("service_started", version=__version__)
         try:
@@ -153,13 +168,15 @@ def build(settings: StorageSettings) -> FastAPI:
         title="Lucid session-storage",
         service=settings.service_name,
         authenticator=authenticator,
+        audit=trail.audit,
         checks=checks,
         routers=[
-            routes.router(ledger, shredder, Evidence(ledger, chunks, chunks, tiles), readiness),
+            routes.router(ledger, shredder, Evidence(ledger, trail.chunks, trail.chunks, tiles), readiness),
             key_routes.router(ledger, Rings(mongo_key_rings.MongoKeyRings(db)), readiness),
             retention_routes.router(ledger, due, terms, readiness),
             scrub_routes.router(scrubber, findings, readiness),
             anchor_routes.router(batches, readiness),
+            audit_routes.router(trail.trail, trail.events, ledger, readiness),
         ],
         hot_routes=[submit.route(endpoint)],
         lifespan=lifespan,

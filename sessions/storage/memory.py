@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from sessions.core.audit import day_of
 from sessions.core.types import Hash, SessionId
 from sessions.runtime.times import Clock, now
 from sessions.storage.store import (
@@ -78,7 +79,8 @@ class MemorySessions:
         found = [
             record
             for record in self.records.values()
-            if (which.status is None or record.status is which.status)
+            if day_of(record.session_id) is None
+            and (which.status is None or record.status is which.status)
             and (which.opened_after is None or record.opened_at >= which.opened_after)
             and (which.opened_before is None or record.opened_at < which.opened_before)
             and (after is None or (record.opened_at, record.session_id) < after)
@@ -129,7 +131,11 @@ class MemoryActivity:
 
     async def idle(self, seconds: float, limit: int) -> list[SessionId]:
         """See `ActivityStore`."""
-        is_open = [one for one, record in self._sessions.records.items() if record.status is SessionStatus.OPEN]
+        is_open = [
+            one
+            for one, record in self._sessions.records.items()
+            if record.status is SessionStatus.OPEN and day_of(one) is None
+        ]
         await self.touch([one for one in is_open if one not in self._noted])
         before = self._clock() - timedelta(seconds=seconds)
         return sorted((one for one in is_open if self._noted[one] < before), key=self._noted.__getitem__)[:limit]

@@ -7,6 +7,7 @@ from typing import Final
 
 from sessions.core.types import SessionId
 from sessions.storage.memory import MemoryChunks, MemorySessions
+from sessions.storage.memory_audit import MemoryEvents
 from sessions.storage.scrub_store import BodyKey, Finding, KeptFinding, Position
 
 _KEY_BYTES: Final = 16
@@ -15,21 +16,23 @@ _KEY_BYTES: Final = 16
 class MemoryBodyScan:
     """`BodyScan` in memory."""
 
-    def __init__(self, sessions: MemorySessions, chunks: MemoryChunks) -> None:
+    def __init__(self, sessions: MemorySessions, chunks: MemoryChunks, events: MemoryEvents) -> None:
         self._sessions = sessions
         self._chunks = chunks
+        self._events = events
 
     async def next_session(self, after: SessionId | None) -> SessionId | None:
         """See `BodyScan`."""
-        with_records = {name for name, taken in self._chunks.records.items() if taken}
+        records = (*self._chunks.records.items(), *self._events.events.items())
+        with_records = {name for name, taken in records if taken}
         names = self._sessions.records.keys() | with_records | {key[0] for key in self._chunks.bodies}
         return min((name for name in names if after is None or name > after), default=None)
 
     async def next_index(self, session_id: SessionId, start: int) -> int | None:
         """See `BodyScan`."""
-        indexes = set(self._chunks.records.get(session_id, {})) | {
-            index for name, index, _ in self._chunks.bodies if name == session_id
-        }
+        indexes = {index for name, index, _ in self._chunks.bodies if name == session_id}
+        for records in (self._chunks.records, self._events.events):
+            indexes |= set(records.get(session_id, {}))
         return min((index for index in indexes if index >= start), default=None)
 
     async def keys(self, session_id: SessionId, start: int, end: int) -> set[BodyKey]:

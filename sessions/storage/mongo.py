@@ -28,8 +28,10 @@ _SELECT_SERVER_MS: Final = 5_000
 _OPERATION_MS: Final = 20_000
 _RETRY_SECONDS: Final = 1.0
 _NO_BLOCK_COMPRESSION: Final = {"wiredTiger": {"configString": "block_compressor=none"}}  # ciphertext does not shrink
-_COLLECTION_EXISTS: Final = 48
+COLLECTION_EXISTS: Final = 48
 _AUTHENTICATION_FAILED: Final = 18
+NEWEST: Final = (("opened_at", -1), ("_id", -1))
+"""The order of lists of sessions."""
 DUPLICATE_KEY: Final = 11000
 
 
@@ -99,11 +101,11 @@ async def ensure_collections(db: Database) -> None:
         try:
             await db.create_collection(name, validator=validator, check_exists=False, **options)
         except (CollectionInvalid, OperationFailure) as error:
-            if getattr(error, "code", _COLLECTION_EXISTS) != _COLLECTION_EXISTS:
+            if getattr(error, "code", COLLECTION_EXISTS) != COLLECTION_EXISTS:
                 raise
             await db.command({"collMod": name, "validator": validator})
-    await db["sessions"].create_index([("opened_at", -1), ("_id", -1)])
-    await db["sessions"].create_index([("status", 1), ("opened_at", -1), ("_id", -1)])
+    await db["sessions"].create_index(list(NEWEST))
+    await db["sessions"].create_index([("status", 1), *NEWEST])
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from sessions.core.types import SessionId
 from sessions.storage.mongo import Database, translated
+from sessions.storage.mongo_audit import RECORDINGS
 
 _OPEN: Final[Mapping[str, Any]] = {"status": "open"}
 _NOW: Final = [{"$set": {"active_at": "$$NOW"}}]
@@ -31,7 +32,8 @@ class MongoActivity:
     async def idle(self, seconds: float, limit: int) -> list[SessionId]:
         """See `ActivityStore`."""
         async with translated():
-            await self._sessions.update_many({**_OPEN, "active_at": None}, _NOW)
+            # A day of the audit trail never gets a note, and so is never idle: it is sealed when it is over.
+            await self._sessions.update_many({**_OPEN, "active_at": None, **RECORDINGS}, _NOW)
             server_time = (await self._db.command("hello"))["localTime"]
             before = {"$lt": server_time - timedelta(seconds=seconds)}
             cursor = self._sessions.find(

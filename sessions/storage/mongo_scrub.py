@@ -9,6 +9,7 @@ from pymongo import UpdateOne
 
 from sessions.core.types import SessionId
 from sessions.storage.mongo import Database, Document, translated
+from sessions.storage.mongo_audit import AUDIT_EVENTS
 from sessions.storage.scrub_store import BodyKey, Finding, KeptFinding, Kind, Part, Position
 
 _BACKGROUND: Final = "background"
@@ -27,6 +28,7 @@ class MongoBodyScan:
         self._sessions = db["sessions"]
         self._chunks = db["chunks"]
         self._bodies = db["bodies"]
+        self._events = db[AUDIT_EVENTS]
 
     async def next_session(self, after: SessionId | None) -> SessionId | None:
         """See `BodyScan`."""
@@ -34,7 +36,8 @@ class MongoBodyScan:
         behind: Document = {} if after is None else {"_id": {"$gt": {"s": after, "i": MaxKey()}}}
         names: list[str] = []
         async with translated():
-            for collection, wanted in ((self._sessions, first), (self._chunks, behind), (self._bodies, behind)):
+            parts = (self._chunks, self._bodies, self._events)
+            for collection, wanted in ((self._sessions, first), *((part, behind) for part in parts)):
                 document = await collection.find_one(wanted, {"_id": 1}, sort=[("_id", 1)])
                 if document is not None:
                     names.append(document["_id"] if collection is self._sessions else document["_id"]["s"])
@@ -44,7 +47,7 @@ class MongoBodyScan:
         """See `BodyScan`."""
         indexes: list[int] = []
         async with translated():
-            for collection in (self._chunks, self._bodies):
+            for collection in (self._chunks, self._bodies, self._events):
                 wanted = _within(session_id, start, MaxKey())
                 if (document := await collection.find_one(wanted, {"_id": 1}, sort=[("_id", 1)])) is not None:
                     indexes.append(int(document["_id"]["i"]))

@@ -10,7 +10,8 @@ from pymongo.errors import DuplicateKeyError
 from sessions.core.receipt import Batch
 from sessions.core.types import Hash, SessionId
 from sessions.storage.key_documents import key_document, key_of
-from sessions.storage.mongo import Database, Document, translated
+from sessions.storage.mongo import NEWEST, Database, Document, translated
+from sessions.storage.mongo_audit import RECORDINGS
 from sessions.storage.mongo_chunks import insert_new
 from sessions.storage.store import (
     Change,
@@ -162,7 +163,7 @@ class MongoSessions:
 
     async def page(self, which: SessionFilter, limit: int, after: Cursor | None) -> list[SessionRecord]:
         """See `SessionStore`."""
-        parts: list[Document] = []
+        parts: list[Document] = [RECORDINGS]
         if which.status is not None:
             parts.append({"status": which.status.value})
         if which.opened_after is not None:
@@ -175,9 +176,9 @@ class MongoSessions:
                 {"$or": [{"opened_at": {"$lt": opened_at}}, {"opened_at": opened_at, "_id": {"$lt": session_id}}]}
             )
         async with translated():
-            cursor = self._sessions.find(
-                {"$and": parts} if parts else {}, sort=[("opened_at", -1), ("_id", -1)], limit=limit
-            )
+            # With the hint, for what is asked of `_id` could make it sort all sessions.
+            index = list(NEWEST) if which.status is None else [("status", 1), *NEWEST]
+            cursor = self._sessions.find({"$and": parts}, sort=list(NEWEST), limit=limit, hint=index)
             return [record_of(document) for document in await cursor.to_list()]
 
     async def unfinished(self, limit: int) -> list[SessionId]:

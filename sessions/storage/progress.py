@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sessions.core.types import SessionId
-from sessions.storage.store import ChunkRecord, ChunkStore
+from sessions.storage.store import ChunkReader, ChunkRecord
 
 PAGE_CHUNKS: Final = 1000
 MAX_REPORTED_GAPS: Final = 1000
@@ -47,7 +47,7 @@ class ProgressReader:
     What is remembered only saves work: chunks of an open session are never taken away, so it stays true.
     """
 
-    def __init__(self, chunks: ChunkStore) -> None:
+    def __init__(self, chunks: ChunkReader) -> None:
         self._chunks = chunks
         self._contiguous: OrderedDict[SessionId, _Totals] = OrderedDict()
 

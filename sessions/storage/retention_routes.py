@@ -1,34 +1,29 @@
 """Retention over HTTP: what is due, and the terms of single sessions."""
 
-import base64
-import binascii
-import json
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 
-from sessions.core.errors import CoreError
+from sessions.core.audit import Action
 from sessions.core.types import session_id as checked_id
+from sessions.runtime import audit
+from sessions.runtime.audit import require_recording
 from sessions.runtime.auth import Role, allow
 from sessions.runtime.body import JsonRoute
-from sessions.runtime.errors import DomainError
 from sessions.runtime.models import Limit, SessionIdPath, Status, checked
 from sessions.runtime.problems import responses
 from sessions.runtime.times import to_rfc3339
-from sessions.storage import retention_models
+from sessions.storage import cursors, retention_models
 from sessions.storage.ledger import Ledger
 from sessions.storage.mongo import Readiness
 from sessions.storage.retention import MAX_DAYS, Due, DueSession, Place, Terms
-from sessions.storage.routes import ADMINS
 from sessions.storage.store import Retention
 
 
 def encode_cursor(place: Place) -> str:
     """A page's end, opaque to clients."""
     sealed_at, last = place.after
-    value = [place.delete_after_days, to_rfc3339(sealed_at), last]
-    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
+    return cursors.encode((place.delete_after_days, to_rfc3339(sealed_at), last))
 
 
 def decode_cursor(text: str | None) -> Place | None:
@@ -37,18 +32,13 @@ def decode_cursor(text: str | None) -> Place | None:
     Raises:
         DomainError: `invalid-request`.
     """
-    if text is None:
-        return None
-    try:
-        days, sealed_at, last = json.loads(base64.urlsafe_b64decode(text.encode()))
+
+    def read(days: Any, sealed_at: Any, last: Any) -> Place:
         if days is not None and (type(days) is not int or not 0 <= days <= MAX_DAYS):
             raise ValueError("no number of days")
-        time = datetime.fromisoformat(sealed_at)
-        if time.tzinfo is None:
-            raise ValueError("no time zone")
-        return Place(days, (time.astimezone(UTC), checked_id(last)))
-    except (ValueError, TypeError, OverflowError, binascii.Error, RecursionError, CoreError):
-        raise DomainError("invalid-request", "cursor: use next_cursor of the page before, unchanged") from None
+        return Place(days, (cursors.time(sealed_at), checked_id(last)))
+
+    return cursors.decode(text, read)
 
 
 def router(ledger: Ledger, due: Due, terms: Terms, readiness: Readiness) -> APIRouter:
@@ -72,14 +62,17 @@ def router(ledger: Ledger, due: Due, terms: Terms, readiness: Readiness) -> APIR
 
     @routes.put(
         "/sessions/{session_id}/retention",
-        dependencies=[Depends(ADMINS), Depends(ready)],
+        dependencies=[Depends(allow(Role.ADMIN, Role.PROCESSOR, act=Action.SESSION_RETAIN)), Depends(ready)],
         response_model=Status,
-        responses=responses("session-not-found", "session-shredded", "retention-too-short"),
+        responses=responses("session-not-found", "session-shredded", "retention-too-short", "session-reserved"),
     )
-    async def retain(session_id: SessionIdPath, request: retention_models.RetentionRequest) -> Any:
+    async def retain(session_id: SessionIdPath, http: Request, request: retention_models.RetentionRequest) -> Any:
         """Give a session terms of its own; not for less time than the operator keeps all sessions."""
         retention = Retention(request.retain_days, request.delete_after_days)
-        return await ledger.status(await ledger.retain(checked(session_id), retention))
+        name = require_recording(checked(session_id))
+        async with audit.of(http).change(http.scope):
+            retained = await ledger.retain(name, retention)
+        return await ledger.status(retained)
 
     return routes
 

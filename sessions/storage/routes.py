@@ -1,18 +1,15 @@
 """session-storage's REST interface, but for the hot route in `submit.py`."""
 
-import base64
-import binascii
-import json
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
-from sessions.core.errors import CoreError
+from sessions.core.audit import Action
 from sessions.core.types import SessionId, session_id
+from sessions.runtime import audit
+from sessions.runtime.audit import ACTION, PRINCIPAL, require_recording
 from sessions.runtime.auth import Principal, Role, allow
 from sessions.runtime.body import JsonRoute
-from sessions.runtime.errors import DomainError
 from sessions.runtime.models import (
     IndexPath,
     Limit,
@@ -24,7 +21,7 @@ from sessions.runtime.models import (
     checked_index,
 )
 from sessions.runtime.problems import responses
-from sessions.storage import models
+from sessions.storage import cursors, models
 from sessions.storage.evidence import Evidence
 from sessions.storage.ledger import Ledger
 from sessions.storage.models import key_json
@@ -33,7 +30,6 @@ from sessions.storage.shredding import Shredder
 from sessions.storage.store import Cursor, SessionFilter, SessionStatus, ShredReason
 
 READERS = allow(Role.AUDIT, Role.PROCESSOR)
-ADMINS = allow(Role.ADMIN, Role.PROCESSOR)
 _OCTETS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 }
@@ -41,7 +37,7 @@ _OCTETS: dict[int | str, dict[str, Any]] = {
 
 def encode_cursor(opened_at: str, last: str) -> str:
     """A page's end, opaque to clients."""
-    return base64.urlsafe_b64encode(json.dumps([opened_at, last]).encode()).decode()
+    return cursors.encode((opened_at, last))
 
 
 def decode_cursor(text: str | None) -> Cursor | None:
@@ -50,16 +46,7 @@ def decode_cursor(text: str | None) -> Cursor | None:
     Raises:
         DomainError: `invalid-request`.
     """
-    if text is None:
-        return None
-    try:
-        opened_at, last = json.loads(base64.urlsafe_b64decode(text.encode()))
-        time = datetime.fromisoformat(opened_at)
-        if time.tzinfo is None:
-            raise ValueError("no time zone")
-        return time.astimezone(UTC), session_id(last)
-    except (ValueError, TypeError, OverflowError, binascii.Error, RecursionError, CoreError):
-        raise DomainError("invalid-request", "cursor: use next_cursor of the page before, unchanged") from None
+    return cursors.decode(text, lambda opened_at, last: (cursors.time(opened_at), session_id(last)))
 
 
 def router(ledger: Ledger, shredder: Shredder, evidence: Evidence, readiness: Readiness) -> APIRouter:
@@ -72,13 +59,14 @@ def router(ledger: Ledger, shredder: Shredder, evidence: Evidence, readiness: Re
     routes = APIRouter(prefix="/api/v1/sessions", tags=["sessions"], route_class=JsonRoute)
     by_processor = [Depends(allow(Role.PROCESSOR)), Depends(ready)]
     by_reader = [Depends(READERS), Depends(ready)]
-    by_admin = [Depends(ADMINS), Depends(ready)]
+    shredders = allow(Role.ADMIN, Role.PROCESSOR, act=Action.SESSION_SHRED)
+    holders = allow(Role.ADMIN, Role.PROCESSOR, act=Action.SESSION_HOLD)
     _processor_routes(routes, ledger, by_processor)
     _reader_routes(routes, evidence, by_reader)
 
     @routes.get("", dependencies=by_reader, response_model=models.SessionPage)
     async def list_sessions(query: Annotated[models.SessionQuery, Query()]) -> Any:
-        """Sessions, newest opening first."""
+        """Recordings, newest opening first; days of the audit trail are listed by `/api/v1/audit-days`."""
         which = SessionFilter(
             status=SessionStatus(query.status) if query.status else None,
             opened_after=query.opened_after,
@@ -106,13 +94,16 @@ def router(ledger: Ledger, shredder: Shredder, evidence: Evidence, readiness: Re
 
     @routes.delete(
         "/{session_id}",
-        dependencies=by_admin,
+        dependencies=[Depends(shredders), Depends(ready)],
         response_model=Status,
-        responses=responses("session-not-found", "session-open", "session-held", "session-retained"),
+        responses=responses(
+            "session-not-found", "session-open", "session-held", "session-retained", "session-reserved"
+        ),
     )
     async def shred(
         session_id: SessionIdPath,
-        principal: Annotated[Principal, Depends(ADMINS)],
+        http: Request,
+        principal: Annotated[Principal, Depends(shredders)],
         requested_by: models.RequestedBy = None,
     ) -> Any:
         """Shred a sealed session: its keys and bodies go; its proofs stay, with a tombstone.
@@ -120,18 +111,25 @@ def router(ledger: Ledger, shredder: Shredder, evidence: Evidence, readiness: Re
         A processor says in `requested_by` for whom it asks; others ask for themselves.
         """
         asked_for = requested_by if Role.PROCESSOR in principal.roles else None
-        shredded = await shredder.shred(checked(session_id), ShredReason.REQUESTED, asked_for or principal.name)
+        by = http.scope[PRINCIPAL] = asked_for or principal.name
+        name = require_recording(checked(session_id))
+        async with audit.of(http).change(http.scope):
+            shredded = await shredder.shred(name, ShredReason.REQUESTED, by)
         return await ledger.status(shredded)
 
     @routes.put(
         "/{session_id}/hold",
-        dependencies=by_admin,
+        dependencies=[Depends(holders), Depends(ready)],
         response_model=Status,
-        responses=responses("session-not-found", "session-shredded"),
+        responses=responses("session-not-found", "session-shredded", "session-reserved"),
     )
-    async def hold(session_id: SessionIdPath, request: models.HoldRequest) -> Any:
+    async def hold(session_id: SessionIdPath, http: Request, request: models.HoldRequest) -> Any:
         """Set or lift the legal hold: while it is set, the session cannot be shredded."""
-        return await ledger.status(await ledger.hold(checked(session_id), held=request.held))
+        http.scope[ACTION] = Action.SESSION_HOLD if request.held else Action.SESSION_RELEASE
+        name = require_recording(checked(session_id))
+        async with audit.of(http).change(http.scope):
+            held = await ledger.hold(name, held=request.held)
+        return await ledger.status(held)
 
     return routes
 
@@ -143,12 +141,14 @@ def _processor_routes(routes: APIRouter, ledger: Ledger, by_processor: list[Any]
         response_model=models.SessionWithKeys,
         responses={
             201: {"model": models.SessionWithKeys, "description": "Opened now"},
-            **responses("metadata-conflict", "session-sealed", "session-shredded", "retention-too-short"),
+            **responses(
+                "metadata-conflict", "session-sealed", "session-shredded", "retention-too-short", "session-reserved"
+            ),
         },
     )
     async def open_session(session_id: SessionIdPath, request: models.OpenRequest, response: Response) -> Any:
         """Open a session with its first key; when it is open already, its own key ring is the answer."""
-        opened = await ledger.open(checked(session_id), request.metadata, request.key.to_key())
+        opened = await ledger.open(require_recording(checked(session_id)), request.metadata, request.key.to_key())
         response.status_code = 201 if opened.created else 200
         keys = [key_json(key) for key in opened.record.keys]
         return {"session": await ledger.summary(opened.record), "keys": keys}
@@ -157,22 +157,23 @@ def _processor_routes(routes: APIRouter, ledger: Ledger, by_processor: list[Any]
         "/{session_id}/keys",
         dependencies=by_processor,
         response_model=models.SessionWithKeys,
-        responses=responses("session-not-found", "session-sealed", "session-shredded"),
+        responses=responses("session-not-found", "session-sealed", "session-shredded", "session-reserved"),
     )
     async def add_key(session_id: SessionIdPath, request: models.KeyModel) -> Any:
         """Add a wrapped key to an open session's ring."""
-        record = await ledger.add_key(checked(session_id), request.to_key())
+        record = await ledger.add_key(require_recording(checked(session_id)), request.to_key())
         return {"session": await ledger.summary(record), "keys": [key_json(key) for key in record.keys]}
 
     @routes.post(
         "/{session_id}/seal",
         dependencies=by_processor,
         response_model=Sealed,
-        responses=responses("session-not-found", "chunks-missing", "chunk-count-mismatch"),
+        responses=responses("session-not-found", "chunks-missing", "chunk-count-mismatch", "session-reserved"),
     )
     async def seal(session_id: SessionIdPath, request: models.StorageSealRequest) -> Any:
         """Seal a session; repeated, it gives the same manifest."""
-        manifest = await ledger.seal(checked(session_id), request.chunk_count, request.sealed_by)
+        name = require_recording(checked(session_id))
+        manifest = await ledger.seal(name, request.chunk_count, request.sealed_by)
         return {
             "manifest": manifest.to_json(),
             "manifest_sha256": manifest.sha256().hex(),

@@ -14,17 +14,19 @@ from typing import Final
 import structlog
 from prometheus_client import Counter
 
+from sessions.core.audit import Action, Outcome
 from sessions.core.envelope import MAX_HEADER_BYTES, chunk_leaf_input, read_header
 from sessions.core.errors import CoreError
 from sessions.core.merkle import leaf_hash
 from sessions.core.tiles import TILE_WIDTH
 from sessions.core.types import SessionId
+from sessions.runtime.audit import Audit
 from sessions.runtime.times import Clock, now
 from sessions.storage import problems
 from sessions.storage.scrub_session import Subject
 from sessions.storage.scrub_store import BodyKey, BodyScan, Finding, FindingStore, Kind, Part, Position
 from sessions.storage.scrub_tree import TreeCheck
-from sessions.storage.store import ChunkRecord, ChunkStore, SessionStore, TileStore
+from sessions.storage.store import ChunkReader, ChunkRecord, SessionStore, TileStore
 
 PAGE_BYTES: Final = 16 * 1024 * 1024
 PAGE_WINDOWS: Final = 16
@@ -62,11 +64,12 @@ class Scrubber:
     def __init__(
         self,
         sessions: SessionStore,
-        chunks: ChunkStore,
+        chunks: ChunkReader,
         tiles: TileStore,
         bodies: BodyScan,
         *,
         findings: FindingStore,
+        audit: Audit,
         clock: Clock = now,
     ) -> None:
         self._sessions = sessions
@@ -74,6 +77,7 @@ class Scrubber:
         self._tree = TreeCheck(chunks, tiles)
         self._bodies = bodies
         self._findings = findings
+        self._audit = audit
         self._clock = clock
 
     async def page(
@@ -87,7 +91,7 @@ class Scrubber:
         """Look at what comes next, of one session or of all; of the bodies at this share, chosen by chance.
 
         Raises:
-            DomainError: `session-not-found`, `database-unavailable`.
+            DomainError: `session-not-found`, `database-unavailable`, `audit-unavailable` for what was found.
         """
         page = ScrubPage()
         position = start or await self._first(only)
@@ -115,6 +119,8 @@ class Scrubber:
             _log.warning("scrub_finding", **finding.to_json())
         if page.findings:
             await self._findings.keep(page.findings, self._clock())
+        for session_id, kind in sorted({(finding.session_id, finding.kind.value) for finding in page.findings}):
+            await self._audit.own(Action.SCRUB_FINDING, Outcome.FAILED, session_id, kind)
 
     async def _subject(self, session_id: SessionId) -> Subject:
         try:

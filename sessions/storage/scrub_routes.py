@@ -1,20 +1,19 @@
 """Scrubs over HTTP, page by page, and the findings of all of them."""
 
-import base64
-import binascii
-import json
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from sessions.core.errors import CoreError
+from sessions.core.audit import Action
 from sessions.core.types import MAX_CHUNK_INDEX, session_id
+from sessions.runtime import audit
 from sessions.runtime.auth import Role, allow
 from sessions.runtime.body import JsonRoute
 from sessions.runtime.errors import DomainError
 from sessions.runtime.models import JsonSessionId, Limit, Timestamp
 from sessions.runtime.problems import responses
+from sessions.storage import cursors
 from sessions.storage.mongo import Readiness
 from sessions.storage.scrub import Scrubber
 from sessions.storage.scrub_store import FindingStore, Position
@@ -70,7 +69,7 @@ class FindingPage(BaseModel):
 
 def encode_cursor(position: Position) -> str:
     """A page's end, opaque to clients."""
-    return base64.urlsafe_b64encode(json.dumps([position.session_id, position.start]).encode()).decode()
+    return cursors.encode((position.session_id, position.start))
 
 
 def decode_cursor(text: str | None) -> Position | None:
@@ -79,15 +78,13 @@ def decode_cursor(text: str | None) -> Position | None:
     Raises:
         DomainError: `invalid-request`.
     """
-    if text is None:
-        return None
-    try:
-        name, start = json.loads(base64.urlsafe_b64decode(text.encode()))
+
+    def read(name: Any, start: Any) -> Position:
         if type(start) is not int or not 0 <= start <= MAX_CHUNK_INDEX + 1:
             raise ValueError("no index")
         return Position(session_id(name), start)
-    except (ValueError, TypeError, binascii.Error, RecursionError, CoreError):
-        raise DomainError("invalid-request", "cursor: use next_cursor of the page before, unchanged") from None
+
+    return cursors.decode(text, read)
 
 
 def router(scrubber: Scrubber, findings: FindingStore, readiness: Readiness) -> APIRouter:
@@ -96,21 +93,22 @@ def router(scrubber: Scrubber, findings: FindingStore, readiness: Readiness) -> 
     async def ready() -> None:
         readiness.require()
 
-    routes = APIRouter(
-        prefix="/api/v1/scrub",
-        tags=["scrub"],
-        route_class=JsonRoute,
-        dependencies=[Depends(allow(Role.ADMIN, Role.AUDIT)), Depends(ready)],
-    )
+    routes = APIRouter(prefix="/api/v1/scrub", tags=["scrub"], route_class=JsonRoute)
 
-    @routes.post("", response_model=ScrubAnswer, responses=responses("session-not-found"))
-    async def scrub(request: ScrubRequest) -> Any:
+    @routes.post(
+        "",
+        dependencies=[Depends(allow(Role.ADMIN, Role.AUDIT, act=Action.SCRUB_REQUEST)), Depends(ready)],
+        response_model=ScrubAnswer,
+        responses=responses("session-not-found"),
+    )
+    async def scrub(http: Request, request: ScrubRequest) -> Any:
         """Read again what is stored, a page at a time, and hold it against its records, tiles and manifests."""
         start = decode_cursor(request.cursor)
         if start is not None and request.session_id not in (None, start.session_id):
             raise DomainError("invalid-request", "cursor: it is of another session")
         only = None if request.session_id is None else session_id(request.session_id)
         page = await scrubber.page(start, only=only, sample=request.sample)
+        await audit.of(http).allowed(http.scope, only)
         return {
             "sessions": page.sessions,
             "chunks": page.chunks,
@@ -120,7 +118,9 @@ def router(scrubber: Scrubber, findings: FindingStore, readiness: Readiness) -> 
             "next_cursor": page.following and encode_cursor(page.following),
         }
 
-    @routes.get("/findings", response_model=FindingPage)
+    @routes.get(
+        "/findings", dependencies=[Depends(allow(Role.ADMIN, Role.AUDIT)), Depends(ready)], response_model=FindingPage
+    )
     async def list_findings(limit: Limit = 100, cursor: Annotated[str | None, Query(max_length=300)] = None) -> Any:
         """What all scrubs have found, by session; nothing is taken off the list by itself."""
         found = await findings.page(limit, cursor)

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from sessions.core import manifest as manifests
+from sessions.core.audit import day_of
 from sessions.core.errors import CoreError
 from sessions.core.manifest import Manifest
 from sessions.core.merkle import verify_inclusion
@@ -17,7 +18,10 @@ SETTLED_AFTER: Final = timedelta(hours=1)
 
 
 class Subject:
-    """A session under a scrub. One without a document is `unknown`: all that is there of it is orphaned."""
+    """A session under a scrub. One without a document is `unknown`: all that is there of it is orphaned.
+
+    A day of the audit trail has neither keys nor bodies: its events are its records, and the tree tells of them.
+    """
 
     def __init__(
         self, session_id: SessionId, record: SessionRecord | None, now: datetime, *, broken: bool = False
@@ -27,13 +31,15 @@ class Subject:
         self.unknown = record is None and not broken
         self.findings: list[Finding] = []
         self.manifest: Manifest | None = None
+        self._trail = day_of(session_id) is not None
         if broken:
             self._found(Kind.ALTERED, Part.SESSION, "the session's document cannot be read")
         if record is not None:
             self._look(record)
         self._shredded = record is not None and record.status is SessionStatus.SHREDDED
-        self.readable = record is not None and not self._shredded
-        self.settled = self.unknown or (record is not None and _settled(record, now))
+        self.readable = record is not None and not self._shredded and not self._trail
+        # In the trail nobody comes second, and nothing is cleared up.
+        self.settled = self.unknown or self._trail or (record is not None and _settled(record, now))
 
     @property
     def chunk_count(self) -> int:
@@ -61,7 +67,7 @@ class Subject:
 
     def _look(self, record: SessionRecord) -> None:
         sealed = record.status in (SessionStatus.SEALED, SessionStatus.SHREDDED)
-        if record.status is not SessionStatus.SHREDDED and not record.keys:
+        if record.status is not SessionStatus.SHREDDED and not record.keys and not self._trail:
             self._found(Kind.MISSING, Part.KEYS, "the key ring is empty, and the session was not shredded")
         if record.seal is None:
             if sealed:

@@ -10,13 +10,13 @@ from sessions.core.types import Hash
 from sessions.storage.scrub_session import Subject
 from sessions.storage.scrub_store import Finding, Kind, Part
 from sessions.storage.sealing import covers
-from sessions.storage.store import ChunkRecord, ChunkStore, TileStore
+from sessions.storage.store import ChunkReader, ChunkRecord, TileStore
 
 
 class TreeCheck:
     """Hashes the tree anew: each tile of leaves on its way, and the rest of the tree at the session's end."""
 
-    def __init__(self, chunks: ChunkStore, tiles: TileStore) -> None:
+    def __init__(self, chunks: ChunkReader, tiles: TileStore) -> None:
         self._chunks = chunks
         self._tiles = tiles
 

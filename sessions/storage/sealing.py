@@ -22,8 +22,8 @@ from sessions.storage import problems
 from sessions.storage.progress import MAX_REPORTED_GAPS, PAGE_CHUNKS
 from sessions.storage.store import (
     Change,
+    ChunkReader,
     ChunkRecord,
-    ChunkStore,
     Seal,
     SealOrder,
     SessionRecord,
@@ -77,7 +77,7 @@ class _Scan:
 class Sealer:
     """Seals sessions; any replica may take over where another died."""
 
-    def __init__(self, sessions: SessionStore, chunks: ChunkStore, tiles: TileStore) -> None:
+    def __init__(self, sessions: SessionStore, chunks: ChunkReader, tiles: TileStore) -> None:
         self._sessions = sessions
         self._chunks = chunks
         self._tiles = tiles

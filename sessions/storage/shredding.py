@@ -8,6 +8,7 @@ whoever comes next finds it, and finishes.
 from typing import Final
 
 from sessions.core.types import SessionId
+from sessions.runtime.audit import require_recording
 from sessions.storage import problems
 from sessions.storage.retention import Terms
 from sessions.storage.store import (
@@ -37,9 +38,9 @@ class Shredder:
         """Destroy a sealed session's keys, then its bodies. May be repeated: the first tombstone stays.
 
         Raises:
-            DomainError: `session-not-found`, `session-open`, `session-held`, `session-retained`.
+            DomainError: `session-not-found`, `session-open`, `session-held`, `session-retained`, `session-reserved`.
         """
-        record = await self._get(session_id)
+        record = await self._get(require_recording(session_id))
         while record.status is not SessionStatus.SHREDDED:
             if record.status is not _SEALED:
                 raise problems.session_open(session_id, "only a sealed session leaves a proof of what it was")

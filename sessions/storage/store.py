@@ -141,7 +141,7 @@ class SessionStore(Protocol):
         """Change a session that is in the expected state, and still has that seal order; None if there is none such."""
 
     async def page(self, which: SessionFilter, limit: int, after: Cursor | None) -> list[SessionRecord]:
-        """Sessions, newest opening first, those behind the cursor."""
+        """Recordings (not days of the audit trail), newest opening first, those behind the cursor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,24 +182,32 @@ class InsertOutcome(StrEnum):
     CONFLICT = "conflict"
 
 
-class ChunkStore(Protocol):
+class ChunkReader(Protocol):
+    """The records of chunks."""
+
+    async def page(self, session_id: SessionId, start: int, limit: int) -> list[ChunkRecord]:
+        """Records from index `start` on, ascending, as a majority of the database has them."""
+
+
+class ChunkStore(ChunkReader, Protocol):
     """Chunks: a record and a body each. The body is journaled before the record that makes it exist."""
 
     async def insert(self, chunks: Sequence[NewChunk]) -> list[tuple[InsertOutcome, Hash]]:
         """Store chunks; for each the outcome and the SHA-256 of the envelope that is stored under its index."""
 
-    async def page(self, session_id: SessionId, start: int, limit: int) -> list[ChunkRecord]:
-        """Records from index `start` on, ascending, as a majority of the database has them."""
-
     async def remove(self, session_id: SessionId, chunk: ChunkRecord) -> None:
         """Take back a chunk that no seal covers and nobody was told is stored."""
 
 
-class BodyStore(Protocol):
+class BodyReader(Protocol):
     """The envelopes' bytes."""
 
     async def read(self, session_id: SessionId, chunk: ChunkRecord) -> bytes | None:
         """An envelope; None when any part of it is not there."""
+
+
+class BodyStore(BodyReader, Protocol):
+    """Bodies that can be deleted."""
 
     async def drop(self, session_id: SessionId) -> None:
         """Delete all bodies of a session."""

@@ -11,7 +11,9 @@ from typing import Final
 import structlog
 from prometheus_client import Counter as Metric
 
+from sessions.core.audit import Action, Outcome
 from sessions.core.types import SessionId
+from sessions.runtime.audit import Audit
 from sessions.runtime.errors import DomainError
 from sessions.storage.anchor import Lease
 from sessions.storage.mongo import Readiness, translated
@@ -33,10 +35,11 @@ _log = structlog.get_logger()
 class Sweeper:
     """Looks now and then for sessions that are due."""
 
-    def __init__(self, due: Due, shredder: Shredder, lease: Lease) -> None:
+    def __init__(self, due: Due, shredder: Shredder, lease: Lease, audit: Audit) -> None:
         self._due = due
         self._shredder = shredder
         self._lease = lease
+        self._audit = audit
 
     async def run(self, readiness: Readiness) -> None:
         """Sweep until cancelled."""
@@ -78,11 +81,14 @@ class Sweeper:
             return await self._lease.acquire() is not None
 
     async def _shred(self, session_id: SessionId) -> Verdict:
+        await self._audit.own(Action.RETENTION_SHRED, Outcome.BEGUN, session_id)
         try:
             await self._shredder.shred(session_id, ShredReason.RETENTION, SWEEPER)
         except DomainError as error:
             if error.code not in _REFUSALS:
                 raise
+            await self._audit.own(Action.RETENTION_SHRED, Outcome.REFUSED, session_id, error.code)
             return _REFUSALS[error.code]
+        await self._audit.own(Action.RETENTION_SHRED, Outcome.ALLOWED, session_id)
         _log.info("session_shredded", session_id=session_id, reason=ShredReason.RETENTION.value)
         return Verdict.SHRED

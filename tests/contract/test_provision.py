@@ -1,21 +1,39 @@
 """The one-shot programs of a deployment, on a MongoDB that asks for passwords and on a development chain."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pymongo import MongoClient
+from pymongo import DeleteOne, MongoClient
 from pymongo.errors import OperationFailure
 
 from scripts.devstack.anvil import Anvil
 from scripts.devstack.mongod import Mongod
 from sessions.runtime.settings import EXIT_CONFIGURATION, ConfigurationError
+from sessions.runtime.times import now
+from sessions.storage import (
+    mongo_activity,
+    mongo_audit,
+    mongo_batches,
+    mongo_due,
+    mongo_key_rings,
+    mongo_lease,
+    mongo_sessions,
+)
 from sessions.storage.anchor import ChainMisconfiguredError
+from sessions.storage.audit_trail import Trail, session_of
+from sessions.storage.disk import free_bytes
 from sessions.storage.evm import EvmChain
 from sessions.storage.mongo import Readiness, connect, ensure_collections
+from sessions.storage.mongo_audit import MongoEvents
+from sessions.storage.mongo_lease import MongoLease
+from sessions.storage.mongo_scrub import MongoFindings
+from sessions.storage.mongo_sessions import MongoSessions
 from sessions.storage.provision import database, dev_chain
 from tests.contract.chains import answers, proxied, refuse
+from tests.unit.storage.chunks import event
 
 DATABASE = "lucid_provision"
 
@@ -45,6 +63,64 @@ async def test_the_user_it_makes_may_do_what_storage_does_and_nothing_else(guard
     with pytest.raises(OperationFailure, match="not authorized"):
         await client["other"]["things"].insert_one({})
     await client.close()
+
+
+async def test_the_user_reads_and_inserts_audit_events_and_can_do_no_more_to_them(guarded: str) -> None:
+    admin, url = _urls(guarded)
+    database.provision(admin, url, DATABASE, 10)
+    client, db = connect(url, DATABASE)
+    await ensure_collections(db)
+    for _ in range(2):
+        await mongo_audit.ensure_collection(db)
+    trail = Trail(MongoEvents(db), MongoSessions(db), "storage")
+    await trail.write([event()])
+    await trail.close(session_of(now().date()))
+    events = db[mongo_audit.AUDIT_EVENTS]
+    before = await events.find().to_list()
+    assert len(before) == 2
+    one = {"_id": before[0]["_id"]}
+    for attack in (
+        lambda: events.update_one(one, {"$set": {"event": b"x"}}),
+        lambda: events.replace_one(one, {"event": b"x"}),
+        lambda: events.find_one_and_delete(one),
+        lambda: events.delete_many({}),
+        lambda: events.bulk_write([DeleteOne(one)]),
+        lambda: events.create_index("event", expireAfterSeconds=1),
+        events.drop,
+        lambda: events.rename("other"),
+        lambda: db["sessions"].rename(mongo_audit.AUDIT_EVENTS, dropTarget=True),
+        lambda: db["sessions"].aggregate([{"$out": mongo_audit.AUDIT_EVENTS}]),
+        lambda: db["sessions"].aggregate([{"$merge": {"into": mongo_audit.AUDIT_EVENTS}}]),
+        lambda: db.command({"collMod": mongo_audit.AUDIT_EVENTS, "validator": {}}),
+        lambda: db.command({"convertToCapped": mongo_audit.AUDIT_EVENTS, "size": 4096}),
+        lambda: client.drop_database(DATABASE),
+        lambda: db.command({"updateUser": "own", "roles": ["readWrite"]}),
+        lambda: db.command({"updateRole": database.ROLE, "roles": ["readWrite"]}),
+    ):
+        with pytest.raises(OperationFailure, match=r"(?i)not authorized"):
+            await attack()
+    assert await events.find().to_list() == before
+    await client.close()
+
+
+async def test_the_user_may_do_all_that_the_service_prepares(guarded: str) -> None:
+    admin, url = _urls(guarded)
+    database.provision(admin, url, "lucid_whole", 10)
+    client, db = connect(url, "lucid_whole")
+    parts = (mongo_sessions, mongo_activity, mongo_due, mongo_batches, mongo_key_rings)
+    readiness = Readiness(db, *(part.ensure_indexes for part in parts), mongo_audit.ensure_collection)
+    await asyncio.wait_for(readiness.establish(), 20)
+    assert await MongoLease(db, "audit", "x", 30).acquire() == 1
+    await MongoFindings(db).move(None)
+    assert await free_bytes(db)
+    await client.close()
+
+
+def test_every_collection_that_the_service_uses_is_one_that_its_user_may_use() -> None:
+    names = {"sessions", "chunks", "bodies", "tiles", mongo_batches.BATCHES, mongo_lease.LEASES}
+    for path in Path(mongo_audit.__file__).parent.glob("*.py"):
+        names |= set(re.findall(r'\b(?:db|database)\["(\w+)"\]', path.read_text()))
+    assert names == set(database.CHANGED)
 
 
 async def test_it_may_be_repeated_and_brings_a_new_password(guarded: str) -> None:

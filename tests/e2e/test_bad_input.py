@@ -18,7 +18,9 @@ from pymongo import MongoClient
 
 from scripts.devstack.process import wait_until
 from scripts.devstack.stack import Stack
+from sessions.core import frames
 from tests.e2e.conftest import Api
+from tests.unit.storage.chunks import envelope_of
 
 RUN = f"bad-{token_hex(6)}"
 CHUNK_MAX_BYTES = 16 * 1024 * 1024
@@ -90,6 +92,8 @@ P, S = "processor", "storage"
 SESSIONS = "/api/v1/sessions"
 CHUNK = SESSIONS + "/{open}/chunks/2"
 BODY = {"content": b"never stored"}
+TRAIL = SESSIONS + "/lucid-audit-2026-01-31"
+TRAIL_FRAME = frames.join([envelope_of("lucid-audit-2026-01-31", 0)])
 BATCH = {"session_id": "{open}", "chunks": [{"chunk_id": "no number", "chunk_data_base64": B64}]}
 
 # service, method, path, role, options, status, code
@@ -116,6 +120,30 @@ CASES: list[tuple[str, str, str, str, dict[str, Any], int, str]] = [
     (S, "PUT", f"{SESSIONS}/a%20b", "processor", {"json": {"key": KEY}}, 400, "invalid-session-id"),
     (S, "PUT", f"{SESSIONS}/{{none}}/hold", "admin", {"json": {"held": True}}, 404, "session-not-found"),
     (S, "POST", f"{SESSIONS}/{{none}}/keys", "processor", {"json": KEY}, 404, "session-not-found"),
+    # ids of the audit trail
+    (P, "PUT", TRAIL, "record", {"json": {}}, 403, "session-reserved"),
+    (P, "PUT", f"{TRAIL}/chunks/0", "record", {"content": b"x"}, 403, "session-reserved"),
+    (P, "POST", f"{TRAIL}/seal", "record", {"json": {}}, 403, "session-reserved"),
+    (P, "POST", f"{TRAIL}/finalize", "record", {}, 403, "session-reserved"),
+    (P, "DELETE", TRAIL, "admin", {}, 403, "session-reserved"),
+    (P, "GET", f"{TRAIL}/chunks/0", "replay", {}, 403, "session-reserved"),
+    (P, "GET", f"{TRAIL}/content", "replay", {}, 403, "session-reserved"),
+    (S, "PUT", TRAIL, "processor", {"json": {"key": KEY}}, 403, "session-reserved"),
+    (S, "POST", f"{TRAIL}/keys", "processor", {"json": KEY}, 403, "session-reserved"),
+    (S, "GET", f"{TRAIL}/keys", "admin", {}, 403, "session-reserved"),
+    (S, "POST", f"{TRAIL}/seal", "processor", {"json": {}}, 403, "session-reserved"),
+    (S, "DELETE", TRAIL, "admin", {}, 403, "session-reserved"),
+    (S, "PUT", f"{TRAIL}/hold", "admin", {"json": {"held": True}}, 403, "session-reserved"),
+    (S, "PUT", f"{TRAIL}/retention", "admin", {"json": {}}, 403, "session-reserved"),
+    (S, "POST", "/api/v1/envelopes", "processor", {"content": TRAIL_FRAME}, 403, "session-reserved"),
+    (S, "GET", "/api/v1/audit-events", "audit", {}, 400, "invalid-request"),
+    (S, "GET", "/api/v1/audit-events?day=2026-02-30", "audit", {}, 400, "invalid-request"),
+    (S, "GET", "/api/v1/audit-events?day=2026-1-1", "audit", {}, 400, "invalid-request"),
+    (S, "GET", "/api/v1/audit-events?day=2026-01-31&cursor=-1", "audit", {}, 400, "invalid-request"),
+    (S, "GET", "/api/v1/audit-days?cursor=x", "audit", {}, 400, "invalid-request"),
+    (S, "POST", "/api/v1/audit-events", "processor", {"json": {"events": []}}, 400, "invalid-request"),
+    (S, "POST", "/api/v1/audit-events", "processor", {"json": {"events": [{"version": 1}]}}, 400, "invalid-request"),
+    (S, "POST", "/api/v1/audit-events", "processor", {"content": b"x" * 300_000}, 413, "body-too-large"),
     # indexes
     (P, "PUT", f"{SESSIONS}/{{open}}/chunks/-1", "record", BODY, 400, "index-out-of-range"),
     (P, "PUT", f"{SESSIONS}/{{open}}/chunks/{2**53 - 1}", "record", BODY, 400, "index-out-of-range"),
@@ -405,6 +433,9 @@ ROUTES: dict[str, list[tuple[str, str, dict[str, Any], set[str]]]] = {
         ("PUT", "/api/v1/sessions/{session_id}/retention", {"json": {}}, {"admin", "processor"}),
         ("POST", "/api/v1/scrub", {"json": {}}, {"audit", "admin"}),
         ("GET", "/api/v1/scrub/findings", {}, {"audit", "admin"}),
+        ("POST", "/api/v1/audit-events", {"json": {"events": []}}, {"processor"}),
+        ("GET", "/api/v1/audit-events", {"params": {"day": "2026-01-31"}}, {"audit", "admin"}),
+        ("GET", "/api/v1/audit-days", {}, {"audit", "admin"}),
     ],
 }
 ROLES = ("record", "replay", "audit", "admin", "processor")

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sessions.core import envelope, frames, key_ring, manifest, proof, receipt
+from sessions.core import audit, envelope, frames, key_ring, manifest, proof, receipt
 from sessions.core.errors import (
+    AuditFormatError,
     EnvelopeFormatError,
     FrameFormatError,
     KeyRingFormatError,
@@ -29,6 +30,7 @@ from sessions.runtime import digest, tokens
 from sessions.runtime.errors import DomainError
 from sessions.runtime.settings import ConfigurationError
 from sessions.storage import key_routes, retention_routes, routes, scrub_routes
+from tests.unit.storage.chunks import event
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 _RECORDING_BYTES = 1000
@@ -92,6 +94,10 @@ def _sealed(data: bytes, _: Path) -> None:
 
 def _manifest(data: bytes, _: Path) -> None:
     assert manifest.from_bytes(data).to_bytes() == data
+
+
+def _audit_event(data: bytes, _: Path) -> None:
+    assert audit.from_bytes(data).to_bytes() == data
 
 
 def _receipt(data: bytes, _: Path) -> None:
@@ -224,6 +230,12 @@ def _all() -> tuple[Parser, ...]:
             tuple(one["canonical"].encode() for one in _vectors("manifests")),
             _manifest,
             (ManifestFormatError,),
+        ),
+        Parser(
+            "audit-event",
+            (event().to_bytes(), event(principal=None, session_id=None, code="forbidden", count=9).to_bytes()),
+            _audit_event,
+            (AuditFormatError,),
         ),
         Parser("recovery-public", (rings["public_key"].encode(),), _recovery_public, (recovery.RecoveryKeyError,)),
         Parser("recovery-private", (rings["private_key"].encode(),), _recovery_private, (recovery.RecoveryKeyError,)),

@@ -2,6 +2,10 @@
 
 python -m sessions.storage.provision.database
 
+What it may change is said collection by collection, since rights only ever add up in MongoDB: `audit_events` is not
+among them, so there it can read and insert. It may make no index there either (one can let documents expire), nor drop
+or rename any collection, nor grant itself more.
+
 Safe to repeat; a new password in MONGODB_URL_FILE takes the place of the old one. The administrator's password is
 mounted into this program alone, so session-storage never holds it.
 """
@@ -14,6 +18,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pymongo import MongoClient
+from pymongo.database import Database
 from pymongo.errors import ConfigurationError as UrlError
 from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.uri_parser import parse_uri
@@ -25,6 +30,12 @@ _URL: Final = "MONGODB_URL_FILE"
 _POLL_SECONDS: Final = 1.0
 _SELECT_SERVER_MS: Final = 3_000
 _USER_NOT_FOUND: Final = 11
+_ROLE_NOT_FOUND: Final = 31
+ROLE: Final = "sessionStorage"
+CHANGED: Final = ("sessions", "chunks", "bodies", "tiles", "batches", "leases", "findings", "scrubs")
+"""The collections that session-storage updates, deletes from and makes indexes in."""
+_EVERYWHERE: Final = ("find", "insert", "createCollection", "listCollections", "listIndexes", "collStats", "dbStats")
+_IN_CHANGED: Final = ("update", "remove", "createIndex", "collMod")
 _AUTHENTICATION_FAILED: Final = 18
 
 
@@ -55,22 +66,37 @@ def provision(admin_url: str, url: str, database: str, wait_seconds: float) -> s
         ConfigurationError: names the setting that cannot work.
     """
     name, password, source = _credentials(url)
-    rights: dict[str, Any] = {"roles": [{"role": role, "db": database} for role in ("readWrite", "dbAdmin")]}
+    rights: dict[str, Any] = {"roles": [{"role": ROLE, "db": database}]}
     with _client(_ADMIN, admin_url) as admin:
         _wait(admin, wait_seconds)
-        users = admin.get_database(source)
-        try:
-            users.command({"updateUser": name, "pwd": password, **rights})
-        except OperationFailure as error:
-            if error.code != _USER_NOT_FOUND:
-                raise ConfigurationError(_ADMIN, f"may not make users: {_reason(error)}") from None
-            users.command({"createUser": name, "pwd": password, **rights})
+        _bring(admin.get_database(database), "Role", ROLE, _ROLE_NOT_FOUND, {**_privileges(database), "roles": []})
+        _bring(admin.get_database(source), "User", name, _USER_NOT_FOUND, {"pwd": password, **rights})
     with _client(_URL, url) as own:
         try:
             own.get_database(database).command("dbStats")
         except PyMongoError as error:
             raise ConfigurationError(_URL, f"does not work for the user just made: {_reason(error)}") from None
     return name
+
+
+def _bring(where: Database[dict[str, Any]], what: str, name: str, not_found: int, options: dict[str, Any]) -> None:
+    """Bring a user or role up to date, or make it."""
+    try:
+        try:
+            where.command({f"update{what}": name, **options})
+        except OperationFailure as error:
+            if error.code != not_found:
+                raise
+            where.command({f"create{what}": name, **options})
+    except OperationFailure as error:
+        raise ConfigurationError(_ADMIN, f"may not make users and roles: {_reason(error)}") from None
+
+
+def _privileges(database: str) -> dict[str, Any]:
+    def on(collection: str, actions: tuple[str, ...]) -> dict[str, Any]:
+        return {"resource": {"db": database, "collection": collection}, "actions": list(actions)}
+
+    return {"privileges": [on("", _EVERYWHERE), *(on(name, _IN_CHANGED) for name in CHANGED)]}
 
 
 def _client(setting: str, url: str) -> MongoClient[dict[str, Any]]:

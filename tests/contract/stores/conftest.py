@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from sessions.storage import mongo_audit
 from sessions.storage.memory import MemoryChunks, MemorySessions, MemoryTiles
 from sessions.storage.mongo import Database, connect, ensure_collections
 from sessions.storage.mongo_chunks import MongoChunks
@@ -25,6 +26,7 @@ async def _prepared(url: str) -> AsyncIterator[Database]:
     client, db = connect(url, f"lucid_contract_{uuid.uuid4().hex[:12]}")
     try:
         await ensure_collections(db)
+        await mongo_audit.ensure_collection(db)
         yield db
         await client.drop_database(db.name)
     finally:
@@ -32,7 +34,7 @@ async def _prepared(url: str) -> AsyncIterator[Database]:
 
 
 async def _empty(db: Database) -> None:
-    for name in ("sessions", "chunks", "bodies", "tiles"):
+    for name in ("sessions", "chunks", "bodies", "tiles", "audit_events"):
         await db[name].delete_many({})
 
 

@@ -64,6 +64,13 @@ async def test_only_open_sessions(kept: Kept) -> None:
     assert await kept.sessions.get(SessionId("unknown")) is None
 
 
+async def test_a_day_of_the_audit_trail_is_never_idle(kept: Kept) -> None:
+    await kept.sessions.create(session_record("lucid-audit-2026-01-31", keys=0))
+    assert await kept.activity.idle(60, 5) == []
+    await asyncio.sleep(0.03)
+    assert sorted(await kept.activity.idle(0.01, 5)) == [A, B, C]
+
+
 async def test_idle_sessions_are_read_off_the_index(db: Database) -> None:
     await mongo_activity.ensure_indexes(db)
     await mongo_activity.ensure_indexes(db)

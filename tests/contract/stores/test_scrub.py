@@ -10,12 +10,16 @@ from bson import Binary, Int64
 
 from sessions.core.envelope import fingerprint
 from sessions.core.types import SessionId
+from sessions.runtime.audit import Audit
 from sessions.runtime.errors import DomainError
 from sessions.runtime.times import now
 from sessions.storage import scrub
+from sessions.storage.audit_chunks import WithTrail
 from sessions.storage.memory import MemoryChunks, MemorySessions, MemoryTiles
+from sessions.storage.memory_audit import MemoryEvents
 from sessions.storage.memory_scrub import MemoryBodyScan, MemoryFindings
 from sessions.storage.mongo import Database
+from sessions.storage.mongo_audit import MongoEvents
 from sessions.storage.mongo_chunks import BODY_PART_BYTES, MongoChunks
 from sessions.storage.mongo_scrub import MongoBodyScan, MongoFindings
 from sessions.storage.mongo_sessions import MongoSessions, MongoTiles
@@ -26,6 +30,7 @@ from sessions.storage.scrub_store import BodyKey, Finding, Kind, Part, Position
 from sessions.storage.sealing import Sealer
 from sessions.storage.shredding import Shredder
 from sessions.storage.store import ChunkRecord, NewChunk, SessionStatus, ShredReason
+from tests.unit.runtime.apps import Written
 from tests.unit.storage.chunks import EPOCH, envelope_of, new_chunk, session_record
 
 A, B = SessionId("a"), SessionId("b")
@@ -39,16 +44,25 @@ class Yard:
         self.db = db
         self.memory = MemorySessions(), MemoryChunks(), MemoryTiles()
         self.time: datetime = now() + 2 * SETTLED_AFTER
+        self.written = Written()
+        self.events = MemoryEvents(self.memory[0]) if db is None else MongoEvents(db)
         if db is None:
             self.sessions, self.chunks, self.tiles = self.memory
-            self.scan, self.findings = MemoryBodyScan(*self.memory[:2]), MemoryFindings()
+            self.scan, self.findings = MemoryBodyScan(*self.memory[:2], self.events), MemoryFindings()
         else:
             self.sessions, self.chunks, self.tiles = MongoSessions(db), MongoChunks(db), MongoTiles(db)
             self.scan, self.findings = MongoBodyScan(db), MongoFindings(db)
-        self.sealer = Sealer(self.sessions, self.chunks, self.tiles)
+        self.everything = WithTrail(self.chunks, self.chunks, self.events)
+        self.sealer = Sealer(self.sessions, self.everything, self.tiles)
         self.shredder = Shredder(self.sessions, self.sessions, self.chunks, Terms())
         self.scrubber = Scrubber(
-            self.sessions, self.chunks, self.tiles, self.scan, findings=self.findings, clock=lambda: self.time
+            self.sessions,
+            self.everything,
+            self.tiles,
+            self.scan,
+            findings=self.findings,
+            audit=Audit("storage", self.written),
+            clock=lambda: self.time,
         )
 
     async def session(self, name: str, *chunks: NewChunk, seal: bool = True) -> None:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from eth_utils import keccak
 
 import sessions.core
-from sessions.core import envelope, key_ring, proof, receipt
+from sessions.core import audit, envelope, key_ring, proof, receipt
 from tests.unit.core import reference as r
 
 DOCUMENT = (Path(sessions.core.__file__).parent / "FORMAT.md").read_text()
@@ -211,6 +211,29 @@ def test_the_code_reads_the_example():
             "path": [leaves[1 - index].hex()],
         }
         proof.from_json(value).verify_in(read.manifest)
+
+
+AUDIT = DOCUMENT.partition("## Audit event v1")[2].partition("## How to verify by hand")[0]
+
+
+def test_the_audit_event_of_the_example():
+    line = re.search(r"```json\n(.*)\n```", AUDIT)[1].encode()
+    assert audit.from_bytes(line).to_bytes() == r.canonical(json.loads(line)) == line
+    leaf = r.leaf(r.chunk_leaf_input("lucid-audit-2026-01-31", 0, len(line), r.sha256(line)))
+    assert re.findall(r"`([0-9a-f]{64})`", AUDIT) == [leaf.hex()]
+    assert audit.session_of("2026-01-31") in AUDIT
+
+
+def test_the_tables_of_audit_events_have_all_members_and_actions():
+    tables = AUDIT.split("|---|---|\n")[1:]
+    members, actions = (
+        re.findall(r"`([a-z_.0-9]+)`", re.sub(r"\|[^|]*\|$", "", table.split("\n\n")[0], flags=re.MULTILINE))
+        for table in tables
+    )
+    assert members == ["version", *audit.AuditEvent.__dataclass_fields__]
+    assert sorted(actions) == sorted(audit.Action)
+    assert all(f"`{outcome}`" in tables[0] for outcome in audit.Outcome)
+    assert f"at most {audit.MAX_EVENT_BYTES} bytes" in AUDIT
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from sessions.runtime.auth import Authenticator, Principal, Role
 from sessions.runtime.budget import ByteBudget
-from sessions.storage import key_routes, routes, submit
+from sessions.storage import audit_routes, key_routes, routes, submit
 from sessions.storage.mongo import Readiness
 from tests.unit.runtime.apps import app_of
 from tests.unit.storage.chunks import House, ample_disk
@@ -116,6 +116,8 @@ def storage_app(house: House, chunk_max_bytes: int = 64 * MIB) -> Any:
     return app_of(
         routes.router(house.ledger, house.shredder, house.evidence, readiness),
         key_routes.router(house.ledger, house.rings, readiness),
+        audit_routes.router(house.trail, house.events, house.ledger, readiness),
         authenticator=_OneToken(),
+        audit=house.audit,
         hot_routes=[submit.route(endpoint)],
     )

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sessions.core import frames
+from sessions.core.audit import Action, Outcome
 from sessions.core.key_ring import KeyRing, SealedDek, WrappedDek
 from sessions.core.types import SessionId
 from sessions.processor.storage_client import (
@@ -20,9 +21,10 @@ from sessions.processor.storage_client import (
     key_json,
     read_keys,
 )
+from sessions.runtime.audit import Audit
 from sessions.runtime.errors import PROBLEMS, DomainError
 from tests.unit.processor.servers import TOKEN, Script, serving
-from tests.unit.storage.chunks import House, envelope_of
+from tests.unit.storage.chunks import House, envelope_of, event
 
 A = SessionId("a")
 _KEY = WrappedDek(os.urandom(16), "k", b"wrapped")
@@ -32,6 +34,16 @@ async def _error(work) -> DomainError:
     with pytest.raises(DomainError) as caught:
         await work
     return caught.value
+
+
+async def test_audit_events(storage: StorageClient, house: House, script: Script, scripted: StorageClient) -> None:
+    await storage.write([event(0), event(1)])
+    (day,) = house.events.events.values()
+    assert list(day.values()) == [event(0).to_bytes(), event(1).to_bytes()]
+    script.problem(404, "not-found")  # of a storage that has no trail yet
+    error = await _error(Audit("processor", scripted).own(Action.KEYS_STATUS, Outcome.ALLOWED, None))
+    assert (error.code, error.retry_after_seconds) == ("audit-unavailable", 1)
+    assert script.requests[0][:2] == ("POST", "/api/v1/audit-events")
 
 
 async def test_against_storage_itself(storage: StorageClient, house: House) -> None:

@@ -11,9 +11,10 @@ from starlette.responses import StreamingResponse
 from structlog.testing import capture_logs
 
 from sessions.runtime import log, middleware
+from sessions.runtime.audit import Audit
 from sessions.runtime.metrics import REQUEST_SECONDS, REQUESTS_IN_FLIGHT
 from sessions.runtime.middleware import RequestContext
-from tests.unit.runtime.apps import app_of, client_of
+from tests.unit.runtime.apps import Written, app_of, client_of
 
 
 def _routes() -> APIRouter:
@@ -190,7 +191,7 @@ async def test_other_scopes_pass_through() -> None:
     async def app(scope, receive, send) -> None:
         seen.append(scope["type"])
 
-    await RequestContext(app)({"type": "lifespan"}, None, None)
+    await RequestContext(app, Audit("small", Written()))({"type": "lifespan"}, None, None)
     assert seen == ["lifespan"]
 
 

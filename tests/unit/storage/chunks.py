@@ -8,12 +8,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+from sessions.core.audit import Action, AuditEvent, Outcome
 from sessions.core.envelope import Codec, Header, fingerprint
 from sessions.core.key_ring import WrappedDek
 from sessions.core.types import ChunkIndex, DekId, SessionId
+from sessions.runtime.audit import Audit
 from sessions.runtime.settings import MIB
 from sessions.storage.activity import Activity
+from sessions.storage.audit_chunks import WithTrail
+from sessions.storage.audit_trail import Trail
 from sessions.storage.disk import DiskWatch
 from sessions.storage.evidence import Evidence
 from sessions.storage.ingest import Intake
@@ -21,6 +26,7 @@ from sessions.storage.key_rings import Rings
 from sessions.storage.ledger import Ledger
 from sessions.storage.memory import MemoryActivity, MemoryChunks, MemorySessions, MemoryTiles
 from sessions.storage.memory_anchoring import MemoryBatches
+from sessions.storage.memory_audit import MemoryEvents
 from sessions.storage.memory_key_rings import MemoryKeyRings
 from sessions.storage.progress import ProgressReader
 from sessions.storage.retention import Due, Terms
@@ -57,6 +63,21 @@ def session_record(session: str, *, minutes: int = 0, keys: int = 1, metadata: b
         metadata=metadata,
         keys=tuple(map(key, range(1, keys + 1))),
     )
+
+
+def event(number: int = 0, action: Action = Action.CHUNK_READ, **changes: Any) -> AuditEvent:
+    """An audit event, told from others by its request id."""
+    members: dict[str, Any] = {
+        "time": "2026-01-31T12:00:00.000Z",
+        "service": "storage",
+        "principal": "replay-1",
+        "action": action,
+        "session_id": SessionId("a"),
+        "outcome": Outcome.ALLOWED,
+        "code": None,
+        "request_id": f"r-{number}",
+    }
+    return AuditEvent(**members | changes)
 
 
 @asynccontextmanager
@@ -97,14 +118,18 @@ class House:
     delete_after_days: int = 0
 
     def __post_init__(self) -> None:
-        self.sealer = Sealer(self.sessions, self.chunks, self.tiles)
-        self.progress = ProgressReader(self.chunks)
         self.time, self.seconds = EPOCH, 0.0
+        self.events = MemoryEvents(self.sessions)
+        self.everything = WithTrail(self.chunks, self.chunks, self.events)
+        self.trail = Trail(self.events, self.sessions, "storage", lambda: self.time)
+        self.audit = Audit("storage", self.trail, lambda: self.time)
+        self.sealer = Sealer(self.sessions, self.everything, self.tiles)
+        self.progress = ProgressReader(self.everything)
         self.terms = Terms(self.retain_days, self.delete_after_days, lambda: self.time)
         self.shredder = Shredder(self.sessions, self.sessions, self.chunks, self.terms)
         self.due = Due(self.sessions, self.terms)
         self.ledger = Ledger(self.sessions, self.sealer, self.progress, self.batches, self.terms)
-        self.evidence = Evidence(self.ledger, self.chunks, self.chunks, self.tiles)
+        self.evidence = Evidence(self.ledger, self.everything, self.everything, self.tiles)
         self.rings = Rings(MemoryKeyRings(self.sessions))
         self.activity = Activity(MemoryActivity(self.sessions, lambda: self.time), 3600, lambda: self.seconds)
         self.intake = Intake(self.sessions, self.chunks, self.activity)
@@ -115,6 +140,8 @@ class House:
         self.chunks.records.clear()
         self.chunks.bodies.clear()
         self.tiles.tiles.clear()
+        self.events.events.clear()
+        self.trail._next = None
         for name in list(self.progress._contiguous):
             self.progress.forget(name)
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sessions.core.types import SessionId
+from sessions.runtime.audit import Audit
 from sessions.runtime.errors import DomainError
 from sessions.runtime.settings import ConfigurationError
 from sessions.runtime.times import to_rfc3339
@@ -17,6 +18,7 @@ from sessions.storage.retention_routes import decode_cursor, encode_cursor
 from sessions.storage.settings import StorageSettings
 from sessions.storage.store import Change, Retention, SessionStatus, ShredReason
 from sessions.storage.sweeper import Sweeper
+from tests.unit.runtime.apps import Written
 from tests.unit.storage.chunks import EPOCH, House, key
 from tests.unit.storage.test_ledger import _Contended
 
@@ -41,7 +43,7 @@ async def _sealed(house: House, name: str = "a", terms: dict | None = None) -> S
 
 
 def _sweeper(house: House, state: LeaseState | None = None, holder: str = "x") -> Sweeper:
-    return Sweeper(house.due, house.shredder, MemoryLease(state or LeaseState(), holder, 30))
+    return Sweeper(house.due, house.shredder, MemoryLease(state or LeaseState(), holder, 30), house.audit)
 
 
 async def test_before_its_date_nobody_shreds_a_session() -> None:
@@ -215,6 +217,34 @@ async def test_a_hold_after_the_page_was_read_stands(monkeypatch) -> None:
     assert (await house.ledger.get(A)).status is SEALED
 
 
+async def test_what_the_sweeper_shreds_leaves_events_or_stays() -> None:
+    house = House(delete_after_days=1)
+    await _sealed(house)
+    house.time += timedelta(days=1)
+    written = Written()
+    sweeper = Sweeper(
+        house.due, house.shredder, MemoryLease(LeaseState(), "x", 30), Audit("storage", written, lambda: house.time)
+    )
+    written.away = True
+    assert (await _error(sweeper.sweep())).code == "audit-unavailable"
+    assert (await house.ledger.get(A)).status is SEALED
+    written.away = False
+    assert await sweeper.sweep() == {Verdict.SHRED: 1}
+    told = (None, "retention.shred", "a")
+    assert written.told() == [(*told, "begun", None), (*told, "allowed", None)]
+
+
+async def test_a_hold_that_comes_before_the_sweeper_shreds_is_told() -> None:
+    house = House(delete_after_days=1)
+    await _sealed(house)
+    house.time += timedelta(days=1)
+    await house.ledger.hold(A, held=True)
+    written = Written()
+    sweeper = Sweeper(house.due, house.shredder, MemoryLease(LeaseState(), "x", 30), Audit("storage", written))
+    assert await sweeper._shred(A) is Verdict.HELD
+    assert written.told()[-1] == (None, "retention.shred", "a", "refused", "session-held")
+
+
 async def test_only_who_has_the_lease_sweeps() -> None:
     house = House(delete_after_days=1)
     for name in ("a", "b"):
@@ -232,7 +262,9 @@ async def test_only_who_has_the_lease_sweeps() -> None:
             self.times += 1
             return 1 if self.times < 3 else None
 
-    assert await Sweeper(house.due, house.shredder, Lost(LeaseState(), "x", 30)).sweep() == {Verdict.SHRED: 1}
+    assert await Sweeper(house.due, house.shredder, Lost(LeaseState(), "x", 30), house.audit).sweep() == {
+        Verdict.SHRED: 1
+    }
     await other.release()
     assert await _sweeper(house, state).sweep() == {Verdict.SHRED: 1}
 

@@ -16,7 +16,7 @@ from sessions.runtime.auth import Authenticator, Principal, Role
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
 from sessions.runtime.times import to_rfc3339
-from sessions.storage import anchor_routes, key_routes, retention_routes, routes, submit
+from sessions.storage import anchor_routes, audit_routes, key_routes, retention_routes, routes, submit
 from sessions.storage.mongo import Readiness
 from sessions.storage.routes import decode_cursor, encode_cursor
 from tests import strategies
@@ -50,7 +50,9 @@ async def client(house: House) -> AsyncIterator[httpx.AsyncClient]:
         anchor_routes.router(house.batches, readiness),
         key_routes.router(house.ledger, house.rings, readiness),
         retention_routes.router(house.ledger, house.due, house.terms, readiness),
+        audit_routes.router(house.trail, house.events, house.ledger, readiness),
         authenticator=everybody,
+        audit=house.audit,
         hot_routes=[submit.route(endpoint)],
     )
     async with client_of(app, headers={"authorization": "Bearer processor"}) as client:
@@ -285,6 +287,7 @@ async def test_before_the_database_is_ready_everything_waits(house: House) -> No
         anchor_routes.router(house.batches, readiness),
         key_routes.router(house.ledger, house.rings, readiness),
         authenticator=everybody,
+        audit=house.audit,
         hot_routes=[submit.route(endpoint)],
     )
     async with client_of(app, headers={"authorization": "Bearer processor"}) as client:

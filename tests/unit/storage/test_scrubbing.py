@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sessions.core import manifest as manifests
 from sessions.core.receipt import Batch
 from sessions.core.types import MAX_CHUNK_INDEX, Hash, SessionId
+from sessions.runtime.audit import Audit
 from sessions.runtime.errors import DomainError
 from sessions.storage import scrub_routes, scrubbing
 from sessions.storage.memory_anchoring import LeaseState, MemoryLease
@@ -24,7 +25,7 @@ from sessions.storage.scrub_store import Position
 from sessions.storage.scrubbing import Scrubbing
 from sessions.storage.store import ChunkRecord, Placement
 from tests import strategies
-from tests.unit.runtime.apps import app_of, client_of
+from tests.unit.runtime.apps import Written, app_of, client_of
 from tests.unit.storage.chunks import House, new_chunk
 from tests.unit.storage.test_routes import _Everybody
 
@@ -37,8 +38,16 @@ class Scrubbed(House):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.findings = MemoryFindings()
-        self.scan = MemoryBodyScan(self.sessions, self.chunks)
-        self.scrubber = Scrubber(self.sessions, self.chunks, self.tiles, self.scan, findings=self.findings)
+        self.scan = MemoryBodyScan(self.sessions, self.chunks, self.events)
+        self.written = Written()
+        self.scrubber = Scrubber(
+            self.sessions,
+            self.everything,
+            self.tiles,
+            self.scan,
+            findings=self.findings,
+            audit=Audit("storage", self.written),
+        )
 
     def background(self, bytes_per_second: int, lease: MemoryLease | None = None) -> Scrubbing:
         own = lease or MemoryLease(LeaseState(), "x", 30)
@@ -77,6 +86,21 @@ async def test_the_background_goes_on_after_a_restart_where_it_was(house: Scrubb
         pause = await house.background(round(slow)).turn()
     assert pause == 3600
     assert list(house.findings.findings) == ["a/0/body/altered", "a/4/body/altered"]
+
+
+async def test_findings_leave_an_event_for_each_session_and_kind(house: Scrubbed) -> None:
+    for name in ("a", "b"):
+        await house.session(name, *range(3))
+        for index in (0, 2):
+            house.damage(name, index)
+    house.written.away = True
+    with pytest.raises(DomainError) as caught:
+        await house.background(10**9).turn()
+    assert (caught.value.code, house.findings.at) == ("audit-unavailable", None)
+    assert len(house.findings.findings) == 4
+    house.written.away = False
+    await house.background(10**9).turn()
+    assert house.written.told() == [(None, "scrub.finding", name, "failed", "altered") for name in ("a", "b")]
 
 
 async def test_one_replica_scrubs_at_a_time(house: Scrubbed) -> None:
