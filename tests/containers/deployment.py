@@ -16,8 +16,11 @@ from typing import Any
 import httpx
 import yaml
 
+from scripts.devstack import leaks
 from scripts.devstack.process import ROOT
 
+_PUBLIC = frozenset({"tokens", "recovery-public"})
+"""Of the folder of secrets, what is none: hashes, and a public key."""
 PROJECT = "lucid-test"
 NETWORK = "lucid-pi-network"
 OURS = {"chunk-processor": 8085, "session-storage": 8086}
@@ -74,6 +77,12 @@ class Deployment:
     def init(self, **settings: str) -> str:
         """As an operator does it first."""
         said = self.script("init-secrets")
+        for path in filter(Path.is_file, (self.folder / "secrets").rglob("*")):
+            if path.name not in _PUBLIC:
+                text = path.read_text().strip()
+                # ID:BASE64 of keys, the password of a URL, 0x and hex, or the secret itself
+                secret = text.rpartition("@")[0] or text.removeprefix("0x")
+                leaks.register(path.name, secret.rpartition(":")[2])
         self.set(**self.images, ANCHOR_INTERVAL_SECONDS="1", **settings)
         return said
 
@@ -94,6 +103,7 @@ class Deployment:
         return self.compose("up", "-d", "--wait", "--wait-timeout", "300", expect=expect)
 
     def down(self, *, volumes: bool = False) -> None:
+        (self.folder / "containers.log").write_text(self.compose("logs", "--no-color", *OURS, "mongodb", expect=None))
         self.compose("down", "--remove-orphans", *(["--volumes"] if volumes else []))
 
     def name(self, service: str) -> str:
