@@ -5,10 +5,11 @@ import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import pytest
 from pymongo import MongoClient
+from xdist.scheduler import LoadFileScheduling
 
 from scripts.devstack.anvil import Anvil
 from scripts.devstack.mongod import Mode, Mongod
@@ -17,11 +18,16 @@ from scripts.devstack.stack import Stack
 _databases: list[str] = []
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one file run one after the other, side by side with those of others. There is one container engine."""
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder == "containers" else str(item.path)))
+class _ByFile(LoadFileScheduling):
+    """Tests of one file run one after the other, side by side with others; there is one container engine."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "containers" if nodeid.startswith("tests/containers/") else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _ByFile:
+    """What is done with `-n`."""
+    return _ByFile(config, log)
 
 
 Figure: TypeAlias = Callable[[str], None]

@@ -23,7 +23,7 @@ from scripts.devstack.stack import Stack
 from tests.e2e.conftest import service_environment
 
 CONFIGURATION, FAILED = 78, 1
-START_SECONDS = 15
+START_SECONDS = 60
 Environment = dict[str, str]
 P, S = "processor", "storage"
 
