@@ -15,6 +15,7 @@ from sessions.core.types import ChunkIndex, SessionId, chunk_index
 from sessions.processor import models
 from sessions.processor.models import LucidBatchRequest, LucidChunk, LucidProcessRequest
 from sessions.processor.recording import Recording
+from sessions.processor.session_desk import SessionDesk
 from sessions.processor.storage_client import StorageClient
 from sessions.runtime import body
 from sessions.runtime.auth import Principal, Role, allow
@@ -161,7 +162,7 @@ class LucidRecorder:
         }
 
 
-def router(recorder: LucidRecorder, storage: StorageClient) -> APIRouter:
+def router(recorder: LucidRecorder, storage: StorageClient, desk: SessionDesk) -> APIRouter:
     """The four routes of the Lucid recorder."""
     routes = APIRouter(prefix="/api/v1", tags=["Lucid recorder"])
     by_recorder = [Depends(allow(Role.RECORD))]
@@ -174,6 +175,7 @@ def router(recorder: LucidRecorder, storage: StorageClient) -> APIRouter:
         "index-out-of-range",
         "envelope-corrupt",
         "storage-full",
+        "spool-full",
     )
 
     @routes.post(
@@ -189,7 +191,7 @@ def router(recorder: LucidRecorder, storage: StorageClient) -> APIRouter:
     @routes.post(
         "/chunks/process-batch",
         response_model=models.LucidBatchResult,
-        responses=responses("body-too-large", "envelope-corrupt"),
+        responses=responses("body-too-large", "envelope-corrupt", "spool-full"),
         openapi_extra=_json_body(LucidBatchRequest),
     )
     async def process_batch(request: Request, principal: Annotated[Principal, Depends(in_body)]) -> Any:
@@ -204,7 +206,12 @@ def router(recorder: LucidRecorder, storage: StorageClient) -> APIRouter:
     )
     async def finalize(session_id: SessionIdPath) -> Any:
         """Seal a session."""
-        sealed = await storage.seal(checked(session_id), None)
+        sealed, done = await desk.seal(checked(session_id), None)
+        if not done:  # this route's answer is the root, and there is none yet
+            detail = (
+                f"session {session_id} will be sealed when session-storage is back; repeat the request for its root"
+            )
+            raise DomainError("storage-unavailable", detail, retry_after_seconds=5)
         return {
             "session_id": session_id,
             "merkle_root": sealed["root"],

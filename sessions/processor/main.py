@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from sessions import __version__
 from sessions.processor import chunk_route, key_routes, lucid_routes, routes
 from sessions.processor.content import Content
+from sessions.processor.drainer import Drainer
 from sessions.processor.key_files import load_keks, load_recipient
 from sessions.processor.key_rings import KeyRings
 from sessions.processor.keys import KeyWrapper
@@ -22,14 +23,21 @@ from sessions.processor.pipeline import Submitter
 from sessions.processor.recording import Recording
 from sessions.processor.recovery import RecoverableWrapper
 from sessions.processor.rotation import Rotation
+from sessions.processor.session_desk import SessionDesk
 from sessions.processor.settings import ProcessorSettings
+from sessions.processor.spool import Spool
+from sessions.processor.spool_health import spool_checks
+from sessions.processor.spool_room import SpoolRoom
+from sessions.processor.spool_segments import SEGMENT_BYTES, Segments, SpoolFolderError
+from sessions.processor.spooling import Spooling
 from sessions.processor.storage_client import StorageClient
-from sessions.runtime import log, server, tls
+from sessions.processor.storage_watch import StorageWatch
+from sessions.runtime import killpoints, log, server, tls
 from sessions.runtime.app import make_app
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.health import Check
 from sessions.runtime.metrics import BUDGET_TOTAL_BYTES, BUDGET_USED_BYTES, watch_loop_lag
-from sessions.runtime.settings import ConfigurationError, exit_with, load, read_secret
+from sessions.runtime.settings import MIB, ConfigurationError, exit_with, load, read_secret
 from sessions.runtime.tokens_watch import TokensWatch
 
 _log = structlog.get_logger()
@@ -50,8 +58,12 @@ def build(settings: ProcessorSettings) -> FastAPI:
     token = read_secret("STORAGE_TOKEN_FILE", settings.storage_token_file)
     storage = StorageClient(str(settings.storage_url), token, settings.storage_timeout_seconds, settings.storage_tls())
     executor = ThreadPoolExecutor(settings.seal_threads, "seal")
-    rings = KeyRings(wrapper, storage, settings.dek_cache_max_sessions, settings.dek_cache_seconds)
-    recording = Recording(rings, Submitter(storage), storage, executor, settings.zstd_level)
+    spooling = _spooling(settings, storage)
+    rings = KeyRings(wrapper, storage, settings.dek_cache_max_sessions, settings.dek_cache_seconds, spooling=spooling)
+    submitter = Submitter(storage, spooling.watch if spooling else None)
+    recording = Recording(rings, submitter, storage, executor, settings.zstd_level, spooling=spooling)
+    drainer = Drainer(spooling, storage, submitter, recording, rings) if spooling else None
+    desk = SessionDesk(storage, spooling, drainer)
     budget = ByteBudget(settings.inflight_max_bytes)
     BUDGET_TOTAL_BYTES.set(budget.total_bytes)
     BUDGET_USED_BYTES.set_function(lambda: budget.used_bytes)
@@ -60,12 +72,18 @@ def build(settings: ProcessorSettings) -> FastAPI:
     lucid = lucid_routes.LucidRecorder(recording, budget, settings.chunk_max_bytes, settings.batch_body_max_bytes)
 
     async def checks() -> Mapping[str, Check]:
+        parts = {"tokens": tokens.check()}
+        if spooling is not None:
+            return {**await spool_checks(spooling, storage), **parts}
         problem = await storage.reachable()
-        return {"storage": Check("failed", problem) if problem else Check("ok"), "tokens": tokens.check()}
+        return {"storage": Check("failed", problem) if problem else Check("ok"), **parts}
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(work) for work in (watch_loop_lag(), rings.keep_short(), tokens.run())]
+        works = [watch_loop_lag(), rings.keep_short(), tokens.run()]
+        if spooling is not None and drainer is not None:
+            works += [spooling.watch.run(), spooling.spool.watch(), drainer.run()]
+        tasks = [asyncio.create_task(work) for work in works]
         _log.info("service_started", version=__version__, active_kek=keks.active_id, recovery_recipient=recipient_id)
         try:
             async with storage:
@@ -75,6 +93,8 @@ def build(settings: ProcessorSettings) -> FastAPI:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             executor.shutdown()
+            if spooling is not None:
+                await spooling.spool.close()
             _log.info("service_stopped")
 
     endpoint = chunk_route.ChunkEndpoint(recording, authenticator, budget, settings.chunk_max_bytes)
@@ -84,8 +104,8 @@ def build(settings: ProcessorSettings) -> FastAPI:
         authenticator=authenticator,
         checks=checks,
         routers=[
-            lucid_routes.router(lucid, storage),
-            routes.router(storage, rings, content, settings.chunk_max_bytes),
+            lucid_routes.router(lucid, storage, desk),
+            routes.router(storage, rings, content, desk, settings.chunk_max_bytes),
             key_routes.router(Rotation(wrapper, keks.kek_ids, recipient_id, storage)),
         ],
         hot_routes=[chunk_route.route(endpoint)],
@@ -94,15 +114,31 @@ def build(settings: ProcessorSettings) -> FastAPI:
     )
 
 
+def _spooling(settings: ProcessorSettings, storage: StorageClient) -> Spooling | None:
+    if settings.spool == "off":
+        return None
+    segment_bytes = min(SEGMENT_BYTES, max(MIB, settings.spool_max_bytes // 8))
+    room = SpoolRoom(settings.spool_max_bytes, settings.spool_free_min_bytes)
+    spool = Spool(Segments(settings.spool_dir, segment_bytes), room)
+    try:
+        spool.open()
+    except SpoolFolderError as error:
+        raise ConfigurationError("SPOOL_DIR", f"{error}; or set SPOOL=off, and chunks are refused instead") from None
+    return Spooling(spool, StorageWatch(storage.reachable))
+
+
 def main() -> int:
     """Run until SIGTERM; the exit code."""
     try:
+        killpoints.arm()
         settings = load(ProcessorSettings)
         log.configure("DEBUG" if settings.debug else settings.log_level, settings.service_name)
         context = tls.server_context(settings)
         app = build(settings)
     except ConfigurationError as error:
         exit_with(error)
+    except killpoints.KillPointError as error:
+        exit_with(ConfigurationError(killpoints.AT, str(error)))
     return server.serve(app, settings, context)
 
 

@@ -89,6 +89,7 @@ def _settings(folder: Path, url: str, **values) -> ProcessorSettings:
         kek_file=folder / "kek",
         storage_url=url,
         storage_token_file=folder / "token",
+        spool="off",
         **{"chunk_max_bytes": MIB, "batch_body_max_bytes": 2 * MIB, **values},
     )
 
