@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -72,7 +72,7 @@ class Recorders:
         self._done = threading.Event()
         self._pool = ThreadPoolExecutor(RECORDERS)
 
-    def __enter__(self) -> "Recorders":
+    def __enter__(self) -> Self:
         self._running = [self._pool.submit(self._record, name) for name in self.names]
         return self
 

@@ -228,7 +228,7 @@ class Crashes(RuleBasedStateMachine):
         number = places[0].segment
         start, end = before.get(number, 0), self.segments.sizes[number]
         os.truncate(self.folder / f"{number:016d}.seg", start + int(left * (end - start)))
-        self.restart({place: payload for place, payload in zip(places, payloads, strict=True)})
+        self.restart(dict(zip(places, payloads, strict=True)))
 
     @rule()
     def crash(self) -> None:
