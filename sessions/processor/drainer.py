@@ -29,6 +29,7 @@ SEAL_WAIT_SECONDS: Final = 20.0
 """How long a seal waits for what is still in the spool of its session, once storage is back."""
 _PAUSE_SECONDS: Final = 0.2
 
+_CLOSED: Final = ("session-sealed", "session-shredded")
 DRAINED = Counter("lucid_spool_drained_total", "Entries that session-storage has taken or had.", ("kind",))
 SEALS_REFUSED = Counter("lucid_spool_seals_refused_total", "Seals that waited and were refused; the session is open.")
 _log = structlog.get_logger()
@@ -126,18 +127,33 @@ class Drainer:
         except DomainError as error:
             if error.code in AWAY_CODES:
                 raise
-            entry.session.refused = True
-            await self._spool.quarantine(entry, "opening-refused", code=error.code, detail=error.detail)
-            if opening["metadata"] is not None and error.code not in ("session-sealed", "session-shredded"):
-                # What was recorded is worth more than what was said of it: without metadata its key is taken.
-                await self._open(session_id, None, opening)
-                entry.session.refused = False
+            await self._refused(entry, opening, error)
         else:
             reach(Point.DRAIN_AFTER_OPENING)
             DRAINED.labels("opening").inc()
             await self._spool.delivered([entry])
         self._rings.forget(session_id)  # storage may have further keys of it
         return True
+
+    async def _refused(self, entry: Entry, opening: dict[str, Any], error: DomainError) -> None:
+        session = entry.session
+        session.refused = True
+        _log.warning("spooled_opening_refused", session_id=session.session_id, code=error.code, detail=error.detail)
+        if error.code in _CLOSED:  # perhaps it was we who delivered and sealed it, before a crash
+            await self._spool.delivered([entry])
+            return
+        if opening["metadata"] is not None:
+            await self._spool.quarantine(entry, "opening-refused", code=error.code)
+            try:
+                # What was recorded is worth more than what was said of it: without metadata its key is taken.
+                await self._open(session.session_id, None, opening)
+            except DomainError as again:
+                if again.code in AWAY_CODES:
+                    raise
+            else:
+                return
+        session.keyless = True
+        await self._spool.delivered([entry])
 
     async def _open(self, session_id: SessionId, metadata: dict[str, Any] | None, opening: dict[str, Any]) -> None:
         key = read_key(opening)
@@ -149,7 +165,7 @@ class Drainer:
         payloads = await asyncio.gather(*map(self._spooling.payload, entries))
         found = [(entry, payload) for entry, payload in zip(entries, payloads, strict=True) if payload is not None]
         moved = len(entries) - len(found)
-        ours = [one for one in found if not one[0].session.refused]
+        ours = [one for one in found if not one[0].session.keyless]
         reach(Point.DRAIN_BEFORE_POST)
         answers = await asyncio.gather(
             *(self._submitter.submit(entry.session.session_id, payload) for entry, payload in ours),
@@ -157,7 +173,7 @@ class Drainer:
         )
         reach(Point.DRAIN_AFTER_POST)
         delivered, failure = [], None
-        settle = [one for one in found if one[0].session.refused]
+        settle = [one for one in found if one[0].session.keyless]
         for (entry, payload), answer in zip(ours, answers, strict=True):
             if isinstance(answer, FrameAnswer) and await self._has(entry, payload, answer):
                 delivered.append(entry)
@@ -194,6 +210,9 @@ class Drainer:
             if error.code in AWAY_CODES:
                 raise
             reason = error.code
+        if entry.session.refused:  # then storage may lack the key that opens it
+            for opening in entry.session.openings:
+                await self._spool.set_aside(opening, "opening-refused")
         await self._spool.quarantine(entry, reason)
 
     async def _seal(self, entry: Entry) -> bool:

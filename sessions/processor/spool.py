@@ -56,7 +56,9 @@ class SpooledSession:
     chunks: dict[int, Entry] = field(default_factory=dict)
     seal: Entry | None = None
     refused: bool = False
-    """Session-storage does not take its key: what is sealed under it can only turn out to be there already."""
+    """session-storage did not take an opening: what is set aside of it needs the key in there."""
+    keyless: bool = False
+    """session-storage has not its key: an envelope under it must not go there, it could not be read."""
 
     @property
     def opening_waits(self) -> bool:
@@ -321,6 +323,11 @@ class Spool:
 
     async def quarantine(self, entry: Entry, reason: str, **facts: Any) -> None:
         """Set an entry aside, in a file of its own that is never deleted from here, and take it out."""
+        await self.set_aside(entry, reason, **facts)
+        await self.delivered([entry])
+
+    async def set_aside(self, entry: Entry, reason: str, **facts: Any) -> None:
+        """Write an entry to a file of its own, which is never deleted from here; it stays in the spool, too."""
         try:
             name = await asyncio.to_thread(self._segments.quarantine, entry.place)
         except FileNotFoundError:
@@ -335,7 +342,6 @@ class Spool:
             index=entry.index,
             **facts,
         )
-        await self.delivered([entry])
 
     def _note(self, free_bytes: int | None = None) -> None:
         SET_ASIDE.set(self._segments.quarantined)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from sessions.core.key_ring import MAX_KEYS
 from sessions.core.types import ChunkIndex, SessionId
 from sessions.processor.drainer import Drainer
 from sessions.processor.key_rings import KeyRings
-from sessions.processor.keys import FileKeyWrapper
+from sessions.processor.keys import Dek, FileKeyWrapper
 from sessions.processor.pipeline import Submitter
 from sessions.processor.recording import Recording
 from sessions.processor.session_desk import SessionDesk
@@ -24,7 +25,6 @@ from sessions.processor.storage_watch import StorageWatch
 from sessions.runtime.errors import DomainError
 from tests.unit.processor.conftest import Parts, parts_of
 from tests.unit.processor.servers import MIB, Script
-from tests.unit.storage.chunks import House
 
 A = SessionId("a")
 AWAY = DomainError("storage-unavailable", "away", retry_after_seconds=1)
@@ -154,6 +154,43 @@ async def test_a_session_that_was_shredded_meanwhile(desk: Desk, other: Parts, s
     await storage.shred(A, "admin")
     await desk.drain()
     assert desk.set_aside == 2
+
+
+async def test_what_was_delivered_before_a_crash_is_delivered_again(
+    desk: Desk, storage: StorageClient, wrapper: FileKeyWrapper, executor: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    """The whole segment comes back, of a session that was sealed, and of one that was shredded too since."""
+    desk.away()
+    names = [SessionId("sealed"), SessionId("shredded")]
+    for name in names:
+        await desk.put(0, b"x", name)
+        await desk.desk.seal(name, 1)
+    (segment,) = desk.folder.glob("*.seg")
+    copy = segment.read_bytes()
+    await desk.drain()
+    await storage.shred(names[1], "admin")
+    await desk.spool.close()
+    segment.write_bytes(copy)
+    again = _desk(tmp_path, storage, wrapper, executor)
+    assert again.spool.entries == 6
+    await again.drain()
+    assert (again.set_aside, list(tmp_path.glob("*.seg"))) == (0, [])
+    await again.spool.close()
+
+
+async def test_a_key_ring_that_takes_no_more_keys(desk: Desk, other: Parts, storage: StorageClient) -> None:
+    """An envelope under a key that storage has not could never be read there: it is set aside, with its key."""
+    await other.recording.record(A, ChunkIndex(0), b"same")
+    for _ in range(MAX_KEYS - 1):
+        await storage.add_key(A, other.rings._wrapper.wrap(A, Dek.generate()))
+    desk.away()
+    await desk.put(0, b"same")
+    await desk.put(1, b"late")
+    await desk.drain()
+    assert desk.set_aside == 2
+    assert [chunk.index for chunk in (await storage.chunks(A, 0, 10))[0]] == [0]
+    await desk.put(1, b"late")
+    assert await other.recording.read(A, 1) == b"late"
 
 
 async def test_metadata_that_storage_does_not_take(desk: Desk, other: Parts) -> None:
