@@ -109,7 +109,7 @@ class ChunkEndpoint:
         require(request, self._authenticator, (Role.RECORD,))
         session, index = session_id(request.path_params["session_id"]), parse_index(request.path_params["index"])
         self._recording.require_room(session, int(request.headers.get("content-length", 0)))
-        async with body.bounded(request, self._budget, self._chunk_max_bytes) as plaintext:
+        async with body.bounded(request, self._budget, self._chunk_max_bytes, session) as plaintext:
             digest.check(request.headers.get("content-digest"), plaintext)
             recorded = await self._recording.record(session, index, plaintext)
         status = 201 if recorded.created else 200

@@ -18,6 +18,10 @@ from sessions.runtime.errors import DomainError
 POSTS_IN_FLIGHT: Final = 2
 POST_BYTES: Final = 16 * 1024 * 1024
 POST_ENVELOPES: Final = 1024
+SHARE_BYTES: Final = 2 * 1024 * 1024
+"""What one session may have in a POST while there are others."""
+SHARED_SECONDS: Final = 2.0
+"""So long after an envelope of another session there are others."""
 _ATTEMPTS: Final = 3
 _RETRY_SECONDS: Final = 0.2
 
@@ -42,7 +46,9 @@ class Submitter:
         self._storage = storage
         self._watch = watch
         self._queue: FairQueue[_Item] = FairQueue()
-        self._posts: set[asyncio.Task[None]] = set()
+        self._posts: dict[asyncio.Task[None], set[SessionId]] = {}
+        self._last: SessionId | None = None
+        self._shared_until = 0.0
 
     async def submit(self, session_id: SessionId, envelope: bytes) -> FrameAnswer:
         """Store one envelope.
@@ -50,19 +56,31 @@ class Submitter:
         Raises:
             DomainError: what storage answered, or `storage-unavailable`; repeating is safe.
         """
-        answer: asyncio.Future[FrameAnswer] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[FrameAnswer] = loop.create_future()
+        if session_id != self._last:
+            if self._last is not None:
+                self._shared_until = loop.time() + SHARED_SECONDS
+            self._last = session_id
         self._queue.put(session_id, len(envelope), (envelope, answer))
         self._pump()
         return await answer
 
     def _pump(self) -> None:
         while self._queue and len(self._posts) < POSTS_IN_FLIGHT:
-            post = asyncio.create_task(self._post(self._queue.take(POST_BYTES, POST_ENVELOPES)))
-            self._posts.add(post)
+            share, busy = POST_BYTES, set[SessionId]()
+            if asyncio.get_running_loop().time() < self._shared_until:
+                # One that floods is then in one POST at a time, and that is a short one: another waits for no more.
+                share, busy = SHARE_BYTES, set().union(*self._posts.values())
+            batch, whose = self._queue.take(POST_BYTES, POST_ENVELOPES, share, busy)
+            if not batch:
+                return
+            post = asyncio.create_task(self._post(batch))
+            self._posts[post] = whose
             post.add_done_callback(self._posted)
 
     def _posted(self, post: asyncio.Task[None]) -> None:
-        self._posts.discard(post)
+        del self._posts[post]
         self._pump()
 
     async def _post(self, batch: list[_Item]) -> None:
