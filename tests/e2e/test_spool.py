@@ -6,12 +6,14 @@ SPOOL_OUTAGE_SECONDS sets how long it is away (600 for the ten minutes of the is
 import os
 import random
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -226,6 +228,16 @@ def test_a_whole_session_while_storage_is_away(stack: Stack, api: Api) -> None:
     assert api.put_chunk(session, 4, b"late").json()["code"] == "session-sealed"
 
 
+def _answer_to_head(stack: Stack, session: str, length: int) -> bytes:
+    """The first line of the answer to a chunk of which the head alone is sent."""
+    address = urlsplit(stack.processor_url)
+    head = f"PUT /api/v1/sessions/{session}/chunks/1000 HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n"
+    head += f"Authorization: Bearer {stack.tokens['record']}\r\n\r\n"
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        connection.sendall(head.encode())
+        return connection.makefile("rb").readline()
+
+
 def test_the_spool_is_full_and_goes_on_after_draining(stack: Stack, api: Api) -> None:
     stack.restart("processor", {"SPOOL_MAX_BYTES": str(4 * 1024 * 1024)})
     session = session_name("full")
@@ -243,6 +255,7 @@ def test_the_spool_is_full_and_goes_on_after_draining(stack: Stack, api: Api) ->
         assert (refused.status_code, refused.json()["code"]) == (507, "spool-full")
         assert int(refused.headers["retry-after"]) > 0
         assert 30 < len(kept) < 42
+        assert b" 507 " in _answer_to_head(stack, session, 100_000), "before a byte of the body"
         health = _health(api)
         assert (health["status"], health["checks"]["storage"]["status"]) == ("failed", "failed")
         assert _metric(api, "lucid_spool_state") == 3
