@@ -16,8 +16,8 @@ from sessions.core.types import SessionId
 from sessions.processor.key_rings import KeyRings
 from sessions.processor.pipeline import POST_BYTES, Submitter
 from sessions.processor.recording import ACKNOWLEDGED, Recording
-from sessions.processor.spool import Entry
 from sessions.processor.spool_format import Kind
+from sessions.processor.spool_index import Entry
 from sessions.processor.spooling import Spooling, read_key
 from sessions.processor.storage_client import FrameAnswer, StorageClient
 from sessions.processor.storage_watch import AWAY_CODES

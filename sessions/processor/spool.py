@@ -7,7 +7,6 @@ import asyncio
 import errno
 import json
 from collections import deque
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,8 +18,9 @@ from sessions.core import envelope
 from sessions.core.errors import CoreError
 from sessions.core.types import Buffer, SessionId, session_id
 from sessions.processor.spool_format import HEADER_BYTES, Kind
+from sessions.processor.spool_index import Entry, SpoolIndex
 from sessions.processor.spool_room import SpoolRoom, full
-from sessions.processor.spool_segments import CorruptEntryError, Place, Recovered, Segments
+from sessions.processor.spool_segments import Place, Recovered, Segments
 from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import Point, reach
 
@@ -30,47 +30,6 @@ SPOOLED = Counter("lucid_spooled_total", "Entries that were written to the spool
 QUARANTINED = Counter("lucid_spool_quarantined_total", "Entries that were set aside, by why.", ("reason",))
 SET_ASIDE = Gauge("lucid_spool_quarantine_entries", "Entries that lie in the quarantine now.")
 _log = structlog.get_logger()
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """One entry. `delivered`: session-storage has it. `index` is -1 for what is no envelope."""
-
-    kind: Kind
-    session: "SpooledSession"
-    index: int
-    place: Place
-    plaintext_bytes: int
-    delivered: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class SpooledSession:
-    """What the spool has of a session.
-
-    Openings stay until nothing else is left: their keys open the envelopes, should these turn out to be conflicts.
-    """
-
-    session_id: SessionId
-    openings: list[Entry] = field(default_factory=list)
-    chunks: dict[int, Entry] = field(default_factory=dict)
-    seal: Entry | None = None
-    refused: bool = False
-    """session-storage did not take an opening: what is set aside of it needs the key in there."""
-    keyless: bool = False
-    """session-storage has not its key: an envelope under it must not go there, it could not be read."""
-
-    @property
-    def opening_waits(self) -> bool:
-        """Whether session-storage lacks a key that envelopes may be sealed under."""
-        return any(not opening.delivered for opening in self.openings)
-
-    def waiting(self) -> Iterator[Entry]:
-        """What is to be delivered, in the order in which it has to be."""
-        yield from (opening for opening in self.openings if not opening.delivered)
-        yield from self.chunks.values()
-        if self.seal is not None:
-            yield self.seal
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +48,8 @@ class Spool:
     def __init__(self, segments: Segments, room: SpoolRoom) -> None:
         self._segments = segments
         self.room = room
-        self.sessions: dict[SessionId, SpooledSession] = {}
-        self._order: dict[int, deque[Entry]] = {}
-        self._live: dict[int, int] = {}
-        self._entries = 0
+        self._index = SpoolIndex()
+        self.sessions = self._index.sessions
         self._writing_bytes = 0
         self._queue: deque[_Waiting] = deque()
         self._pending: dict[tuple[SessionId, int], asyncio.Future[Entry]] = {}
@@ -112,11 +69,11 @@ class Spool:
             self._recovered(found)
         QUARANTINED.labels("damaged").inc(self._segments.quarantined - known)
         for number in list(self._segments.sizes):
-            if not self._live.get(number):
+            if not self._index.has(number):
                 self._segments.drop(number)
         self._note(self._segments.free_bytes())
-        if self._entries:
-            _log.info("spool_recovered", entries=self._entries, sessions=len(self.sessions), bytes=self.used_bytes)
+        if self.entries:
+            _log.info("spool_recovered", entries=self.entries, sessions=len(self.sessions), bytes=self.used_bytes)
             self.arrived.set()
         if self._segments.quarantined:
             _log.warning("spool_quarantine", entries=self._segments.quarantined)
@@ -138,12 +95,12 @@ class Spool:
         except (CoreError, ValueError, LookupError, TypeError):
             self._segments.quarantine(found.place)
             return
-        self._add(Entry(found.kind, self._session(name), index, found.place, size))
+        self._index.add(Entry(found.kind, self._index.session(name), index, found.place, size))
 
     @property
     def entries(self) -> int:
         """How many wait."""
-        return self._entries
+        return self._index.entries
 
     @property
     def used_bytes(self) -> int:
@@ -214,9 +171,9 @@ class Spool:
             if error is not None:
                 one.done.set_exception(error)
                 continue
-            session = self._session(one.session_id)
+            session = self._index.session(one.session_id)
             entry = Entry(one.kind, session, one.index, places[number], one.plaintext_bytes)
-            self._add(entry)
+            self._index.add(entry)
             SPOOLED.labels(one.kind.name.lower()).inc()
             one.done.set_result(entry)
         if error is None:
@@ -230,24 +187,6 @@ class Spool:
             return full("session-storage is away, and the spool's disk is full")
         detail = f"session-storage is away, and the spool cannot be written: {failure.strerror}; repeat the request"
         return DomainError("storage-unavailable", detail, retry_after_seconds=5)
-
-    def _session(self, name: SessionId) -> SpooledSession:
-        found = self.sessions.get(name)
-        if found is None:
-            found = self.sessions[name] = SpooledSession(name)
-        return found
-
-    def _add(self, entry: Entry) -> None:
-        session = entry.session
-        if entry.kind is Kind.OPENING:
-            session.openings.append(entry)
-        elif entry.kind is Kind.SEAL:
-            session.seal = entry
-        else:
-            session.chunks[entry.index] = entry
-        self._order.setdefault(entry.place.segment, deque()).append(entry)
-        self._live[entry.place.segment] = self._live.get(entry.place.segment, 0) + 1
-        self._entries += 1
 
     async def find(self, session_id: SessionId, index: int) -> Entry | None:
         """The entry of a chunk, on the disk."""
@@ -268,58 +207,22 @@ class Spool:
 
     def oldest(self, max_bytes: int, max_entries: int) -> list[Entry]:
         """What to deliver next, oldest first."""
-        found: list[Entry] = []
-        size = 0
-        for number in sorted(self._order):
-            queue = self._order[number]
-            while queue and queue[0].delivered:
-                queue.popleft()
-            for entry in queue:
-                if entry.delivered:
-                    continue
-                if found and (size + entry.place.entry_bytes > max_bytes or len(found) == max_entries):
-                    return found
-                found.append(entry)
-                size += entry.place.entry_bytes
-        return found
+        return self._index.oldest(max_bytes, max_entries)
 
     async def delivered(self, entries: list[Entry]) -> None:
         """Take out what session-storage has, or what was set aside; segments that nothing is left of go."""
         for entry in entries:
-            if entry.delivered:
-                continue
-            entry.delivered = True
-            session = entry.session
-            if entry.kind is Kind.ENVELOPE:
-                if session.chunks.get(entry.index) is entry:
-                    del session.chunks[entry.index]
-                self._release(entry)
-            elif entry.kind is Kind.SEAL:
-                if session.seal is entry:
-                    session.seal = None
-                self._release(entry)
-            if not session.chunks and session.seal is None and not session.opening_waits:
-                for opening in session.openings:
-                    self._release(opening)
-                session.openings.clear()
-                self.sessions.pop(session.session_id, None)
-        for number in [number for number, live in self._live.items() if live == 0]:
-            # While something is being written the current segment may get more.
-            if self._writer is not None and number == self._segments.current():
-                continue
-            del self._order[number], self._live[number]
+            self._index.delivered(entry)
+        # While something is being written the current segment may get more.
+        for number in self._index.emptied(None if self._writer is None else self._segments.current()):
             await asyncio.get_running_loop().run_in_executor(self._thread, self._drop, number)
         self._note()
-        if not self._entries:
+        if not self.entries:
             self.arrived.clear()
 
     def _drop(self, number: int) -> None:
         reach(Point.DRAIN_BEFORE_DROP)
         self._segments.drop(number)
-
-    def _release(self, entry: Entry) -> None:
-        self._live[entry.place.segment] -= 1
-        self._entries -= 1
 
     async def quarantine(self, entry: Entry, reason: str, **facts: Any) -> None:
         """Set an entry aside, in a file of its own that is never deleted from here, and take it out."""
@@ -345,7 +248,4 @@ class Spool:
 
     def _note(self, free_bytes: int | None = None) -> None:
         SET_ASIDE.set(self._segments.quarantined)
-        self.room.note(self.used_bytes, self._entries, free_bytes)
-
-
-__all__ = ["CorruptEntryError", "Entry", "Spool", "SpooledSession"]
+        self.room.note(self.used_bytes, self.entries, free_bytes)

@@ -11,8 +11,10 @@ from sessions.core import key_ring
 from sessions.core.key_ring import WrappedDek
 from sessions.core.manifest import metadata_sha256
 from sessions.core.types import ChunkIndex, SessionId
-from sessions.processor.spool import CorruptEntryError, Entry, Spool
+from sessions.processor.spool import Spool
 from sessions.processor.spool_format import HEADER_BYTES, Kind
+from sessions.processor.spool_index import Entry
+from sessions.processor.spool_segments import CorruptEntryError
 from sessions.processor.storage_client import Keys
 from sessions.processor.storage_watch import StorageWatch
 from sessions.runtime.errors import DomainError
