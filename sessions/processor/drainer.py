@@ -61,8 +61,8 @@ class Drainer:
                 if not self._watch.lost(error):
                     _log.error("spool_drain_failed", code=error.code, detail=error.detail)
                 moved = False
-            except OSError as error:
-                _log.error("spool_read_failed", error=error.strerror)
+            except Exception as error:  # noqa: BLE001 - what is in the spool stays there, and is tried again
+                _log.error("spool_drain_failed", code=type(error).__name__, detail=str(error))
                 moved = False
             if not moved:
                 await asyncio.sleep(_PAUSE_SECONDS)

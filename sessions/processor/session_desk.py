@@ -32,7 +32,7 @@ class SessionDesk:
         if spooling.takes(session_id) and (view := await spooling.status(session_id)) is not None:
             return view
         try:
-            if spooling.watch.away:
+            if not spooling.watch.answers:
                 raise _away(spooling.watch.reason)
             return (await spooling.attempt(self._storage.session(session_id)))[0]
         except DomainError as error:
@@ -49,7 +49,7 @@ class SessionDesk:
         spooling = self._spooling
         if spooling is None or self._drainer is None:
             return await self._storage.seal(session_id, chunk_count), True
-        if not spooling.watch.away and await self._drainer.hurry(session_id):
+        if spooling.watch.answers and await self._drainer.hurry(session_id):
             try:
                 # As long as it takes: there is no chunk that waits for it.
                 return await self._storage.seal(session_id, chunk_count), True

@@ -6,6 +6,7 @@ In memory there is an index only; payloads are on disk. What arrives while an fs
 import asyncio
 import errno
 import json
+import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -159,12 +160,12 @@ class Spool:
         entries = [(one.kind, one.payload) for one in group]
         error: DomainError | None = None
         places: list[Place] = []
+        free: int | None = None
         try:
             places = await loop.run_in_executor(self._thread, self._segments.append, entries)
             free = await loop.run_in_executor(self._thread, self._segments.free_bytes)
-        except OSError as failure:
-            free = await loop.run_in_executor(self._thread, self._segments.free_bytes)
-            error = self._failed(failure, free)
+        except Exception as failure:  # noqa: BLE001 - each who waits is told; nothing was acknowledged
+            error = self._failed(failure)
         for number, one in enumerate(group):
             self._writing_bytes -= HEADER_BYTES + len(one.payload)
             self._pending.pop((one.session_id, one.index), None)
@@ -180,12 +181,14 @@ class Spool:
             self._note(free)
             self.arrived.set()
 
-    def _failed(self, failure: OSError, free: int) -> DomainError:
-        _log.error("spool_write_failed", error=failure.strerror, errno=failure.errno, free_bytes=free)
-        if failure.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            self.room.written_over(free)
+    def _failed(self, failure: Exception) -> DomainError:
+        number = failure.errno if isinstance(failure, OSError) else None
+        why = os.strerror(number) if number else type(failure).__name__
+        _log.error("spool_write_failed", error=why, errno=number)
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            self.room.written_over()
             return full("session-storage is away, and the spool's disk is full")
-        detail = f"session-storage is away, and the spool cannot be written: {failure.strerror}; repeat the request"
+        detail = f"session-storage is away, and the spool cannot be written: {why}; repeat the request"
         return DomainError("storage-unavailable", detail, retry_after_seconds=5)
 
     async def find(self, session_id: SessionId, index: int) -> Entry | None:

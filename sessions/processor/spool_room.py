@@ -83,9 +83,9 @@ class SpoolRoom:
                 f" {self._max_bytes // _MIB} MiB, {self._entries} entries, {self._shown_free()} of its disk free)"
             )
 
-    def written_over(self, free_bytes: int) -> None:
-        """The disk said that it is full."""
-        self._free_bytes = min(free_bytes, self._free_min_bytes)
+    def written_over(self) -> None:
+        """The disk said that it is full; the next look at it may know better."""
+        self._free_bytes = 0
         self._enter(Room.FULL)
 
     def _judge(self) -> None:

@@ -32,6 +32,7 @@ class StorageWatch:
         self._reachable = reachable
         self.overdue_seconds = overdue_seconds
         self.reason = ""
+        self._code = ""
         self.gone = asyncio.Event()
         self.back = asyncio.Event()
         self.back.set()
@@ -44,12 +45,17 @@ class StorageWatch:
         """Whether it is away."""
         return self.gone.is_set()
 
+    @property
+    def answers(self) -> bool:
+        """Whether it can be asked: when it is full it takes no chunks, and does all else."""
+        return not self.away or self._code == "storage-full"
+
     def lost(self, error: DomainError) -> bool:
         """Note an error; whether it is one of those that say that storage is away."""
         if error.code not in AWAY_CODES:
             return False
         if not self.away:
-            self.reason = error.detail
+            self.reason, self._code = error.detail, error.code
             self.gone.set()
             AWAY.set(1)
             _log.warning("storage_away", code=error.code, detail=error.detail)
@@ -66,13 +72,19 @@ class StorageWatch:
         self.lost(error)
         return error
 
+    async def _problem(self) -> str | None:
+        try:
+            return await self._reachable()
+        except Exception as error:  # noqa: BLE001 - whatever it is: this task alone can find out that storage is back
+            return f"STORAGE_URL cannot be asked ({type(error).__name__})"
+
     async def run(self) -> None:
         """Ask until it is back, whenever it was lost; until cancelled."""
         while True:
             await self._lost.wait()
             self._lost.clear()
             await asyncio.sleep(self._hold_seconds)
-            while (problem := await self._reachable()) is not None:
+            while (problem := await self._problem()) is not None:
                 self.reason = problem
                 await asyncio.sleep(_PROBE_SECONDS)
             self._lost.clear()

@@ -344,3 +344,48 @@ async def test_the_watch_finds_out_that_storage_is_back(desk: Desk) -> None:
     assert not desk.watch.lost(DomainError("session-sealed", "no outage"))
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_storage_that_is_full_still_seals(desk: Desk) -> None:
+    await desk.put(0, b"x")
+    assert desk.watch.lost(DomainError("storage-full", "full", retry_after_seconds=30))
+    assert (await desk.put(0, b"x", SessionId("b"))).durability == "spooled"
+    assert (await desk.desk.view(A))["next_index"] == 1
+    assert (await desk.desk.seal(A, 1))[1]
+    assert not (await desk.desk.seal(SessionId("b"), 1))[1]
+
+
+async def test_a_probe_that_breaks_does_not_end_the_watch() -> None:
+    answers: list[Exception | None] = [RuntimeError("what"), None]
+
+    async def reachable() -> str | None:
+        answer = answers.pop(0)
+        if answer is not None:
+            raise answer
+        return None
+
+    watch = StorageWatch(reachable)
+    task = asyncio.create_task(watch.run())
+    watch.lost(AWAY)
+    async with asyncio.timeout(5):
+        await watch.back.wait()
+    assert (answers, watch.reason) == ([], "STORAGE_URL cannot be asked (RuntimeError)")
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_whatever_breaks_while_it_drains_nothing_is_lost(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.away()
+    await desk.put(0, b"x")
+    broken = 0
+
+    def breaks(_opening: object) -> None:
+        nonlocal broken
+        broken += 1
+        monkeypatch.undo()
+        raise ValueError("of another version")
+
+    monkeypatch.setattr("sessions.processor.drainer.read_key", breaks)
+    await desk.drain()
+    assert broken == 1
+    assert await desk.recording.read(A, 0) == b"x"

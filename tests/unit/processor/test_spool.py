@@ -5,6 +5,7 @@ import errno
 import gc
 import json
 import os
+import resource
 import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -241,3 +242,20 @@ async def test_memory_for_each_entry(tmp_path: Path) -> None:
     assert MAX_ENTRIES * 500 < 128 * MIB
     assert HEADER_BYTES == 48
     await spool.close()
+
+
+async def test_a_file_that_cannot_grow(spool: Spool, tmp_path: Path) -> None:
+    """The system itself writes a part of an entry and refuses the rest; what was acknowledged stays."""
+    kept = await _keep(spool, A, 0, 3000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+    try:
+        error = await _error(_keep(spool, A, 1, 3000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert error.code == "spool-full"
+    await spool.close()
+    again = _spool(tmp_path)
+    assert [await again.read(entry) for entry in again.oldest(MIB, 10)] == [kept]
+    assert again.quarantined == 0
+    await again.close()
