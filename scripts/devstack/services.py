@@ -33,9 +33,15 @@ class Secrets:
         """The file with a token for all that a person does."""
         return self.folder / "operator-token"
 
+    @property
+    def spool(self) -> Path:
+        """The processor's folder of what session-storage does not have yet."""
+        return self.folder.parent / "spool"
+
     def make(self, publisher_key: str) -> dict[str, str]:
-        """Write them all, and give the tokens by role."""
+        """Write them all, make the spool, and give the tokens by role."""
         tokens = make_tokens(self.folder / "tokens", self.operator_token)
+        self.spool.mkdir(mode=0o700)
         make_kek(self.folder / "kek")
         write_private(self.folder / "storage-token", tokens["processor"] + "\n")
         leaks.register("publisher key", bytes.fromhex(publisher_key.removeprefix("0x")))
@@ -44,7 +50,11 @@ class Secrets:
 
 
 def settings(
-    secrets: Secrets, mongodb: tuple[str, str], chain: Anvil, contract: str, further: Mapping[str, Mapping[str, str]]
+    secrets: Secrets,
+    mongodb: tuple[str, str],
+    chain: Anvil,
+    contract: str,
+    further: Mapping[str, Mapping[str, str]],
 ) -> dict[str, dict[str, str]]:
     """The environment of each service, on ports that are free now.
 
@@ -63,6 +73,7 @@ def settings(
         "KEK_FILE": str(secrets.folder / "kek"),
         "STORAGE_URL": f"http://127.0.0.1:{ports['storage']}",
         "STORAGE_TOKEN_FILE": str(secrets.folder / "storage-token"),
+        "SPOOL_DIR": str(secrets.spool),
     }
     storage = {
         "SERVICE_NAME": "session-storage",

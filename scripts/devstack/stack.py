@@ -94,7 +94,7 @@ class Stack:
         """
         with folders.hold(self.folder):
             self._end_strays()
-            names = ["mongo", "chain", "secrets", "stack.json", *(self.log(part).name for part in PARTS)]
+            names = ["mongo", "chain", "spool", "secrets", "stack.json", *(self.log(part).name for part in PARTS)]
             folders.clear(self.folder, names)
             try:
                 self._start()

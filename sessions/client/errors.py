@@ -7,6 +7,7 @@
     │   ├── NotFoundError        404
     │   ├── RefusedError         409, 410, 416 and every other 4xx: the request itself has to change
     │   └── BusyError            429 and 5xx, and trying again did not help in the time given
+    │       └── SealQueuedError  202: the seal is kept and happens by itself, but not in the time given
     ├── BadAnswerError           an answer that is not what the service's contract says
     │   └── NodeError            the same of a node of the chain, or an error that it answered
     ├── SourceError              the file or pipe to record cannot be read
@@ -71,6 +72,18 @@ class RefusedError(AnswerError):
 
 class BusyError(AnswerError):
     """429, 502, 503, 504 or 507 for longer than the time given for retries, or another 5xx at once."""
+
+
+class SealQueuedError(BusyError):
+    """The seal is kept, and happens by itself when session-storage is back; it did not within the time given.
+
+    Nothing is lost: every chunk is kept. Seal again later for the manifest and the root.
+    """
+
+    def __init__(self, session_id: str) -> None:
+        detail = f"session-storage is away: all of session {session_id} is kept, and it will be sealed by itself"
+        hint = "seal it again later, for its root; the same request may be repeated"
+        super().__init__(202, {"code": "seal-queued", "detail": detail}, hint=hint)
 
 
 class BadAnswerError(ClientError):

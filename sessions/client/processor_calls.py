@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from sessions.client import answers, recording, replaying
 from sessions.client.answers import ChunkAck, Seal, SessionStatus
-from sessions.client.errors import BadAnswerError
+from sessions.client.errors import BadAnswerError, SealQueuedError
 from sessions.client.recording import ProgressCallback, Recording
 from sessions.client.replaying import Out
-from sessions.client.retry import RetryPolicy
+from sessions.client.retry import RetryPolicy, retrying
 from sessions.client.source import Source, pieces
 from sessions.client.transport import MAX_JSON_BYTES, Transport, session_path
 from sessions.core.types import chunk_index
@@ -18,6 +18,7 @@ from sessions.core.types import chunk_index
 CHUNK_BYTES_DEFAULT: Final = 1024 * 1024
 IN_FLIGHT_DEFAULT: Final = 4
 _CREATED: Final = 201
+_QUEUED: Final = 202
 
 
 class ProcessorCalls:
@@ -50,10 +51,26 @@ class ProcessorCalls:
         return ack
 
     async def seal(self, session_id: str, chunk_count: int | None = None) -> Seal:
-        """Fix a session's chunk count and root. With `chunk_count`, chunks 0 .. chunk_count - 1 must all be there."""
+        """Fix a session's chunk count and root. With `chunk_count`, chunks 0 .. chunk_count - 1 must all be there.
+
+        While session-storage is away the service keeps the seal, and this waits for it, as for an answer.
+
+        Raises:
+            SealQueuedError: that took longer than the time for retries; the session will be sealed by itself.
+        """
         body = {} if chunk_count is None else {"chunk_count": chunk_count}
         path = f"{session_path(session_id)}/seal"
-        answer = await self._processor.json("POST", path, lambda value, _: answers.seal(value), json=body)
+
+        def read(value: object, status: int) -> Seal | None:
+            return None if status == _QUEUED else answers.seal(value)
+
+        async def attempt() -> Seal:
+            sealed = await self._processor.json("POST", path, read, json=body)
+            if sealed is None:
+                raise SealQueuedError(session_id)
+            return sealed
+
+        answer = await retrying(self._policy, attempt)
         if answer.manifest.session_id != session_id:
             raise BadAnswerError(f"{session_id} was to be sealed, and the answer is about another session")
         return answer

@@ -7,12 +7,11 @@ tree over them grows here as well: the seal is checked against what was acknowle
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from sessions.client.answers import ChunkAck, Seal, SessionStatus
-from sessions.client.errors import BadAnswerError, NotFoundError, SourceChangedError, from_answer
+from sessions.client.errors import BadAnswerError, BusyError, NotFoundError, SourceChangedError, from_answer
 from sessions.client.source import Pieces
 from sessions.core.merkle import Frontier
 
@@ -113,7 +112,15 @@ async def where_to_resume(
         RefusedError: it is sealed, or it exists and `resume` is False.
     """
     status = None
-    with suppress(NotFoundError):
+    try:
+        status = await service.status(session_id)
+    except NotFoundError:
+        pass
+    except BusyError as error:
+        if error.code != "storage-unavailable" or not resume:
+            raise
+        # Storage is away, and the service has not opened the session: then it does, whether or not it is there.
+        await service.open_session(session_id, metadata)
         status = await service.status(session_id)
     if status is not None and status.status != "open":
         code = "session-shredded" if status.status == "shredded" else "session-sealed"

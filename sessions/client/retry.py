@@ -13,7 +13,8 @@ from typing import Final, TypeVar
 
 from sessions.client.errors import BusyError, ClientError, UnreachableError
 
-RETRIED_STATUSES: Final = frozenset({429, 502, 503, 504, 507})
+RETRIED_STATUSES: Final = frozenset({202, 429, 502, 503, 504, 507})
+"""202 stands for a seal that is kept until session-storage is back."""
 
 T = TypeVar("T")
 

@@ -27,6 +27,7 @@ OPERATION: Final[dict[str, Any]] = {
     "operationId": "put_chunk",
     "summary": "Record a chunk",
     "description": "The body is the chunk, as it is; empty is a chunk too. Opens the session if need be. "
+    "`durability` is `spooled` while session-storage is away: on this service's disk, and brought there later. "
     "A repeat with the same content is a 200, with other content a 409 that changes nothing.",
     "parameters": [
         {
@@ -70,6 +71,7 @@ OPERATION: Final[dict[str, Any]] = {
                 "overloaded",
                 "storage-unavailable",
                 "storage-full",
+                "spool-full",
                 "envelope-corrupt",
             ).items()
         },
@@ -107,7 +109,8 @@ class ChunkEndpoint:
         request = Request(scope, receive)
         require(request, self._authenticator, (Role.RECORD,))
         session, index = session_id(request.path_params["session_id"]), parse_index(request.path_params["index"])
-        async with body.bounded(request, self._budget, self._chunk_max_bytes) as plaintext:
+        self._recording.require_room(session, int(request.headers.get("content-length", 0)))
+        async with body.bounded(request, self._budget, self._chunk_max_bytes, session) as plaintext:
             digest.check(request.headers.get("content-digest"), plaintext)
             recorded = await self._recording.record(session, index, plaintext)
         status = 201 if recorded.created else 200

@@ -7,9 +7,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from sessions.core.key_ring import WrappedDek
 from sessions.core.types import DekId, SessionId
 from sessions.processor.keys import Dek, KeyWrapper
+from sessions.processor.spooling import Spooling
 from sessions.processor.storage_client import Keys, StorageClient
+from sessions.processor.storage_watch import AWAY_CODES
 from sessions.runtime.errors import DomainError
 
 _SWEEP_SECONDS: Final = 60.0
@@ -47,22 +50,46 @@ class KeyRings:
         max_sessions: int,
         max_seconds: float = 900,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        spooling: Spooling | None = None,
     ) -> None:
         self._wrapper = wrapper
         self._storage = storage
         self._max_sessions = max_sessions
         self._max_seconds = max_seconds
         self._clock = clock
+        self._spooling = spooling
         self._rings: OrderedDict[SessionId, _Held] = OrderedDict()
         self._forgotten = 0
         self._fetching: dict[tuple[SessionId, str], asyncio.Task[OpenRing]] = {}
 
     async def open(self, session_id: SessionId, metadata: Mapping[str, Any] | None) -> tuple[OpenRing, bool]:
-        """Open a session at storage (with a new key, should it be new); gives its ring, and if it was."""
+        """Open a session at storage (with a new key, should it be new); gives its ring, and if it was.
+
+        While storage is away the session is opened in the spool, with a key that is added to those that it may have.
+        """
         wrapped = self._wrapper.wrap(session_id, Dek.generate())
-        asked = self._forgotten
-        keys, created = await self._storage.open(session_id, metadata, wrapped)
+        asked, spooling = self._forgotten, self._spooling
+        if spooling is None:
+            keys, created = await self._storage.open(session_id, metadata, wrapped)
+            return self._remember(session_id, keys, asked), created
+        if spooling.takes(session_id):
+            return await self._open_in(spooling, session_id, metadata, wrapped)
+        try:
+            keys, created = await spooling.attempt(self._storage.open(session_id, metadata, wrapped))
+        except DomainError as error:
+            if error.code not in AWAY_CODES:
+                raise
+            return await self._open_in(spooling, session_id, metadata, wrapped)
         return self._remember(session_id, keys, asked), created
+
+    async def _open_in(
+        self, spooling: Spooling, session_id: SessionId, metadata: Mapping[str, Any] | None, wrapped: WrappedDek
+    ) -> tuple[OpenRing, bool]:
+        asked = self._forgotten
+        keys = await spooling.keys(session_id)
+        created = await spooling.open(session_id, metadata, keys[0] if keys else wrapped)
+        return self._remember(session_id, keys or (wrapped,), asked), created
 
     async def for_sealing(self, session_id: SessionId) -> OpenRing:
         """The ring of an open session; opens the session if need be."""
@@ -89,6 +116,12 @@ class KeyRings:
         Raises:
             DomainError: `key-unavailable`.
         """
+        held = self._cached(session_id)
+        if held is not None and dek_id in held.keys:
+            return held.keys[dek_id]
+        for wrapped in await self._spooling.keys(session_id) if self._spooling is not None else ():
+            if wrapped.dek_id == dek_id:
+                return self._wrapper.unwrap(session_id, wrapped)
         for _ in range(2):
             ring = await self.for_opening(session_id)
             if dek_id in ring.keys:

@@ -15,8 +15,10 @@ from sessions.core.types import ChunkIndex, SessionId, chunk_index
 from sessions.processor import models
 from sessions.processor.models import LucidBatchRequest, LucidChunk, LucidProcessRequest
 from sessions.processor.recording import Recording
+from sessions.processor.session_desk import SessionDesk
 from sessions.processor.storage_client import StorageClient
 from sessions.runtime import body
+from sessions.runtime.audit import require_recording
 from sessions.runtime.auth import Principal, Role, allow
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import PROBLEMS, DomainError
@@ -161,7 +163,7 @@ class LucidRecorder:
         }
 
 
-def router(recorder: LucidRecorder, storage: StorageClient) -> APIRouter:
+def router(recorder: LucidRecorder, storage: StorageClient, desk: SessionDesk) -> APIRouter:
     """The four routes of the Lucid recorder."""
     routes = APIRouter(prefix="/api/v1", tags=["Lucid recorder"])
     by_recorder = [Depends(allow(Role.RECORD))]
@@ -175,6 +177,7 @@ def router(recorder: LucidRecorder, storage: StorageClient) -> APIRouter:
         "index-out-of-range",
         "envelope-corrupt",
         "storage-full",
+        "spool-full",
     )
 
     @routes.post(
@@ -190,7 +193,7 @@ def router(recorder: LucidRecorder, storage: StorageClient) -> APIRouter:
     @routes.post(
         "/chunks/process-batch",
         response_model=models.LucidBatchResult,
-        responses=responses("body-too-large", "envelope-corrupt"),
+        responses=responses("body-too-large", "envelope-corrupt", "spool-full"),
         openapi_extra=_json_body(LucidBatchRequest),
     )
     async def process_batch(request: Request, principal: Annotated[Principal, Depends(in_body)]) -> Any:
@@ -205,7 +208,12 @@ def router(recorder: LucidRecorder, storage: StorageClient) -> APIRouter:
     )
     async def finalize(session_id: SessionIdPath) -> Any:
         """Seal a session."""
-        sealed = await storage.seal(checked(session_id), None)
+        sealed, done = await desk.seal(require_recording(checked(session_id)), None)
+        if not done:  # this route's answer is the root, and there is none yet
+            detail = (
+                f"session {session_id} will be sealed when session-storage is back; repeat the request for its root"
+            )
+            raise DomainError("storage-unavailable", detail, retry_after_seconds=5)
         return {
             "session_id": session_id,
             "merkle_root": sealed["root"],

@@ -16,6 +16,7 @@ from sessions import __version__
 from sessions.core.audit import Action, Outcome
 from sessions.processor import chunk_route, key_routes, lucid_routes, routes
 from sessions.processor.content import Content
+from sessions.processor.drainer import Drainer
 from sessions.processor.key_files import load_keks, load_recipient
 from sessions.processor.key_rings import KeyRings
 from sessions.processor.keys import KeyWrapper
@@ -23,15 +24,22 @@ from sessions.processor.pipeline import Submitter
 from sessions.processor.recording import Recording
 from sessions.processor.recovery import RecoverableWrapper
 from sessions.processor.rotation import Rotation
+from sessions.processor.session_desk import SessionDesk
 from sessions.processor.settings import ProcessorSettings
+from sessions.processor.spool import Spool
+from sessions.processor.spool_health import spool_checks
+from sessions.processor.spool_room import SpoolRoom
+from sessions.processor.spool_segments import SEGMENT_BYTES, Segments, SpoolFolderError
+from sessions.processor.spooling import Spooling
 from sessions.processor.storage_client import StorageClient
-from sessions.runtime import log, server, tls
+from sessions.processor.storage_watch import StorageWatch
+from sessions.runtime import killpoints, log, server, tls
 from sessions.runtime.app import make_app
 from sessions.runtime.audit import Audit
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.health import Check
 from sessions.runtime.metrics import watch_budget, watch_loop_lag
-from sessions.runtime.settings import ConfigurationError, exit_with, load, read_secret
+from sessions.runtime.settings import MIB, ConfigurationError, exit_with, load, read_secret
 from sessions.runtime.tokens_watch import TokensWatch
 
 _log = structlog.get_logger()
@@ -53,8 +61,12 @@ def build(settings: ProcessorSettings) -> FastAPI:
     storage = StorageClient(str(settings.storage_url), token, settings.storage_timeout_seconds, settings.storage_tls())
     audit = Audit(settings.service_name, storage)
     executor = ThreadPoolExecutor(settings.seal_threads, "seal")
-    rings = KeyRings(wrapper, storage, settings.dek_cache_max_sessions, settings.dek_cache_seconds)
-    recording = Recording(rings, Submitter(storage), storage, executor, settings.zstd_level)
+    spooling = _spooling(settings, storage)
+    rings = KeyRings(wrapper, storage, settings.dek_cache_max_sessions, settings.dek_cache_seconds, spooling=spooling)
+    submitter = Submitter(storage, spooling.watch if spooling else None)
+    recording = Recording(rings, submitter, storage, executor, settings.zstd_level, spooling=spooling)
+    drainer = Drainer(spooling, storage, submitter, recording, rings) if spooling else None
+    desk = SessionDesk(storage, spooling, drainer)
     budget = ByteBudget(settings.inflight_max_bytes)
     watch_budget(budget)
     # Apart from the recorders' budget: whoever replays slowly must not keep them waiting.
@@ -62,15 +74,19 @@ def build(settings: ProcessorSettings) -> FastAPI:
     lucid = lucid_routes.LucidRecorder(recording, budget, settings.chunk_max_bytes, settings.batch_body_max_bytes)
 
     async def checks() -> Mapping[str, Check]:
-        problem = await storage.reachable()
-        reachable = Check("failed", problem) if problem else Check("ok")
         trail = Check("degraded", audit.problem) if audit.problem else Check("ok")
-        return {"storage": reachable, "tokens": tokens.check(), "audit": trail}
+        parts = {"tokens": tokens.check(), "audit": trail}
+        if spooling is not None:
+            return {**await spool_checks(spooling, storage), **parts}
+        problem = await storage.reachable()
+        return {"storage": Check("failed", problem) if problem else Check("ok"), **parts}
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         audit.note(Action.SERVICE_START, Outcome.ALLOWED, None)
-        works = (watch_loop_lag(), rings.keep_short(), tokens.run(audit), audit.run())
+        works = [watch_loop_lag(), rings.keep_short(), tokens.run(audit), audit.run()]
+        if spooling is not None and drainer is not None:
+            works += [spooling.watch.run(), spooling.spool.watch(), drainer.run()]
         tasks = [asyncio.create_task(work) for work in works]
         _log.info("service_started", version=__version__, active_kek=keks.active_id, recovery_recipient=recipient_id)
         async with storage:
@@ -81,6 +97,8 @@ def build(settings: ProcessorSettings) -> FastAPI:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 executor.shutdown()
+                if spooling is not None:
+                    await spooling.spool.close()
         _log.info("service_stopped")
 
     endpoint = chunk_route.ChunkEndpoint(recording, authenticator, budget, settings.chunk_max_bytes)
@@ -91,8 +109,8 @@ def build(settings: ProcessorSettings) -> FastAPI:
         audit=audit,
         checks=checks,
         routers=[
-            lucid_routes.router(lucid, storage),
-            routes.router(storage, rings, content, settings.chunk_max_bytes),
+            lucid_routes.router(lucid, storage, desk),
+            routes.router(storage, rings, content, desk, settings.chunk_max_bytes),
             key_routes.router(Rotation(wrapper, keks.kek_ids, recipient_id, storage)),
         ],
         hot_routes=[chunk_route.route(endpoint)],
@@ -101,15 +119,31 @@ def build(settings: ProcessorSettings) -> FastAPI:
     )
 
 
+def _spooling(settings: ProcessorSettings, storage: StorageClient) -> Spooling | None:
+    if settings.spool == "off":
+        return None
+    segment_bytes = min(SEGMENT_BYTES, max(MIB, settings.spool_max_bytes // 8))
+    room = SpoolRoom(settings.spool_max_bytes, settings.spool_free_min_bytes)
+    spool = Spool(Segments(settings.spool_dir, segment_bytes), room)
+    try:
+        spool.open()
+    except SpoolFolderError as error:
+        raise ConfigurationError("SPOOL_DIR", f"{error}; or set SPOOL=off, and chunks are refused instead") from None
+    return Spooling(spool, StorageWatch(storage.reachable))
+
+
 def main() -> int:
     """Run until SIGTERM; the exit code."""
     try:
+        killpoints.arm()
         settings = load(ProcessorSettings)
         log.configure("DEBUG" if settings.debug else settings.log_level, settings.service_name)
         context = tls.server_context(settings)
         app = build(settings)
     except ConfigurationError as error:
         exit_with(error)
+    except killpoints.KillPointError as error:
+        exit_with(ConfigurationError(killpoints.AT, str(error)))
     return server.serve(app, settings, context)
 
 

@@ -28,6 +28,18 @@ class RecordedModel(BaseModel):
     durability: Literal["stored", "spooled"]
 
 
+class SealQueued(BaseModel):
+    """session-storage is away, or has not all of the session yet: the seal is kept and happens by itself.
+
+    Ask again for its manifest: the same request answers 200 once it is there, or 409 with why it cannot be.
+    """
+
+    session_id: str
+    status: Literal["seal-queued"]
+    chunk_count: int | None
+    spooled_chunks: int
+
+
 class LucidMetadata(BaseModel):
     """What the Lucid recorder says of a chunk; of it only the index is used."""
 

@@ -1,20 +1,27 @@
 """Natural batching: while a POST to storage is under way, finished envelopes queue up; the next POST takes them all.
 
-So small chunks share round trips and journal flushes, and a lone chunk waits for nothing.
+So small chunks share round trips and journal flushes, and a lone chunk waits for nothing. When more queues up than one
+POST takes, sessions take turns.
 """
 
 import asyncio
-from collections import deque
-from typing import Final
+from typing import Final, TypeAlias
 
 from prometheus_client import Histogram
 
+from sessions.core.types import SessionId
+from sessions.processor.fair_queue import FairQueue
 from sessions.processor.storage_client import FrameAnswer, StorageClient
+from sessions.processor.storage_watch import StorageWatch
 from sessions.runtime.errors import DomainError
 
 POSTS_IN_FLIGHT: Final = 2
 POST_BYTES: Final = 16 * 1024 * 1024
 POST_ENVELOPES: Final = 1024
+SHARE_BYTES: Final = 2 * 1024 * 1024
+"""What one session may have in a POST while there are others."""
+SHARED_SECONDS: Final = 2.0
+"""So long after an envelope of another session there are others."""
 _ATTEMPTS: Final = 3
 _RETRY_SECONDS: Final = 0.2
 
@@ -25,53 +32,81 @@ BATCH_ENVELOPES = Histogram(
 )
 
 
+_Item: TypeAlias = tuple[bytes, asyncio.Future[FrameAnswer]]
+
+
 class Submitter:
-    """Hands envelopes to storage, many at a time."""
+    """Hands envelopes to storage, many at a time.
 
-    def __init__(self, storage: StorageClient) -> None:
+    With a `watch` there is a spool behind it: then nothing is tried twice here, a POST that takes too long is given up,
+    and with it goes all that waits in the queue.
+    """
+
+    def __init__(self, storage: StorageClient, watch: StorageWatch | None = None) -> None:
         self._storage = storage
-        self._queue: deque[tuple[bytes, asyncio.Future[FrameAnswer]]] = deque()
-        self._posts: set[asyncio.Task[None]] = set()
+        self._watch = watch
+        self._queue: FairQueue[_Item] = FairQueue()
+        self._posts: dict[asyncio.Task[None], set[SessionId]] = {}
+        self._last: SessionId | None = None
+        self._shared_until = 0.0
 
-    async def submit(self, envelope: bytes) -> FrameAnswer:
+    async def submit(self, session_id: SessionId, envelope: bytes) -> FrameAnswer:
         """Store one envelope.
 
         Raises:
             DomainError: what storage answered, or `storage-unavailable`; repeating is safe.
         """
-        answer: asyncio.Future[FrameAnswer] = asyncio.get_running_loop().create_future()
-        self._queue.append((envelope, answer))
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[FrameAnswer] = loop.create_future()
+        if session_id != self._last:
+            if self._last is not None:
+                self._shared_until = loop.time() + SHARED_SECONDS
+            self._last = session_id
+        self._queue.put(session_id, len(envelope), (envelope, answer))
         self._pump()
         return await answer
 
     def _pump(self) -> None:
         while self._queue and len(self._posts) < POSTS_IN_FLIGHT:
-            batch = [self._queue.popleft()]
-            size = len(batch[0][0])
-            while self._queue and size + len(self._queue[0][0]) <= POST_BYTES and len(batch) < POST_ENVELOPES:
-                batch.append(self._queue.popleft())
-                size += len(batch[-1][0])
+            share, busy = POST_BYTES, set[SessionId]()
+            if asyncio.get_running_loop().time() < self._shared_until:
+                # One that floods is then in one POST at a time, and that is a short one: another waits for no more.
+                share, busy = SHARE_BYTES, set().union(*self._posts.values())
+            batch, whose = self._queue.take(POST_BYTES, POST_ENVELOPES, share, busy)
+            if not batch:
+                return
             post = asyncio.create_task(self._post(batch))
-            self._posts.add(post)
+            self._posts[post] = whose
             post.add_done_callback(self._posted)
 
     def _posted(self, post: asyncio.Task[None]) -> None:
-        self._posts.discard(post)
+        del self._posts[post]
         self._pump()
 
-    async def _post(self, batch: list[tuple[bytes, asyncio.Future[FrameAnswer]]]) -> None:
+    async def _post(self, batch: list[_Item]) -> None:
         # A recorder that went away has cancelled its future; its envelope goes all the same, it is idempotent.
         BATCH_ENVELOPES.observe(len(batch))
         try:
-            answers = await self._with_retries([envelope for envelope, _ in batch])
+            answers = await self._send([envelope for envelope, _ in batch])
         except Exception as error:  # noqa: BLE001 - each waiter gets it
-            for _, waiting in batch:
+            # Of storage that is away the next POST would hear the same, perhaps only after a while.
+            lost = self._watch is not None and isinstance(error, DomainError) and self._watch.lost(error)
+            for _, waiting in [*batch, *(self._queue.clear() if lost else ())]:
                 if not waiting.done():
                     waiting.set_exception(error)
         else:
             for (_, waiting), answer in zip(batch, answers, strict=True):
                 if not waiting.done():
                     waiting.set_result(answer)
+
+    async def _send(self, envelopes: list[bytes]) -> list[FrameAnswer]:
+        if self._watch is None:
+            return await self._with_retries(envelopes)
+        try:
+            async with asyncio.timeout(self._watch.overdue_seconds):
+                return await self._storage.submit(envelopes)
+        except TimeoutError:
+            raise self._watch.overdue() from None
 
     async def _with_retries(self, envelopes: list[bytes]) -> list[FrameAnswer]:
         for attempt in range(1, _ATTEMPTS + 1):

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from prometheus_client import Counter
 
@@ -16,14 +16,18 @@ from sessions.processor.crypt import SEAL_INLINE_BYTES, SealedChunk
 from sessions.processor.key_rings import KeyRings
 from sessions.processor.keys import Dek
 from sessions.processor.pipeline import Submitter
-from sessions.processor.storage_client import StorageClient
+from sessions.processor.spooling import Spooling
+from sessions.processor.storage_client import FrameAnswer, StorageClient
+from sessions.processor.storage_watch import AWAY_CODES
+from sessions.runtime.audit import require_recording
 from sessions.runtime.errors import DomainError
+from sessions.runtime.killpoints import Point, reach
 
 T = TypeVar("T")
 CHUNKS = Counter("lucid_chunks_total", "Chunks by outcome.", ("outcome",))
 PLAINTEXT_BYTES = Counter("lucid_chunk_plaintext_bytes_total", "Bytes of chunks that were stored.")
 SEALED_BYTES = Counter("lucid_chunk_envelope_bytes_total", "Bytes of their envelopes.")
-_ACKNOWLEDGED: Final = ("stored", "exists")
+ACKNOWLEDGED: Final = ("stored", "exists")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class Recorded:
     envelope_sha256: str
     leaf_hash: str
     created: bool
+    durability: Literal["stored", "spooled"] = "stored"
 
     def to_json(self) -> dict[str, Any]:
         """The answer to the recorder."""
@@ -47,7 +52,7 @@ class Recorded:
             "envelope_bytes": self.envelope_bytes,
             "envelope_sha256": self.envelope_sha256,
             "leaf_hash": self.leaf_hash,
-            "durability": "stored",
+            "durability": self.durability,
         }
 
 
@@ -55,21 +60,44 @@ class Recording:
     """Records chunks, and opens them again."""
 
     def __init__(
-        self, rings: KeyRings, submitter: Submitter, storage: StorageClient, executor: Executor, zstd_level: int
+        self,
+        rings: KeyRings,
+        submitter: Submitter,
+        storage: StorageClient,
+        executor: Executor,
+        zstd_level: int,
+        *,
+        spooling: Spooling | None = None,
     ) -> None:
         self._rings = rings
         self._submitter = submitter
         self._storage = storage
         self._executor = executor
         self._zstd_level = zstd_level
+        self._spooling = spooling
 
-    async def record(self, session_id: SessionId, index: ChunkIndex, plaintext: Buffer) -> Recorded:
-        """Seal a chunk and have it stored; the same content again is answered as it was.
+    def require_room(self, session_id: SessionId, size_bytes: int) -> None:
+        """Before a body is read: refuse a chunk of this size, should it have to go to a spool that has no room.
 
         Raises:
-            DomainError: `chunk-conflict`, `session-sealed`, `session-shredded`, `storage-unavailable`, …
+            DomainError: `spool-full`.
         """
+        if self._spooling is not None:
+            self._spooling.require_room(session_id, size_bytes)
+
+    async def record(self, session_id: SessionId, index: ChunkIndex, plaintext: Buffer) -> Recorded:
+        """Seal a chunk and have it stored or spooled; the same content again is answered as it was.
+
+        Raises:
+            DomainError: `chunk-conflict`, `session-sealed`, `session-shredded`, `session-reserved`, …
+        """
+        require_recording(session_id)  # storage, which says so too, may be away
+        spooling = self._spooling
         for _ in range(2):
+            if spooling is not None and spooling.concerns(session_id):
+                repeated = await self._spooled_before(spooling, session_id, index, plaintext)
+                if repeated is not None:
+                    return repeated
             try:
                 ring = await self._rings.for_sealing(session_id)
             except DomainError as error:
@@ -81,11 +109,20 @@ class Recording:
                 return crypt.seal(dek, session_id, index, plaintext, self._zstd_level)
 
             sealed = await self._work(len(plaintext), seal)
-            answer = await self._submitter.submit(sealed.envelope)
+            reach(Point.CHUNK_SEALED)
+            answer = await self._submit(session_id, sealed.envelope)
+            if answer is None:
+                assert spooling is not None
+                if await spooling.keep(session_id, index, sealed.envelope, sealed.plaintext_bytes):
+                    return _recorded(session_id, index, sealed, "spooled")
+                continue  # another request of the same chunk was faster: it is compared
             if answer.result != "unknown-session":
                 break
             self._rings.forget(session_id)  # storage was set back to before the session: open it again
-        if answer.result in _ACKNOWLEDGED:
+        if answer is None:
+            detail = f"chunk {index} of session {session_id} comes in twice at once; repeat the request"
+            raise DomainError("overloaded", detail, retry_after_seconds=1)
+        if answer.result in ACKNOWLEDGED:
             return _acknowledge(session_id, index, sealed, answer.envelope_sha256)
         if answer.result == "conflict":
             return await self._settle(session_id, index, plaintext)
@@ -96,13 +133,29 @@ class Recording:
             raise DomainError("session-sealed", detail, session_id=session_id)
         raise DomainError("session-not-found", f"session {session_id} cannot be opened", session_id=session_id)
 
+    async def _submit(self, session_id: SessionId, envelope: bytes) -> FrameAnswer | None:
+        """What storage answers; None when the envelope is for the spool."""
+        if self._spooling is None:
+            return await self._submitter.submit(session_id, envelope)
+        if self._spooling.takes(session_id):
+            return None
+        try:
+            return await self._submitter.submit(session_id, envelope)
+        except DomainError as error:
+            if error.code not in AWAY_CODES:
+                raise
+            return None
+
     async def read(self, session_id: SessionId, index: int) -> bytes:
         """A chunk's plaintext.
 
         Raises:
             DomainError: `chunk-not-found`, `session-not-found`, `session-shredded`, `envelope-corrupt`, …
         """
-        return await self.open(session_id, index, await self._storage.envelope(session_id, index))
+        data = await self._spooling.envelope(session_id, index) if self._spooling is not None else None
+        if data is None:
+            data = await self._storage.envelope(session_id, index)
+        return await self.open(session_id, index, data)
 
     async def ready(self, session_id: SessionId) -> None:
         """Have a session's keys at hand.
@@ -137,7 +190,25 @@ class Recording:
 
     async def _settle(self, session_id: SessionId, index: ChunkIndex, plaintext: Buffer) -> Recorded:
         """The rare path: the index is taken. Fetch what is there, open it, compare."""
-        data = await self._storage.envelope(session_id, index)
+        return await self._compare(session_id, index, plaintext, await self._storage.envelope(session_id, index))
+
+    async def _spooled_before(
+        self, spooling: Spooling, session_id: SessionId, index: ChunkIndex, plaintext: Buffer
+    ) -> Recorded | None:
+        """The answer for a chunk that is in the spool; None when it is not."""
+        data = await spooling.envelope(session_id, index)
+        if data is None:
+            return None
+        return await self._compare(session_id, index, plaintext, data, "spooled")
+
+    async def _compare(
+        self,
+        session_id: SessionId,
+        index: ChunkIndex,
+        plaintext: Buffer,
+        data: bytes,
+        durability: Literal["stored", "spooled"] = "stored",
+    ) -> Recorded:
         if await self.open(session_id, index, data) != plaintext:
             CHUNKS.labels("conflict").inc()
             detail = f"chunk {index} of session {session_id} is there already, with other content; it was not changed"
@@ -152,6 +223,7 @@ class Recording:
             envelope_sha256=found.envelope_sha256.hex(),
             leaf_hash=found.leaf_hash.hex(),
             created=False,
+            durability=durability,
         )
 
     async def _work(self, size_bytes: int, work: Callable[[], T]) -> T:
@@ -168,7 +240,15 @@ def _acknowledge(session_id: SessionId, index: int, sealed: SealedChunk, stored_
             "session-storage acknowledged other bytes than were sent; repeat the request",
             retry_after_seconds=1,
         )
-    CHUNKS.labels("stored").inc()
+    reach(Point.CHUNK_STORED)
+    return _recorded(session_id, index, sealed, "stored")
+
+
+def _recorded(
+    session_id: SessionId, index: int, sealed: SealedChunk, durability: Literal["stored", "spooled"]
+) -> Recorded:
+    ours = sealed.fingerprint
+    CHUNKS.labels(durability).inc()
     PLAINTEXT_BYTES.inc(sealed.plaintext_bytes)
     SEALED_BYTES.inc(ours.envelope_bytes)
     return Recorded(
@@ -179,4 +259,5 @@ def _acknowledge(session_id: SessionId, index: int, sealed: SealedChunk, stored_
         envelope_sha256=ours.envelope_sha256.hex(),
         leaf_hash=ours.leaf_hash.hex(),
         created=True,
+        durability=durability,
     )

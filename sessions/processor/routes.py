@@ -10,7 +10,8 @@ from starlette.types import Receive, Scope, Send
 from sessions.core.audit import Action
 from sessions.processor.content import Content, Span, parse_range
 from sessions.processor.key_rings import KeyRings
-from sessions.processor.models import OpenRequest
+from sessions.processor.models import OpenRequest, SealQueued
+from sessions.processor.session_desk import SessionDesk
 from sessions.processor.storage_client import StorageClient
 from sessions.runtime import audit
 from sessions.runtime.audit import require_recording
@@ -41,7 +42,9 @@ class _ClosingStream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-def router(storage: StorageClient, rings: KeyRings, content: Content, chunk_max_bytes: int) -> APIRouter:
+def router(
+    storage: StorageClient, rings: KeyRings, content: Content, desk: SessionDesk, chunk_max_bytes: int
+) -> APIRouter:
     """All routes under /api/v1/sessions."""
     routes = APIRouter(prefix="/api/v1/sessions", tags=["sessions"], route_class=JsonRoute)
     by_recorder = [Depends(allow(Role.RECORD))]
@@ -55,33 +58,55 @@ def router(storage: StorageClient, rings: KeyRings, content: Content, chunk_max_
         responses={
             201: {"model": Status, "description": "Opened now"},
             **responses(
-                "metadata-conflict", "session-sealed", "session-shredded", "retention-too-short", "session-reserved"
+                "metadata-conflict",
+                "session-sealed",
+                "session-shredded",
+                "retention-too-short",
+                "session-reserved",
+                "spool-full",
             ),
         },
     )
     async def open_session(session_id: SessionIdPath, response: Response, request: OpenRequest | None = None) -> Any:
-        """Open a session; 200 when it is open already."""
-        name = checked(session_id)
+        """Open a session; 200 when it is open already. While session-storage is away it is opened in the spool."""
+        name = require_recording(checked(session_id))
         _, created = await rings.open(name, request.metadata if request else None)
         response.status_code = 201 if created else 200
-        return (await storage.session(name))[0]
+        return await desk.view(name)
 
     @routes.get(
         "/{session_id}", dependencies=by_anyone, response_model=Status, responses=responses("session-not-found")
     )
     async def get_session(session_id: SessionIdPath) -> Any:
-        """A session's state, and where to resume."""
-        return (await storage.session(checked(session_id)))[0]
+        """A session's state, and where to resume.
+
+        While session-storage is away: what the spool has of a session that was opened meanwhile. What storage has is
+        not in it; a recorder that sends that again changes nothing.
+        """
+        return await desk.view(checked(session_id))
 
     @routes.post(
         "/{session_id}/seal",
         dependencies=by_recorder,
-        response_model=Sealed,
-        responses=responses("session-not-found", "chunks-missing", "chunk-count-mismatch", "session-reserved"),
+        response_model=Sealed | SealQueued,
+        responses={
+            200: {"model": Sealed},
+            202: {"model": SealQueued, "description": "Kept, and done when session-storage has the whole session"},
+            **responses(
+                "session-not-found", "chunks-missing", "chunk-count-mismatch", "session-reserved", "spool-full"
+            ),
+        },
     )
-    async def seal(session_id: SessionIdPath, request: SealRequest | None = None) -> Any:
-        """Seal a session: fix its chunk count and root. Repeated, it gives the same answer."""
-        return await storage.seal(checked(session_id), request.chunk_count if request else None)
+    async def seal(session_id: SessionIdPath, response: Response, request: SealRequest | None = None) -> Any:
+        """Seal a session: fix its chunk count and root. Repeated, it gives the same answer.
+
+        202 while session-storage is away: the seal is kept, and happens when it is back. Ask again for the manifest.
+        """
+        answer, sealed = await desk.seal(
+            require_recording(checked(session_id)), request.chunk_count if request else None
+        )
+        response.status_code = 200 if sealed else 202
+        return answer
 
     @routes.delete(
         "/{session_id}",

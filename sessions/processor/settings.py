@@ -3,7 +3,7 @@
 import os
 import ssl
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AnyHttpUrl, Field
 
@@ -29,6 +29,10 @@ class ProcessorSettings(ServiceSettings):
     batch_body_max_bytes: Annotated[int, Field(ge=MIB)] = 64 * MIB
     replay_max_bytes: Annotated[int, Field(ge=MIB)] = 256 * MIB
     seal_threads: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: os.cpu_count() or 1)
+    spool: Literal["on", "off"] = "on"
+    spool_dir: Path = Path("/spool")
+    spool_max_bytes: Annotated[int, Field(ge=MIB)] = 4096 * MIB
+    spool_free_min_bytes: Annotated[int, Field(ge=0)] = 1024 * MIB
     zstd_level: Annotated[int, Field(ge=1, le=19)] = 3
 
     def storage_tls(self) -> ssl.SSLContext | None:

@@ -108,6 +108,10 @@ class StorageClient:
         with _understood():
             return read_keys(response.json()["keys"]), response.status_code == httpx.codes.CREATED
 
+    async def add_key(self, session_id: SessionId, key: WrappedDek) -> None:
+        """Add a key to a session's ring; one that is there already stays as it is."""
+        await self._call("POST", f"/api/v1/sessions/{session_id}/keys", json=key_json(key))
+
     async def session(self, session_id: SessionId) -> tuple[dict[str, Any], Keys]:
         """A session's status, and its key ring."""
         response = await self._call("GET", f"/api/v1/sessions/{session_id}")

@@ -57,14 +57,14 @@ async def read(receive: Receive, limit_bytes: int) -> bytearray:
 
 
 @asynccontextmanager
-async def bounded(request: Request, budget: ByteBudget, limit_bytes: int) -> AsyncIterator[bytearray]:
-    """The body of a request, paid for out of a budget for the time of the block.
+async def bounded(request: Request, budget: ByteBudget, limit_bytes: int, owner: str = "") -> AsyncIterator[bytearray]:
+    """The body of a request, paid for out of a budget for the time of the block; `owner` is whose share it is.
 
     Raises:
         DomainError: `body-too-large`, `incomplete-body` or `overloaded`.
     """
     length = declared_length(request.headers.get("content-length"), limit_bytes)
-    async with budget.reserve(limit_bytes if length is None else length):
+    async with budget.reserve(limit_bytes if length is None else length, owner):
         yield await read(request.receive, limit_bytes)
 
 

@@ -1,7 +1,10 @@
-"""A budget of bytes: the bound on what a service holds in memory for requests in flight."""
+"""A budget of bytes: the bound on what a service holds in memory for requests in flight.
+
+Where they contend for it, its users (sessions, say) take turns, so that one who asks for much waits for itself.
+"""
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,42 +12,50 @@ from sessions.runtime.errors import DomainError
 
 
 class ByteBudget:
-    """Hands out bytes first come, first served; a waiter that waits too long is told to come back."""
+    """Hands out bytes; a waiter that waits too long is told to come back.
+
+    Without contention whoever comes first is served first. While there are waiters their owners take turns, and one who
+    holds more than an equal share of the budget comes after those who do not.
+    """
 
     def __init__(self, total_bytes: int, wait_seconds: float = 5.0) -> None:
         self.total_bytes = total_bytes
         self.used_bytes = 0
         self._wait_seconds = wait_seconds
-        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._lines: OrderedDict[str, deque[tuple[int, asyncio.Future[None]]]] = OrderedDict()
+        self._held: dict[str, int] = {}
 
     @asynccontextmanager
-    async def reserve(self, size_bytes: int) -> AsyncIterator[None]:
+    async def reserve(self, size_bytes: int, owner: str = "") -> AsyncIterator[None]:
         """Hold `size_bytes` for the time of the block; a request for more than the whole budget waits for all of it.
 
         Raises:
             DomainError: `overloaded`, when nothing came free in time.
         """
         size_bytes = min(size_bytes, self.total_bytes)
-        await self._acquire(size_bytes)
+        await self._acquire(size_bytes, owner)
         try:
             yield
         finally:
-            self._release(size_bytes)
+            self._release(size_bytes, owner)
 
-    async def _acquire(self, size_bytes: int) -> None:
-        if not self._waiters and self.used_bytes + size_bytes <= self.total_bytes:
-            self.used_bytes += size_bytes
+    async def _acquire(self, size_bytes: int, owner: str) -> None:
+        if not self._lines and self.used_bytes + size_bytes <= self.total_bytes:
+            self._take(size_bytes, owner)
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = (size_bytes, turn)
-        self._waiters.append(entry)
+        self._lines.setdefault(owner, deque()).append(entry)
+        self._grant()  # who waits may have more already than its share, and this one not
         try:
             await asyncio.wait_for(asyncio.shield(turn), self._wait_seconds)
         except BaseException as error:
             if turn.done():  # granted in the very moment of giving up: hand it back
-                self._release(size_bytes)
+                self._release(size_bytes, owner)
             else:
-                self._waiters.remove(entry)
+                self._lines[owner].remove(entry)
+                if not self._lines[owner]:
+                    del self._lines[owner]
                 self._grant()
             if isinstance(error, TimeoutError):
                 raise DomainError(
@@ -52,12 +63,37 @@ class ByteBudget:
                 ) from None
             raise
 
-    def _release(self, size_bytes: int) -> None:
+    def _take(self, size_bytes: int, owner: str) -> None:
+        self.used_bytes += size_bytes
+        self._held[owner] = self._held.get(owner, 0) + size_bytes
+
+    def _release(self, size_bytes: int, owner: str) -> None:
         self.used_bytes -= size_bytes
+        left = self._held.get(owner, 0) - size_bytes
+        if left:
+            self._held[owner] = left
+        else:
+            self._held.pop(owner, None)
         self._grant()
 
     def _grant(self) -> None:
-        while self._waiters and self.used_bytes + self._waiters[0][0] <= self.total_bytes:
-            size_bytes, turn = self._waiters.popleft()
-            self.used_bytes += size_bytes
+        while (owner := self._next()) is not None:
+            line = self._lines[owner]
+            size_bytes, turn = line[0]
+            if self.used_bytes + size_bytes > self.total_bytes:
+                return
+            line.popleft()
+            if line:
+                self._lines.move_to_end(owner)
+            else:
+                del self._lines[owner]
+            self._take(size_bytes, owner)
             turn.set_result(None)
+
+    def _next(self) -> str | None:
+        """Whose turn it is: the first in turn who holds less than an equal share, else the first in turn."""
+        if not self._lines:
+            return None
+        share = self.total_bytes // max(1, len(self._lines.keys() | self._held.keys()))
+        modest = (owner for owner in self._lines if self._held.get(owner, 0) < share)
+        return next(modest, next(iter(self._lines), None))

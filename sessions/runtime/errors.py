@@ -57,6 +57,7 @@ PROBLEMS: Final[dict[str, tuple[int, str]]] = {
     "overloaded": (503, "Too much at once"),
     "storage-unavailable": (503, "session-storage cannot be reached"),
     "database-unavailable": (503, "The database cannot be reached"),
+    "spool-full": (507, "The spool has no room for more"),
     "storage-full": (507, "The disk has no room for more"),
 }
 """Code of a problem: its HTTP status and title."""

@@ -126,6 +126,7 @@ async def _running(folder: Path, kinds: set[Kind], outcome: Outcome) -> AsyncIte
                     "STORAGE_URL": wires["storage"].url,
                     "STORAGE_TIMEOUT_SECONDS": "10",
                     "SPOOL_DIR": str(folder / "spool"),
+                    "SPOOL_FREE_MIN_BYTES": str(_SPOOL_VOLUME_BYTES // 8),
                 },
                 "storage": {
                     "PORT": str(ports["storage"]),

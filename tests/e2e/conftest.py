@@ -78,4 +78,6 @@ def service_environment(own: dict[str, str]) -> dict[str, str]:
         for name, value in os.environ.items()
         if name in ("PATH", "HOME", "TMPDIR", "LUCID_TEST_RUN") or name.startswith(("COVERAGE_", "LC_"))
     }
-    return {**passed_on, "PYTHONUNBUFFERED": "1", **own}
+    # The stack's own processor has the spool: another one would be refused.
+    apart = {"SPOOL": "off"} if "SPOOL_DIR" in own else {}
+    return {**passed_on, "PYTHONUNBUFFERED": "1", **own, **apart}

@@ -72,6 +72,8 @@ def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
                 own["PORT"] = str(process.free_port())
                 if service == "processor":
                     own["STORAGE_URL"] = both.storages
+                    own["SPOOL_DIR"] = str(folder / f"spool-{number}")
+                    Path(own["SPOOL_DIR"]).mkdir()
                 both.environments[f"{service}-{number}"] = own
         addresses = {name.upper(): f"127.0.0.1:{port}" for name, port in ports.items()} | {
             name.upper().replace("-", "_"): f"127.0.0.1:{own['PORT']}" for name, own in both.environments.items()

@@ -71,8 +71,11 @@ async def services(mongod_standalone, tmp_path_factory: pytest.TempPathFactory) 
             return await stack.enter_async_context(made)
 
         processors = []
-        for _ in range(2):
+        for number in range(2):
+            spool = folder / f"spool-{number}"
+            spool.mkdir()
             its = ProcessorSettings(
+                spool_dir=spool,
                 kek_file=folder / "kek",
                 storage_url=url,
                 storage_token_file=folder / "token",

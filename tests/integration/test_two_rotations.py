@@ -48,6 +48,7 @@ async def _processor(folder: Path, url: str, token: str, keks: list[str]) -> Asy
         recovery_public_key_file=folder / "recovery",
         storage_url=url,
         storage_token_file=folder / "token",
+        spool="off",
     )
     headers = {"authorization": f"Bearer {token}"}
     async with (

@@ -53,6 +53,7 @@ def _app(service: str, folder: Path) -> Any:
             kek_file=folder / "kek",
             storage_url=f"http://{NOWHERE}",  # type: ignore[arg-type]
             storage_token_file=folder / "token",
+            spool="off",
         )
     )
 

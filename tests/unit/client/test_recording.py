@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse
 from sessions.client import AsyncClient, Client, RetryPolicy
 from sessions.client import errors as e
 from sessions.client.answers import SessionStatus
+from sessions.client.errors import BusyError, SealQueuedError
 from sessions.client.recording import Progress, Resume
 from sessions.client.source import pieces
 from sessions.core.types import SessionId
@@ -366,3 +367,28 @@ async def test_pieces_are_the_source(data: bytes, chunk_bytes: int, step: int) -
             got.append(piece)
         await cut.close()
         assert got == [data[at : at + chunk_bytes] for at in range(0, len(data), chunk_bytes)]
+
+
+async def test_a_seal_that_waits_for_storage(client: AsyncClient, fake: Fake) -> None:
+    queued = {"session_id": "s", "status": "seal-queued", "chunk_count": 5, "spooled_chunks": 5}
+    fake.fault("POST", "/seal", *[JSONResponse(queued, 202) for _ in range(3)])
+    assert (await client.record(io.BytesIO(DATA), "s", chunk_bytes=500)).root_checked
+    assert fake.requests.count(("POST", "/api/v1/sessions/s/seal")) == 4
+
+
+async def test_a_seal_that_waits_for_longer_than_we_do(fake: Fake) -> None:
+    fake.fault("POST", "/seal", *[JSONResponse({}, 202) for _ in range(30)])
+    patience = RetryPolicy(budget_seconds=0.05, wait_initial_seconds=0.01, wait_max_seconds=0.01)
+    async with AsyncClient(fake.url, fake.url, token=TOKEN, retry=patience) as one:
+        with pytest.raises(SealQueuedError, match="will be sealed by itself"):
+            await one.record(io.BytesIO(DATA), "s", chunk_bytes=500)
+    assert stored(fake) == DATA
+
+
+async def test_a_session_that_begins_while_storage_is_away(fake: Fake) -> None:
+    fake.fault("GET", "/s", problem(503, "storage-unavailable"))
+    async with AsyncClient(fake.url, fake.url, token=TOKEN, retry=RetryPolicy(budget_seconds=0)) as one:
+        assert (await one.record(io.BytesIO(DATA), "s", chunk_bytes=500)).root_checked
+        fake.fault("GET", "/t", problem(503, "storage-unavailable"))
+        with pytest.raises(BusyError):
+            await one.record(io.BytesIO(DATA), "t", chunk_bytes=500, resume=False)

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from sessions.core.types import SessionId
 from sessions.processor import pipeline
 from sessions.processor.pipeline import POST_BYTES, POST_ENVELOPES, POSTS_IN_FLIGHT, Submitter
 from sessions.processor.storage_client import FrameAnswer
@@ -50,7 +51,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _start(submitter: Submitter, *envelopes: bytes) -> list[asyncio.Task[FrameAnswer]]:
-    return [asyncio.create_task(submitter.submit(envelope)) for envelope in envelopes]
+    return [asyncio.create_task(submitter.submit(SessionId("s"), envelope)) for envelope in envelopes]
 
 
 async def test_a_lone_envelope_waits_for_nothing() -> None:

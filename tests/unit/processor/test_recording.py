@@ -98,7 +98,7 @@ class _Submitter:
     def __init__(self, answer: FrameAnswer) -> None:
         self.answer, self.count = answer, 0
 
-    async def submit(self, envelope: bytes) -> FrameAnswer:
+    async def submit(self, session_id: SessionId, envelope: bytes) -> FrameAnswer:
         self.count += 1
         return self.answer
 

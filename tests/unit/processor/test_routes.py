@@ -89,7 +89,7 @@ def _settings(folder: Path, url: str, **values) -> ProcessorSettings:
         kek_file=folder / "kek",
         storage_url=url,
         storage_token_file=folder / "token",
-        **{"chunk_max_bytes": MIB, "batch_body_max_bytes": 2 * MIB, **values},
+        **{"spool": "off", "chunk_max_bytes": MIB, "batch_body_max_bytes": 2 * MIB, **values},
     )
 
 
@@ -358,3 +358,35 @@ def test_a_recovery_key_that_is_none(tmp_path: Path) -> None:
     settings = _settings(tmp_path, "http://127.0.0.1:1", recovery_public_key_file=tmp_path / "public")
     with pytest.raises(ConfigurationError, match="RECOVERY_PUBLIC_KEY_FILE"):
         main.build(settings)
+
+
+def test_a_spool_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"SPOOL_DIR: .*make it.*SPOOL=off"):
+        main.build(_settings(tmp_path, "http://127.0.0.1:1", spool="on", spool_dir=tmp_path / "none"))
+
+
+async def test_a_spool_that_another_processor_has(storage_url: str, tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    settings = _settings(tmp_path, storage_url, spool="on", spool_dir=spool)
+    app = main.build(settings)
+    with pytest.raises(ConfigurationError, match="in use by another processor"):
+        main.build(settings)
+    async with app.router.lifespan_context(app):
+        pass
+    again = main.build(settings)
+    async with again.router.lifespan_context(again), client_of(again, headers=_as("record")) as client:
+        answer = await client.put(f"{URL}/chunks/0", content=b"x")
+        assert (answer.status_code, answer.json()["durability"]) == (201, "stored")
+        health = (await client.get("/health")).json()
+        assert health["checks"]["spool"] == {"status": "ok", "detail": ""}
+
+
+def test_a_kill_point_without_leave_ends_the_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LUCID_TEST_KILL_AT", "chunk-sealed")
+    with pytest.raises(SystemExit) as caught:
+        main.main()
+    assert caught.value.code == 78
+    assert "configuration error: LUCID_TEST_KILL_AT" in capsys.readouterr().err

@@ -102,6 +102,7 @@ def _environment(folder: Path, storage_url: str, authority: Authority, **further
         "STORAGE_CA_FILE": str(authority.file),
         "STORAGE_CLIENT_CERT_FILE": str(pair.cert),
         "STORAGE_CLIENT_KEY_FILE": str(pair.key),
+        "SPOOL": "off",
         "TLS_CERT_FILE": str(pair.cert),
         "TLS_KEY_FILE": str(pair.key),
         **further,

@@ -111,7 +111,7 @@ async def test_whatever_happens_all_bytes_come_back(seed: int) -> None:
 
     async def take() -> None:
         nonlocal most
-        async with budget.reserve(dice.randrange(130)):
+        async with budget.reserve(dice.randrange(130), dice.choice("abc")):
             most = max(most, budget.used_bytes)
             await asyncio.sleep(dice.random() / 200)
 
@@ -125,3 +125,41 @@ async def test_whatever_happens_all_bytes_come_back(seed: int) -> None:
     assert 0 < most <= 100
     async with budget.reserve(100):
         pass
+
+
+async def test_who_asks_for_much_waits_for_itself() -> None:
+    budget = ByteBudget(100)
+    served: list[str] = []
+
+    async def take(owner: str, size: int) -> None:
+        async with budget.reserve(size, owner):
+            served.append(owner)
+            await asyncio.sleep(0.001)
+
+    flood = [asyncio.create_task(take("flood", 50)) for _ in range(20)]
+    await _settle()
+    slow = [asyncio.create_task(take(f"slow-{number}", 10)) for number in range(5)]
+    await asyncio.gather(*flood, *slow)
+    assert sorted(served[2:7]) == [f"slow-{number}" for number in range(5)]
+
+
+async def test_those_who_wait_take_turns() -> None:
+    budget = ByteBudget(10)
+    served: list[str] = []
+
+    async def take(owner: str) -> None:
+        async with budget.reserve(10, owner):
+            served.append(owner)
+
+    async with budget.reserve(10, "first"):
+        tasks = [asyncio.create_task(take(owner)) for owner in ("a", "a", "a", "b", "c")]
+        await _settle()
+    await asyncio.gather(*tasks)
+    assert served == ["a", "b", "c", "a", "a"]
+
+
+async def test_nothing_is_an_amount_too() -> None:
+    budget = ByteBudget(10)
+    async with budget.reserve(0, "a"), budget.reserve(0, "a"), budget.reserve(5, "a"):
+        assert budget.used_bytes == 5
+    assert budget.used_bytes == 0

@@ -1,0 +1,254 @@
+"""The spool: what was acknowledged while session-storage was away, durable here until it is there.
+
+In memory there is an index only; payloads are on disk. What arrives while an fsync is under way shares the next one.
+"""
+
+import asyncio
+import errno
+import json
+import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from sessions.core import envelope
+from sessions.core.errors import CoreError
+from sessions.core.types import Buffer, SessionId, session_id
+from sessions.processor.spool_format import HEADER_BYTES, Kind
+from sessions.processor.spool_index import Entry, SpoolIndex
+from sessions.processor.spool_room import SpoolRoom, full
+from sessions.processor.spool_segments import Place, Recovered, Segments
+from sessions.runtime.errors import DomainError
+from sessions.runtime.killpoints import Point, reach
+
+GROUP_BYTES: Final = 16 * 1024 * 1024
+_WATCH_SECONDS: Final = 5.0
+SPOOLED = Counter("lucid_spooled_total", "Entries that were written to the spool.", ("kind",))
+QUARANTINED = Counter("lucid_spool_quarantined_total", "Entries that were set aside, by why.", ("reason",))
+SET_ASIDE = Gauge("lucid_spool_quarantine_entries", "Entries that lie in the quarantine now.")
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    kind: Kind
+    session_id: SessionId
+    index: int
+    payload: Buffer = field(repr=False)
+    plaintext_bytes: int
+    done: "asyncio.Future[Entry]"
+
+
+class Spool:
+    """Append, look up, read, and take out."""
+
+    def __init__(self, segments: Segments, room: SpoolRoom) -> None:
+        self._segments = segments
+        self.room = room
+        self._index = SpoolIndex()
+        self.sessions = self._index.sessions
+        self._writing_bytes = 0
+        self._queue: deque[_Waiting] = deque()
+        self._pending: dict[tuple[SessionId, int], asyncio.Future[Entry]] = {}
+        self._writer: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, "spool")
+        self.arrived = asyncio.Event()
+
+    def open(self) -> None:
+        """Take the folder, and read what an earlier process left. Blocking, before the service starts.
+
+        Raises:
+            SpoolFolderError: the folder cannot be used.
+        """
+        self._segments.open()
+        known = self._segments.quarantined
+        for found in self._segments.recover():
+            self._recovered(found)
+        QUARANTINED.labels("damaged").inc(self._segments.quarantined - known)
+        for number in list(self._segments.sizes):
+            if not self._index.has(number):
+                self._segments.drop(number)
+        self._note(self._segments.free_bytes())
+        if self.entries:
+            _log.info("spool_recovered", entries=self.entries, sessions=len(self.sessions), bytes=self.used_bytes)
+            self.arrived.set()
+        if self._segments.quarantined:
+            _log.warning("spool_quarantine", entries=self._segments.quarantined)
+
+    async def close(self) -> None:
+        """Finish what is being written, and give the folder back."""
+        while self._writer is not None:
+            await asyncio.wait([self._writer])
+        self._thread.shutdown()
+        self._segments.close()
+
+    def _recovered(self, found: Recovered) -> None:
+        try:
+            if found.kind is Kind.ENVELOPE:
+                header = envelope.read_header(found.head)
+                name, index, size = header.session_id, int(header.index), header.plaintext_bytes
+            else:
+                name, index, size = session_id(json.loads(found.head)["session_id"]), -1, 0
+        except (CoreError, ValueError, LookupError, TypeError):
+            self._segments.quarantine(found.place)
+            return
+        self._index.add(Entry(found.kind, self._index.session(name), index, found.place, size))
+
+    @property
+    def entries(self) -> int:
+        """How many wait."""
+        return self._index.entries
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes on disk."""
+        return sum(tuple(self._segments.sizes.values())) + self._segments.quarantined_bytes + self._writing_bytes
+
+    @property
+    def quarantined(self) -> int:
+        """How many entries are set aside."""
+        return self._segments.quarantined
+
+    async def watch(self) -> None:
+        """Look at the disk now and then, until cancelled: others fill it and make room, too."""
+        while True:
+            self._note(await asyncio.to_thread(self._segments.free_bytes))
+            await asyncio.sleep(_WATCH_SECONDS)
+
+    async def append(
+        self, kind: Kind, session_id: SessionId, payload: Buffer, index: int = -1, plaintext_bytes: int = 0
+    ) -> tuple[Entry, bool]:
+        """Have an entry on the disk. For an index that is there, or under way, gives that one, and False.
+
+        Raises:
+            DomainError: `spool-full`; or `storage-unavailable`, when the disk fails otherwise.
+        """
+        key = (session_id, index)
+        if kind is Kind.ENVELOPE and (found := await self.find(session_id, index)) is not None:
+            return found, False
+        size = HEADER_BYTES + memoryview(payload).nbytes
+        self.room.require(size)
+        done: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
+        done.add_done_callback(lambda future: future.exception())  # whoever waited may be gone
+        if kind is Kind.ENVELOPE:
+            self._pending[key] = done
+        self._queue.append(_Waiting(kind, session_id, index, payload, plaintext_bytes, done))
+        self._writing_bytes += size
+        self._note()
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write())
+        return await asyncio.shield(done), True
+
+    async def _write(self) -> None:
+        try:
+            while self._queue:
+                group = [self._queue.popleft()]
+                size = len(group[0].payload)
+                while self._queue and size + len(self._queue[0].payload) <= GROUP_BYTES:
+                    group.append(self._queue.popleft())
+                    size += len(group[-1].payload)
+                await self._write_group(group)
+        finally:
+            self._writer = None
+
+    async def _write_group(self, group: list[_Waiting]) -> None:
+        loop = asyncio.get_running_loop()
+        entries = [(one.kind, one.payload) for one in group]
+        error: DomainError | None = None
+        places: list[Place] = []
+        free: int | None = None
+        try:
+            places = await loop.run_in_executor(self._thread, self._segments.append, entries)
+            free = await loop.run_in_executor(self._thread, self._segments.free_bytes)
+        except Exception as failure:  # noqa: BLE001 - each who waits is told; nothing was acknowledged
+            error = self._failed(failure)
+        for number, one in enumerate(group):
+            self._writing_bytes -= HEADER_BYTES + len(one.payload)
+            self._pending.pop((one.session_id, one.index), None)
+            if error is not None:
+                one.done.set_exception(error)
+                continue
+            session = self._index.session(one.session_id)
+            entry = Entry(one.kind, session, one.index, places[number], one.plaintext_bytes)
+            self._index.add(entry)
+            SPOOLED.labels(one.kind.name.lower()).inc()
+            one.done.set_result(entry)
+        if error is None:
+            self._note(free)
+            self.arrived.set()
+
+    def _failed(self, failure: Exception) -> DomainError:
+        number = failure.errno if isinstance(failure, OSError) else None
+        why = os.strerror(number) if number else type(failure).__name__
+        _log.error("spool_write_failed", error=why, errno=number)
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            self.room.written_over()
+            return full("session-storage is away, and the spool's disk is full")
+        detail = f"session-storage is away, and the spool cannot be written: {why}; repeat the request"
+        return DomainError("storage-unavailable", detail, retry_after_seconds=5)
+
+    async def find(self, session_id: SessionId, index: int) -> Entry | None:
+        """The entry of a chunk, on the disk."""
+        session = self.sessions.get(session_id)
+        if session is not None and index in session.chunks:
+            return session.chunks[index]
+        writing = self._pending.get((session_id, index))
+        return None if writing is None else await asyncio.shield(writing)
+
+    async def read(self, entry: Entry) -> bytes:
+        """An entry's payload.
+
+        Raises:
+            CorruptEntryError: its bytes are not those that were written.
+            FileNotFoundError: it was delivered in the meantime, and its segment is gone.
+        """
+        return await asyncio.to_thread(self._segments.read, entry.place)
+
+    def oldest(self, max_bytes: int, max_entries: int) -> list[Entry]:
+        """What to deliver next, oldest first."""
+        return self._index.oldest(max_bytes, max_entries)
+
+    async def delivered(self, entries: list[Entry]) -> None:
+        """Take out what session-storage has, or what was set aside; segments that nothing is left of go."""
+        for entry in entries:
+            self._index.delivered(entry)
+        # While something is being written the current segment may get more.
+        for number in self._index.emptied(None if self._writer is None else self._segments.current()):
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._drop, number)
+        self._note()
+        if not self.entries:
+            self.arrived.clear()
+
+    def _drop(self, number: int) -> None:
+        reach(Point.DRAIN_BEFORE_DROP)
+        self._segments.drop(number)
+
+    async def quarantine(self, entry: Entry, reason: str, **facts: Any) -> None:
+        """Set an entry aside, in a file of its own that is never deleted from here, and take it out."""
+        await self.set_aside(entry, reason, **facts)
+        await self.delivered([entry])
+
+    async def set_aside(self, entry: Entry, reason: str, **facts: Any) -> None:
+        """Write an entry to a file of its own, which is never deleted from here; it stays in the spool, too."""
+        try:
+            name = await asyncio.to_thread(self._segments.quarantine, entry.place)
+        except FileNotFoundError:
+            return
+        QUARANTINED.labels(reason).inc()
+        _log.error(
+            "spool_entry_quarantined",
+            reason=reason,
+            file=name,
+            kind=entry.kind.name.lower(),
+            session_id=entry.session.session_id,
+            index=entry.index,
+            **facts,
+        )
+
+    def _note(self, free_bytes: int | None = None) -> None:
+        SET_ASIDE.set(self._segments.quarantined)
+        self.room.note(self.used_bytes, self.entries, free_bytes)

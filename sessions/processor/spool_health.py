@@ -1,0 +1,26 @@
+"""What `/health` says of session-storage and of the spool in front of it."""
+
+from collections.abc import Mapping
+
+from sessions.processor.spool_room import Room
+from sessions.processor.spooling import Spooling
+from sessions.processor.storage_client import StorageClient
+from sessions.runtime.health import Check
+
+
+async def spool_checks(spooling: Spooling, storage: StorageClient) -> Mapping[str, Check]:
+    """Storage that is away is `degraded` while the spool takes its place, `failed` when nothing more fits into that."""
+    spool, watch = spooling.spool, spooling.watch
+    full = spool.room.state is Room.FULL
+    problem = watch.reason if watch.away else await storage.reachable()
+    found = {"storage": Check("ok")}
+    if problem is not None:
+        what = "and the spool is full: nothing is recorded" if full else "chunks go to the spool"
+        found["storage"] = Check("failed" if full else "degraded", f"{problem}; {what}")
+    notes = []
+    if spool.room.state is not Room.OK:
+        notes.append(f"it is {spool.room.state}: {spool.entries} entries, {round(100 * spool.room.fill())} % full")
+    if spool.quarantined:
+        notes.append(f"{spool.quarantined} entries are set aside in quarantine/ and wait for you")
+    found["spool"] = Check("degraded", "; ".join(notes)) if notes else Check("ok")
+    return found

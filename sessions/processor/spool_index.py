@@ -1,0 +1,133 @@
+"""The spool's index: of each entry where it lies, and of each segment what is left of it. Payloads are on disk."""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from sessions.core.types import SessionId
+from sessions.processor.spool_format import Kind
+from sessions.processor.spool_segments import Place
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One entry. `delivered`: session-storage has it. `index` is -1 for what is no envelope."""
+
+    kind: Kind
+    session: "SpooledSession"
+    index: int
+    place: Place
+    plaintext_bytes: int
+    delivered: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class SpooledSession:
+    """What the spool has of a session.
+
+    Openings stay until nothing else is left: their keys open the envelopes, should these turn out to be conflicts.
+    """
+
+    session_id: SessionId
+    openings: list[Entry] = field(default_factory=list)
+    chunks: dict[int, Entry] = field(default_factory=dict)
+    seal: Entry | None = None
+    refused: bool = False
+    """session-storage did not take an opening: what is set aside of it needs the key in there."""
+    keyless: bool = False
+    """session-storage has not its key: an envelope under it must not go there, it could not be read."""
+
+    @property
+    def opening_waits(self) -> bool:
+        """Whether session-storage lacks a key that envelopes may be sealed under."""
+        return any(not opening.delivered for opening in self.openings)
+
+    def waiting(self) -> Iterator[Entry]:
+        """What is to be delivered, in the order in which it has to be."""
+        yield from (opening for opening in self.openings if not opening.delivered)
+        yield from self.chunks.values()
+        if self.seal is not None:
+            yield self.seal
+
+
+class SpoolIndex:
+    """Sessions and their entries, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[SessionId, SpooledSession] = {}
+        self.entries = 0
+        self._order: dict[int, deque[Entry]] = {}
+        self._live: dict[int, int] = {}
+
+    def session(self, name: SessionId) -> SpooledSession:
+        """A session, a new one if need be."""
+        found = self.sessions.get(name)
+        if found is None:
+            found = self.sessions[name] = SpooledSession(name)
+        return found
+
+    def add(self, entry: Entry) -> None:
+        """Note an entry behind all others."""
+        session = entry.session
+        if entry.kind is Kind.OPENING:
+            session.openings.append(entry)
+        elif entry.kind is Kind.SEAL:
+            session.seal = entry
+        else:
+            session.chunks[entry.index] = entry
+        number = entry.place.segment
+        self._order.setdefault(number, deque()).append(entry)
+        self._live[number] = self._live.get(number, 0) + 1
+        self.entries += 1
+
+    def oldest(self, max_bytes: int, max_entries: int) -> list[Entry]:
+        """What to deliver next, oldest first."""
+        found: list[Entry] = []
+        size = 0
+        for number in sorted(self._order):
+            queue = self._order[number]
+            while queue and queue[0].delivered:
+                queue.popleft()
+            for entry in queue:
+                if entry.delivered:
+                    continue
+                if found and (size + entry.place.entry_bytes > max_bytes or len(found) == max_entries):
+                    return found
+                found.append(entry)
+                size += entry.place.entry_bytes
+        return found
+
+    def delivered(self, entry: Entry) -> None:
+        """Take an entry out; an opening counts for as long as the session has others."""
+        if entry.delivered:
+            return
+        entry.delivered = True
+        session = entry.session
+        if entry.kind is Kind.ENVELOPE:
+            if session.chunks.get(entry.index) is entry:
+                del session.chunks[entry.index]
+            self._release(entry)
+        elif entry.kind is Kind.SEAL:
+            if session.seal is entry:
+                session.seal = None
+            self._release(entry)
+        if not session.chunks and session.seal is None and not session.opening_waits:
+            for opening in session.openings:
+                self._release(opening)
+            session.openings.clear()
+            self.sessions.pop(session.session_id, None)
+
+    def _release(self, entry: Entry) -> None:
+        self._live[entry.place.segment] -= 1
+        self.entries -= 1
+
+    def has(self, number: int) -> bool:
+        """Whether anything of a segment is still needed."""
+        return self._live.get(number, 0) > 0
+
+    def emptied(self, but: int | None) -> list[int]:
+        """Forget the segments of which nothing is needed any more, and give them; not this one."""
+        found = [number for number, live in self._live.items() if live == 0 and number != but]
+        for number in found:
+            del self._order[number], self._live[number]
+        return found

@@ -1,0 +1,285 @@
+"""The spool on disk: numbered, append-only segments in one folder. Blocking; the writing half is for one thread.
+
+    SPOOL_DIR/lock                   held by the one processor that uses the folder
+    SPOOL_DIR/0000000000000001.seg   entries, see `spool_format`; goes when the last of them is at session-storage
+    SPOOL_DIR/quarantine/…-….entry   what could not be read or delivered; never deleted by us
+
+A start never appends to a segment that is there: it begins the next.
+"""
+
+import errno
+import fcntl
+import mmap
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from sessions.core.types import Buffer
+from sessions.processor.spool_format import HEADER_BYTES, Damage, Found, Kind, header, read_header, scan
+from sessions.runtime.killpoints import Point, reach
+
+SEGMENT_BYTES: Final = 64 * 1024 * 1024
+"""A segment is ended at the first entry behind so many."""
+_SEGMENT = re.compile(r"(\d{16})\.seg")
+_QUARANTINED = re.compile(r"(\d{16})-\d{12}\.entry")
+_HEAD_BYTES: Final = 512
+"""Of a payload, what a start reads: an envelope's header is shorter."""
+
+
+class SpoolFolderError(Exception):
+    """The folder cannot be used; says what to do."""
+
+
+class CorruptEntryError(Exception):
+    """An entry's bytes are not those that were written."""
+
+
+class Place(NamedTuple):
+    """Where an entry lies, its header included."""
+
+    segment: int
+    offset: int
+    entry_bytes: int
+
+
+class Recovered(NamedTuple):
+    """An entry that was found at a start, and the beginning of its payload (all of it, but for envelopes)."""
+
+    kind: Kind
+    place: Place
+    head: bytes
+
+
+class Segments:
+    """The folder. `sizes` has the bytes of each segment, `quarantined` number and bytes of what is set aside."""
+
+    def __init__(self, folder: Path, segment_bytes: int) -> None:
+        self._folder = folder
+        self._segment_bytes = segment_bytes
+        self.sizes: dict[int, int] = {}
+        self.quarantined = 0
+        self.quarantined_bytes = 0
+        self._file: int | None = None
+        self._number = 0
+        self._lock: int | None = None
+        self._quarantine = folder / "quarantine"
+
+    def open(self) -> None:
+        """Take the folder.
+
+        Raises:
+            SpoolFolderError: it is not there or not ours, or another processor has it.
+        """
+        try:
+            self._lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._quarantine.mkdir(mode=0o700, exist_ok=True)
+            for file in self._quarantine.iterdir():
+                if found := _QUARANTINED.fullmatch(file.name):
+                    self._number = max(self._number, int(found[1]))
+                    self.quarantined += 1
+                    self.quarantined_bytes += file.stat().st_size
+            for file in self._folder.iterdir():
+                if found := _SEGMENT.fullmatch(file.name):
+                    self.sizes[int(found[1])] = file.stat().st_size
+        except BlockingIOError:
+            self.close()
+            raise SpoolFolderError(f"{self._folder} is in use by another processor: give each a folder") from None
+        except OSError as error:
+            self.close()
+            reason = f"{self._folder} cannot be written: {error.strerror}"
+            raise SpoolFolderError(f"{reason}; make it, owned by the user that the processor runs as") from None
+        self._number = max([self._number, *self.sizes])
+
+    def close(self) -> None:
+        """Give the folder back."""
+        for file in (self._file, self._lock):
+            if file is not None:
+                os.close(file)
+        self._file = self._lock = None
+
+    def recover(self) -> Iterator[Recovered]:
+        """All entries, in order. Cuts a torn tail off; sets what is damaged aside and goes on behind it."""
+        last = max(self.sizes, default=0)
+        for number in sorted(self.sizes):
+            if self.sizes[number]:
+                yield from self._recover(number, last=number == last)
+            else:
+                self.drop(number)
+
+    def _recover(self, number: int, *, last: bool) -> Iterator[Recovered]:
+        cut = None
+        with self._path(number).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            entries = 0
+            for found in scan(memoryview(data)):
+                if isinstance(found, Found):
+                    start, end = found.offset + HEADER_BYTES, found.offset + found.header.entry_bytes
+                    # What a power failure interrupts is in the last segment; of the others each is checked when read.
+                    if last and not found.header.fits(data[start:end]):
+                        self._set_aside(number, Damage(found.offset, end, torn=False), data[found.offset : end])
+                        continue
+                    entries += 1
+                    place = Place(number, found.offset, found.header.entry_bytes)
+                    if found.header.kind is Kind.ENVELOPE:
+                        end = min(end, start + _HEAD_BYTES)
+                    yield Recovered(found.header.kind, place, data[start:end])
+                    continue
+                # Not even the beginning of an entry was acknowledged: one is when all of it is on the disk.
+                if not (found.torn and last):
+                    self._set_aside(number, found, data[found.start : found.end])
+                if found.end == len(data):
+                    cut = found.start
+        if cut is not None:
+            os.truncate(self._path(number), cut)
+            _sync(self._path(number))
+            self.sizes[number] = cut
+        if not entries:
+            self.drop(number)
+
+    def _set_aside(self, number: int, damage: Damage, data: bytes) -> None:
+        if any(data):  # a file system may have given room and not yet written: zeros hold nothing
+            self._keep(Place(number, damage.start, damage.end - damage.start), data)
+
+    def append(self, entries: Sequence[tuple[Kind, Buffer]]) -> list[Place]:
+        """Write entries behind the last one; they are on the disk when this returns.
+
+        Raises:
+            OSError: then none of them is in the spool.
+        """
+        if self._file is None or self.sizes[self._number] >= self._segment_bytes:
+            self._begin()
+        assert self._file is not None
+        start = at = self.sizes[self._number]
+        places: list[Place] = []
+        try:
+            for kind, payload in entries:
+                reach(Point.SPOOL_BEFORE_WRITE)
+                size = _write(self._file, (header(kind, payload), payload))
+                places.append(Place(self._number, at, size))
+                at += size
+            reach(Point.SPOOL_BEFORE_FSYNC)
+            os.fdatasync(self._file)
+        except OSError:
+            self._give_up(start)
+            raise
+        self.sizes[self._number] = at
+        reach(Point.SPOOL_AFTER_FSYNC)
+        return places
+
+    def _begin(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        self._number += 1
+        path = self._path(self._number)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self.sizes[self._number] = 0
+        _sync(self._folder)
+        reach(Point.SPOOL_SEGMENT_BEGUN)
+
+    def _give_up(self, start: int) -> None:
+        """After a failed write nothing is known of the file's end, and after a failed fsync nothing of its pages."""
+        file, self._file = self._file, None
+        assert file is not None
+        try:
+            os.ftruncate(file, start)
+            os.fsync(file)
+        except OSError:
+            pass  # what is left of it is read at the next start, and session-storage knows it or takes it
+        finally:
+            os.close(file)
+        if start == 0:
+            self.drop(self._number)
+
+    def drop_idle(self) -> None:
+        """End the segment that is written to: all that is in it has been delivered."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def current(self) -> int | None:
+        """The segment that is written to."""
+        return None if self._file is None else self._number
+
+    def drop(self, number: int) -> None:
+        """Delete a segment, of which nothing is needed any more."""
+        if number == self.current():
+            self.drop_idle()
+        self._path(number).unlink(missing_ok=True)
+        _sync(self._folder)
+        self.sizes.pop(number, None)
+
+    def read(self, place: Place) -> bytes:
+        """An entry's payload. For any thread.
+
+        Raises:
+            CorruptEntryError: its bytes are not those that were written.
+            FileNotFoundError: its segment is gone.
+        """
+        data = self._raw(place)
+        read, payload = read_header(data), data[HEADER_BYTES:]
+        if read is None or not read.fits(payload):
+            raise CorruptEntryError(f"segment {place.segment}, byte {place.offset}")
+        return payload
+
+    def quarantine(self, place: Place) -> str:
+        """Set an entry aside, as it lies there; gives the file's name. Repeated, it gives the same."""
+        return self._keep(place, self._raw(place))
+
+    def _keep(self, place: Place, data: bytes) -> str:
+        name = f"{place.segment:016d}-{place.offset:012d}.entry"
+        target, half = self._quarantine / name, self._quarantine / (name + ".part")
+        if target.exists():
+            return name
+        file = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            _write(file, (data,))
+            os.fsync(file)
+        finally:
+            os.close(file)
+        half.rename(target)
+        _sync(self._quarantine)
+        self.quarantined += 1
+        self.quarantined_bytes += len(data)
+        return name
+
+    def free_bytes(self) -> int:
+        """Free space of the folder's disk, for us."""
+        found = os.statvfs(self._folder)
+        return found.f_bavail * found.f_frsize
+
+    def _raw(self, place: Place) -> bytes:
+        file = os.open(self._path(place.segment), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.pread(file, place.entry_bytes, place.offset)
+        finally:
+            os.close(file)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:016d}.seg"
+
+
+def _write(file: int, parts: Sequence[Buffer]) -> int:
+    """All of it, without a copy; how many bytes that were."""
+    left = [memoryview(part).cast("B") for part in parts]
+    total = sum(map(len, left))
+    while left:
+        written = os.writev(file, left)
+        if written == 0 and any(map(len, left)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if left:
+            left[0] = left[0][written:]
+    return total
+
+
+def _sync(path: Path) -> None:
+    """Have a folder's names, or a file's bytes, on the disk."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

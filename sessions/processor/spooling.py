@@ -1,0 +1,222 @@
+"""What is done while session-storage is away: sessions are opened, chunks kept and seals ordered, all in the spool."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Mapping
+from typing import Any, Final, TypeVar
+
+import rfc8785
+
+from sessions.core import key_ring
+from sessions.core.key_ring import WrappedDek
+from sessions.core.manifest import metadata_sha256
+from sessions.core.types import ChunkIndex, SessionId
+from sessions.processor.spool import Spool
+from sessions.processor.spool_format import HEADER_BYTES, Kind
+from sessions.processor.spool_index import Entry
+from sessions.processor.spool_segments import CorruptEntryError
+from sessions.processor.storage_client import Keys
+from sessions.processor.storage_watch import StorageWatch
+from sessions.runtime.errors import DomainError
+from sessions.runtime.killpoints import Point, reach
+from sessions.runtime.times import now, to_rfc3339
+
+T = TypeVar("T")
+ENVELOPE_OVERHEAD_BYTES: Final = HEADER_BYTES + 256
+"""What an envelope and its entry have beside the chunk, at most."""
+MAX_METADATA_BYTES: Final = 65536
+"""As session-storage has it."""
+MAX_GAPS: Final = 1000
+
+
+class Spooling:
+    """Decides what goes to the spool, and finds it there."""
+
+    def __init__(self, spool: Spool, watch: StorageWatch) -> None:
+        self.spool = spool
+        self.watch = watch
+
+    def concerns(self, session_id: SessionId) -> bool:
+        """Whether the spool may know something of the session."""
+        return self.watch.away or session_id in self.spool.sessions
+
+    def takes(self, session_id: SessionId) -> bool:
+        """Whether a chunk goes to the spool: also when storage is back and lacks the key that it is sealed under."""
+        if self.watch.away:
+            return True
+        session = self.spool.sessions.get(session_id)
+        return session is not None and session.opening_waits
+
+    def require_room(self, session_id: SessionId, chunk_bytes: int) -> None:
+        """Before a body is read: refuse a chunk that the spool could not keep.
+
+        Raises:
+            DomainError: `spool-full`.
+        """
+        if self.takes(session_id):
+            self.spool.room.require(chunk_bytes + ENVELOPE_OVERHEAD_BYTES)
+
+    async def attempt(self, call: Awaitable[T]) -> T:
+        """Ask session-storage, but not for long.
+
+        Raises:
+            DomainError: what it answered; it is noted when it is away.
+        """
+        try:
+            async with asyncio.timeout(self.watch.overdue_seconds):
+                return await call
+        except TimeoutError:
+            raise self.watch.overdue() from None
+        except DomainError as error:
+            self.watch.lost(error)
+            raise
+
+    async def openings(self, session_id: SessionId) -> list[dict[str, Any]]:
+        """The openings of a session that are in the spool."""
+        session = self.spool.sessions.get(session_id)
+        found = []
+        for entry in list(session.openings) if session is not None else ():
+            payload = await self.payload(entry)
+            if payload is not None:
+                found.append(json.loads(payload))
+        return found
+
+    async def keys(self, session_id: SessionId) -> Keys:
+        """The keys of a session that are in the spool, wrapped."""
+        openings = await self.openings(session_id)
+        return tuple({key.dek_id: key for key in map(read_key, openings)}.values())
+
+    async def open(self, session_id: SessionId, metadata: Mapping[str, Any] | None, key: WrappedDek) -> bool:
+        """Keep an opening; False when there is one already that says the same.
+
+        Raises:
+            DomainError: `metadata-conflict`, `invalid-request`, `spool-full`.
+        """
+        known = await self.openings(session_id)
+        if known and metadata is None:
+            return False
+        for opening in known:
+            if opening["metadata"] == metadata:
+                return False
+            if opening["metadata"] is not None:
+                detail = f"session {session_id} was opened with other metadata than this"
+                raise DomainError("metadata-conflict", detail, session_id=session_id)
+        metadata_sha256(metadata or {})  # says what has no canonical form
+        if len(rfc8785.dumps(dict(metadata or {}))) > MAX_METADATA_BYTES:
+            raise DomainError("invalid-request", f"metadata may have at most {MAX_METADATA_BYTES} bytes as JSON")
+        payload = {
+            "session_id": session_id,
+            "metadata": metadata,
+            "key": key_ring.key_to_json(key),
+            "opened_at": to_rfc3339(now()),
+        }
+        await self.spool.append(Kind.OPENING, session_id, json.dumps(payload).encode())
+        reach(Point.OPENING_SPOOLED)
+        return not known
+
+    async def keep(self, session_id: SessionId, index: ChunkIndex, envelope: bytes, plaintext_bytes: int) -> bool:
+        """Keep an envelope; False when there is another at its place.
+
+        Raises:
+            DomainError: `spool-full`, or `storage-unavailable` behind a seal that waits.
+        """
+        session = self.spool.sessions.get(session_id)
+        if session is not None and session.seal is not None and index not in session.chunks:
+            raise DomainError(
+                "storage-unavailable",
+                f"the seal of session {session_id} waits for session-storage, which alone can tell whether it has"
+                f" chunk {index}; repeat the request",
+                retry_after_seconds=5,
+            )
+        _, created = await self.spool.append(Kind.ENVELOPE, session_id, envelope, int(index), plaintext_bytes)
+        if created:
+            reach(Point.CHUNK_SPOOLED)
+        return created
+
+    async def envelope(self, session_id: SessionId, index: int) -> bytes | None:
+        """An envelope that is in the spool; None when it is not there, or not any more."""
+        entry = await self.spool.find(session_id, index)
+        return None if entry is None else await self.payload(entry)
+
+    async def payload(self, entry: Entry) -> bytes | None:
+        """An entry's payload; None when it was delivered in the meantime, or damaged, which sets it aside."""
+        try:
+            return await self.spool.read(entry)
+        except FileNotFoundError:
+            return None
+        except CorruptEntryError:
+            await self.spool.quarantine(entry, "damaged")
+            return None
+
+    async def order_seal(self, session_id: SessionId, chunk_count: int | None) -> dict[str, Any]:
+        """Keep the order to seal a session.
+
+        Raises:
+            DomainError: `chunk-count-mismatch`, `spool-full`.
+        """
+        session = self.spool.sessions.get(session_id)
+        highest = max(session.chunks, default=-1) if session is not None else -1
+        if chunk_count is not None and highest >= chunk_count:
+            raise _count(session_id, chunk_count, f"chunk {highest} is there")
+        ordered = await self.payload(session.seal) if session is not None and session.seal is not None else None
+        if ordered is None:
+            payload = {"session_id": session_id, "chunk_count": chunk_count, "ordered_at": to_rfc3339(now())}
+            await self.spool.append(Kind.SEAL, session_id, json.dumps(payload).encode())
+            reach(Point.SEAL_SPOOLED)
+        else:
+            before = json.loads(ordered)["chunk_count"]
+            if chunk_count is not None and chunk_count != before:
+                raise _count(session_id, chunk_count, f"it is to be sealed with {before or 'all'} chunks already")
+            chunk_count = before
+        session = self.spool.sessions.get(session_id)
+        return {
+            "session_id": session_id,
+            "status": "seal-queued",
+            "chunk_count": chunk_count,
+            "spooled_chunks": 0 if session is None else len(session.chunks),
+        }
+
+    async def status(self, session_id: SessionId) -> dict[str, Any] | None:
+        """A session as the spool knows it; None when it was not opened here.
+
+        What session-storage has of it is not in it: a recorder that resumes sends that again, which changes nothing.
+        """
+        openings = await self.openings(session_id)
+        session = self.spool.sessions.get(session_id)
+        if not openings or session is None:
+            return None
+        indexes, entries = list(session.chunks), list(session.chunks.values())
+        missing, truncated = await asyncio.to_thread(_gaps, indexes)
+        return {
+            "session_id": session_id,
+            "status": "open",
+            "chunk_count": len(entries),
+            "plaintext_bytes": sum(entry.plaintext_bytes for entry in entries),
+            "envelope_bytes": sum(entry.place.entry_bytes - HEADER_BYTES for entry in entries),
+            "opened_at": openings[0]["opened_at"],
+            "sealed_at": None,
+            "root": None,
+            "anchor": None,
+            "next_index": max(indexes, default=-1) + 1,
+            "missing": missing,
+            "missing_truncated": truncated,
+        }
+
+
+def read_key(opening: Mapping[str, Any]) -> WrappedDek:
+    """The key of an opening."""
+    return key_ring.key_from_json(opening["key"])
+
+
+def _gaps(indexes: list[int]) -> tuple[list[list[int]], bool]:
+    gaps, expected = [], 0
+    for index in sorted(indexes):
+        if index > expected:
+            gaps.append([expected, index - 1])
+        expected = index + 1
+    return gaps[:MAX_GAPS], len(gaps) > MAX_GAPS
+
+
+def _count(session_id: SessionId, chunk_count: int, why: str) -> DomainError:
+    detail = f"session {session_id} cannot be sealed with {chunk_count} chunks: {why}"
+    return DomainError("chunk-count-mismatch", detail, session_id=session_id)

@@ -1,0 +1,391 @@
+"""Recording while storage is away, and what becomes of it afterwards: storage is real over HTTP, on its twins."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sessions.core.key_ring import MAX_KEYS
+from sessions.core.types import ChunkIndex, SessionId
+from sessions.processor.drainer import Drainer
+from sessions.processor.key_rings import KeyRings
+from sessions.processor.keys import Dek, FileKeyWrapper
+from sessions.processor.pipeline import Submitter
+from sessions.processor.recording import Recording
+from sessions.processor.session_desk import SessionDesk
+from sessions.processor.spool import Spool
+from sessions.processor.spool_room import SpoolRoom
+from sessions.processor.spool_segments import Segments
+from sessions.processor.spooling import Spooling
+from sessions.processor.storage_client import StorageClient
+from sessions.processor.storage_watch import StorageWatch
+from sessions.runtime.errors import DomainError
+from tests.unit.processor.conftest import Parts, parts_of
+from tests.unit.processor.servers import MIB, Script
+
+A = SessionId("a")
+AWAY = DomainError("storage-unavailable", "away", retry_after_seconds=1)
+
+
+@dataclass
+class Desk:
+    """A processor with a spool. Storage is away when it is told so, and there again when it drains."""
+
+    spool: Spool
+    watch: StorageWatch
+    rings: KeyRings
+    recording: Recording
+    drainer: Drainer
+    desk: SessionDesk
+    folder: Path
+
+    def away(self) -> None:
+        assert self.watch.lost(AWAY)
+
+    def back(self) -> None:
+        self.watch.gone.clear()
+        self.watch.back.set()
+
+    async def drain(self) -> None:
+        self.back()
+        task = asyncio.create_task(self.drainer.run())
+        try:
+            async with asyncio.timeout(5):
+                while self.spool.entries:
+                    await asyncio.sleep(0.005)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def put(self, index: int, content: bytes, session: SessionId = A):
+        return await self.recording.record(session, ChunkIndex(index), content)
+
+    @property
+    def set_aside(self) -> int:
+        return len(list((self.folder / "quarantine").iterdir()))
+
+
+def _desk(folder: Path, storage: StorageClient, wrapper: FileKeyWrapper, executor: ThreadPoolExecutor) -> Desk:
+    spool = Spool(Segments(folder, MIB), SpoolRoom(8 * MIB, 0))
+    spool.open()
+    watch = StorageWatch(storage.reachable, 0.2)
+    spooling = Spooling(spool, watch)
+    rings = KeyRings(wrapper, storage, 100, spooling=spooling)
+    submitter = Submitter(storage, watch)
+    recording = Recording(rings, submitter, storage, executor, 3, spooling=spooling)
+    drainer = Drainer(spooling, storage, submitter, recording, rings)
+    return Desk(spool, watch, rings, recording, drainer, SessionDesk(storage, spooling, drainer), folder)
+
+
+@pytest.fixture
+async def desk(
+    storage: StorageClient, wrapper: FileKeyWrapper, executor: ThreadPoolExecutor, tmp_path: Path
+) -> AsyncIterator[Desk]:
+    one = _desk(tmp_path, storage, wrapper, executor)
+    yield one
+    await one.spool.close()
+
+
+@pytest.fixture
+def other(storage: StorageClient, wrapper: FileKeyWrapper, executor: ThreadPoolExecutor) -> Parts:
+    """Another processor, which reaches storage all the time."""
+    return parts_of(storage, wrapper, executor)
+
+
+async def _error(work) -> DomainError:
+    with pytest.raises(DomainError) as caught:
+        await work
+    return caught.value
+
+
+async def test_with_storage_there_nothing_is_written(desk: Desk) -> None:
+    assert (await desk.put(0, b"x")).durability == "stored"
+    assert [file.name for file in desk.folder.iterdir() if file.suffix == ".seg"] == []
+
+
+async def test_a_session_that_two_processors_open(desk: Desk, other: Parts) -> None:
+    """Storage knows it already, under another key: both keys are in its ring afterwards."""
+    await other.recording.record(A, ChunkIndex(0), b"theirs")
+    desk.away()
+    assert (await desk.put(1, b"ours")).durability == "spooled"
+    await desk.drain()
+    assert [await other.recording.read(A, index) for index in (0, 1)] == [b"theirs", b"ours"]
+    assert (await desk.put(2, b"on")).durability == "stored"
+    assert await other.recording.read(A, 2) == b"on"
+    assert desk.set_aside == 0
+
+
+async def test_the_same_content_again_is_no_conflict(desk: Desk, other: Parts) -> None:
+    await other.recording.record(A, ChunkIndex(0), b"same")
+    desk.away()
+    assert (await desk.put(0, b"same")).created
+    await desk.drain()
+    assert (await other.recording.read(A, 0), desk.set_aside) == (b"same", 0)
+
+
+async def test_other_content_is_set_aside(desk: Desk, other: Parts) -> None:
+    await other.recording.record(A, ChunkIndex(0), b"theirs")
+    desk.away()
+    await desk.put(0, b"ours")
+    await desk.drain()
+    assert (await other.recording.read(A, 0), desk.set_aside) == (b"theirs", 1)
+
+
+async def test_a_session_that_was_sealed_meanwhile(desk: Desk, other: Parts, storage: StorageClient) -> None:
+    """What it has is there, what it has not is set aside; so is the key, without which that cannot be read."""
+    await other.recording.record(A, ChunkIndex(0), b"same")
+    desk.away()
+    await desk.put(0, b"same")
+    await desk.put(1, b"late")
+    await storage.seal(A, 1)
+    await desk.drain()
+    assert desk.set_aside == 2
+    assert (await _error(desk.put(2, b"x"))).code == "session-sealed"
+
+
+async def test_a_session_that_was_shredded_meanwhile(desk: Desk, other: Parts, storage: StorageClient) -> None:
+    await other.recording.record(A, ChunkIndex(0), b"x")
+    desk.away()
+    await desk.put(1, b"late")
+    await storage.seal(A, 1)
+    await storage.shred(A, "admin")
+    await desk.drain()
+    assert desk.set_aside == 2
+
+
+async def test_what_was_delivered_before_a_crash_is_delivered_again(
+    desk: Desk, storage: StorageClient, wrapper: FileKeyWrapper, executor: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    """The whole segment comes back, of a session that was sealed, and of one that was shredded too since."""
+    desk.away()
+    names = [SessionId("sealed"), SessionId("shredded")]
+    for name in names:
+        await desk.put(0, b"x", name)
+        await desk.desk.seal(name, 1)
+    (segment,) = desk.folder.glob("*.seg")
+    copy = segment.read_bytes()
+    await desk.drain()
+    await storage.shred(names[1], "admin")
+    await desk.spool.close()
+    segment.write_bytes(copy)
+    again = _desk(tmp_path, storage, wrapper, executor)
+    assert again.spool.entries == 6
+    await again.drain()
+    assert (again.set_aside, list(tmp_path.glob("*.seg"))) == (0, [])
+    await again.spool.close()
+
+
+async def test_a_key_ring_that_takes_no_more_keys(desk: Desk, other: Parts, storage: StorageClient) -> None:
+    """An envelope under a key that storage has not could never be read there: it is set aside, with its key."""
+    await other.recording.record(A, ChunkIndex(0), b"same")
+    for _ in range(MAX_KEYS - 1):
+        await storage.add_key(A, other.rings._wrapper.wrap(A, Dek.generate()))
+    desk.away()
+    await desk.put(0, b"same")
+    await desk.put(1, b"late")
+    await desk.drain()
+    assert desk.set_aside == 2
+    assert [chunk.index for chunk in (await storage.chunks(A, 0, 10))[0]] == [0]
+    await desk.put(1, b"late")
+    assert await other.recording.read(A, 1) == b"late"
+
+
+async def test_metadata_that_storage_does_not_take(desk: Desk, other: Parts) -> None:
+    await other.rings.open(A, {"host": "theirs"})
+    desk.away()
+    await desk.rings.open(A, {"host": "ours"})
+    await desk.put(0, b"kept all the same")
+    await desk.drain()
+    assert await other.recording.read(A, 0) == b"kept all the same"
+    assert desk.set_aside == 1
+
+
+async def test_metadata_beyond_the_bound_is_refused_at_once(desk: Desk) -> None:
+    desk.away()
+    assert (await _error(desk.rings.open(A, {"x": "y" * 70_000}))).code == "invalid-request"
+
+
+async def test_a_seal_that_is_refused_leaves_the_session_open(desk: Desk, storage: StorageClient) -> None:
+    desk.away()
+    await desk.put(0, b"x")
+    await desk.put(2, b"x")
+    answer, sealed = await desk.desk.seal(A, 3)
+    assert (answer["status"], sealed) == ("seal-queued", False)
+    await desk.drain()
+    assert (await storage.session(A))[0]["status"] == "open"
+    assert (await _error(desk.desk.seal(A, 3))).code == "chunks-missing"
+    await desk.put(1, b"x")
+    assert (await desk.desk.seal(A, 3))[1]
+
+
+async def test_a_seal_of_a_session_that_there_is_not(desk: Desk) -> None:
+    desk.away()
+    assert not (await desk.desk.seal(A, None))[1]
+    await desk.drain()
+    assert (await _error(desk.desk.seal(A, None))).code == "session-not-found"
+
+
+async def test_a_seal_drains_its_session_first(desk: Desk) -> None:
+    desk.away()
+    for number in range(20):
+        await desk.put(0, b"x", SessionId(f"other-{number}"))
+    await desk.put(0, b"x")
+    desk.back()
+    task = asyncio.create_task(desk.drainer.run())
+    answer, sealed = await desk.desk.seal(A, 1)
+    assert (sealed, answer["manifest"]["chunk_count"]) == (True, 1)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_while_its_opening_waits_no_chunk_overtakes_it(desk: Desk) -> None:
+    desk.away()
+    await desk.put(0, b"x")
+    desk.back()
+    assert (await desk.put(1, b"y")).durability == "spooled", "storage has not the key yet"
+    assert (await desk.put(0, b"z", SessionId("b"))).durability == "stored"
+    await desk.drain()
+    assert (await desk.put(2, b"z")).durability == "stored"
+
+
+async def test_keys_that_left_the_cache_are_unwrapped_again(desk: Desk) -> None:
+    desk.away()
+    await desk.put(0, b"x")
+    desk.rings.forget(A)
+    await desk.put(1, b"y")
+    assert desk.spool.sessions[A].openings[1:] == []
+    desk.rings.forget(A)
+    assert await desk.recording.read(A, 0) == b"x"
+    await desk.drain()
+    assert await desk.recording.read(A, 1) == b"y"
+
+
+async def test_a_damaged_entry_costs_itself(desk: Desk, storage: StorageClient) -> None:
+    desk.away()
+    for index in range(3):
+        await desk.put(index, bytes([index]) * 100)
+    entry = desk.spool.sessions[A].chunks[1]
+    path = desk.folder / f"{entry.place.segment:016d}.seg"
+    data = bytearray(path.read_bytes())
+    data[entry.place.offset + entry.place.entry_bytes - 1] ^= 1
+    path.write_bytes(data)
+    await desk.drain()
+    assert desk.set_aside == 1
+    assert [chunk.index for chunk in (await storage.chunks(A, 0, 10))[0]] == [0, 2]
+
+
+async def test_a_damaged_entry_is_recorded_again_when_it_is_repeated(desk: Desk) -> None:
+    desk.away()
+    await desk.put(0, b"content")
+    entry = desk.spool.sessions[A].chunks[0]
+    path = desk.folder / f"{entry.place.segment:016d}.seg"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert (await desk.put(0, b"content")).created
+    await desk.drain()
+    assert await desk.recording.read(A, 0) == b"content"
+    assert desk.set_aside == 1
+
+
+async def test_the_same_chunk_twice_at_once(desk: Desk) -> None:
+    desk.away()
+    answers = await asyncio.gather(*(desk.put(0, b"same") for _ in range(4)))
+    assert sorted(answer.created for answer in answers) == [False, False, False, True]
+    assert len({answer.envelope_sha256 for answer in answers}) == 1
+
+
+async def test_a_restart_in_an_outage(
+    desk: Desk, storage: StorageClient, wrapper: FileKeyWrapper, executor: ThreadPoolExecutor
+) -> None:
+    desk.away()
+    await desk.put(0, b"before")
+    await desk.spool.close()
+    again = _desk(desk.folder, storage, wrapper, executor)
+    again.away()
+    assert not (await again.put(0, b"before")).created
+    assert (await _error(again.put(0, b"other"))).code == "chunk-conflict"
+    await again.put(1, b"after")
+    view = await again.desk.view(A)
+    assert (view["next_index"], view["missing"], view["chunk_count"]) == (2, [], 2)
+    await again.drain()
+    assert [await again.recording.read(A, index) for index in (0, 1)] == [b"before", b"after"]
+    await again.spool.close()
+
+
+async def test_a_storage_that_hangs_costs_the_first_chunk_its_patience(
+    script: Script, scripted: StorageClient, wrapper: FileKeyWrapper, executor: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    async def hang(_request):
+        await asyncio.sleep(3)
+        raise AssertionError
+
+    script.answers.append(hang)
+    one = _desk(tmp_path, scripted, wrapper, executor)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    assert (await one.put(0, b"x")).durability == "spooled"
+    first, began = loop.time() - began, loop.time()
+    assert (await one.put(1, b"y")).durability == "spooled"
+    assert 0.2 <= first < 1
+    assert loop.time() - began < 0.15
+    await one.spool.close()
+
+
+async def test_the_watch_finds_out_that_storage_is_back(desk: Desk) -> None:
+    desk.away()
+    task = asyncio.create_task(desk.watch.run())
+    async with asyncio.timeout(5):
+        await desk.watch.back.wait()
+    assert not desk.watch.away
+    assert not desk.watch.lost(DomainError("session-sealed", "no outage"))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_storage_that_is_full_still_seals(desk: Desk) -> None:
+    await desk.put(0, b"x")
+    assert desk.watch.lost(DomainError("storage-full", "full", retry_after_seconds=30))
+    assert (await desk.put(0, b"x", SessionId("b"))).durability == "spooled"
+    assert (await desk.desk.view(A))["next_index"] == 1
+    assert (await desk.desk.seal(A, 1))[1]
+    assert not (await desk.desk.seal(SessionId("b"), 1))[1]
+
+
+async def test_a_probe_that_breaks_does_not_end_the_watch() -> None:
+    answers: list[Exception | None] = [RuntimeError("what"), None]
+
+    async def reachable() -> str | None:
+        answer = answers.pop(0)
+        if answer is not None:
+            raise answer
+        return None
+
+    watch = StorageWatch(reachable)
+    task = asyncio.create_task(watch.run())
+    watch.lost(AWAY)
+    async with asyncio.timeout(5):
+        await watch.back.wait()
+    assert (answers, watch.reason) == ([], "STORAGE_URL cannot be asked (RuntimeError)")
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_whatever_breaks_while_it_drains_nothing_is_lost(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.away()
+    await desk.put(0, b"x")
+    broken = 0
+
+    def breaks(_opening: object) -> None:
+        nonlocal broken
+        broken += 1
+        monkeypatch.undo()
+        raise ValueError("of another version")
+
+    monkeypatch.setattr("sessions.processor.drainer.read_key", breaks)
+    await desk.drain()
+    assert broken == 1
+    assert await desk.recording.read(A, 0) == b"x"

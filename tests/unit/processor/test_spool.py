@@ -1,0 +1,261 @@
+"""The spool in memory: bounds, groups, what is under way, what is damaged."""
+
+import asyncio
+import errno
+import gc
+import json
+import os
+import resource
+import tracemalloc
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sessions.core.types import ChunkIndex, SessionId
+from sessions.processor import crypt
+from sessions.processor.keys import Dek
+from sessions.processor.spool import Spool
+from sessions.processor.spool_format import HEADER_BYTES, Kind
+from sessions.processor.spool_room import MAX_ENTRIES, Room, SpoolRoom
+from sessions.processor.spool_segments import CorruptEntryError, Segments
+from sessions.runtime.errors import DomainError
+
+A, B = SessionId("a"), SessionId("b")
+DEK = Dek.generate()
+MIB = 1024 * 1024
+
+
+def _envelope(session: SessionId, index: int, size: int = 100) -> bytes:
+    return crypt.seal(DEK, session, ChunkIndex(index), os.urandom(size), 3).envelope
+
+
+def _spool(folder: Path, max_bytes: int = MIB, **room: int) -> Spool:
+    one = Spool(Segments(folder, 10_000), SpoolRoom(max_bytes, room.pop("free_min_bytes", 0), **room))
+    one.open()
+    return one
+
+
+@pytest.fixture
+async def spool(tmp_path: Path) -> AsyncIterator[Spool]:
+    one = _spool(tmp_path)
+    yield one
+    await one.close()
+
+
+async def _error(work) -> DomainError:
+    with pytest.raises(DomainError) as caught:
+        await work
+    return caught.value
+
+
+async def _keep(spool: Spool, session: SessionId, index: int, size: int = 100) -> bytes:
+    data = _envelope(session, index, size)
+    assert (await spool.append(Kind.ENVELOPE, session, data, index, size))[1]
+    return data
+
+
+async def test_all_is_there_after_a_restart_in_order(spool: Spool, tmp_path: Path) -> None:
+    opening = json.dumps({"session_id": A}).encode()
+    await spool.append(Kind.OPENING, A, opening)
+    kept = [await _keep(spool, A, index, 3000) for index in (2, 0, 1)]
+    await spool.append(Kind.SEAL, A, opening)
+    await spool.close()
+    again = _spool(tmp_path)
+    found = again.oldest(MIB, 100)
+    assert [(entry.kind, entry.index) for entry in found] == [
+        (Kind.OPENING, -1),
+        (Kind.ENVELOPE, 2),
+        (Kind.ENVELOPE, 0),
+        (Kind.ENVELOPE, 1),
+        (Kind.SEAL, -1),
+    ]
+    assert [await again.read(entry) for entry in found] == [opening, *kept, opening]
+    assert [entry.plaintext_bytes for entry in found] == [0, 3000, 3000, 3000, 0]
+    assert list(again.sessions[A].waiting()) == found
+    assert [entry.index for entry in again.oldest(4000, 100)] == [-1, 2]
+    assert len(again.oldest(MIB, 2)) == 2
+    await again.close()
+
+
+async def test_what_arrives_during_an_fsync_shares_the_next(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    syncs = 0
+    real = os.fdatasync
+
+    def counting(file: int) -> None:
+        nonlocal syncs
+        syncs += 1
+        real(file)
+
+    monkeypatch.setattr(os, "fdatasync", counting)
+    await asyncio.gather(*(_keep(spool, A, index) for index in range(50)))
+    assert syncs <= 3
+
+
+async def test_one_index_twice_at_once_is_one_entry(spool: Spool) -> None:
+    one, two = _envelope(A, 0), _envelope(A, 0)
+    answers = await asyncio.gather(*(spool.append(Kind.ENVELOPE, A, data, 0) for data in (one, two)))
+    assert sorted(created for _, created in answers) == [False, True]
+    assert answers[0][0] is answers[1][0]
+    assert (await spool.append(Kind.ENVELOPE, A, two, 0))[1] is False
+    assert spool.entries == 1
+
+
+async def test_segments_go_when_all_of_them_is_delivered(spool: Spool, tmp_path: Path) -> None:
+    for index in range(8):
+        await _keep(spool, A, index, 4000)
+    assert len(list(tmp_path.glob("*.seg"))) == 3
+    await spool.delivered(spool.oldest(MIB, 4))
+    assert len(list(tmp_path.glob("*.seg"))) == 2
+    await spool.delivered(spool.oldest(MIB, 100))
+    assert list(tmp_path.glob("*.seg")) == []
+    assert (spool.entries, spool.used_bytes, spool.sessions) == (0, 0, {})
+    assert not spool.arrived.is_set()
+    await _keep(spool, A, 9)
+    assert spool.arrived.is_set()
+
+
+async def test_an_opening_stays_while_there_are_envelopes(spool: Spool, tmp_path: Path) -> None:
+    opening, _ = await spool.append(Kind.OPENING, A, b"{}")
+    await _keep(spool, A, 0)
+    session = spool.sessions[A]
+    assert session.opening_waits
+    await spool.delivered([opening])
+    assert not session.opening_waits
+    assert session.openings == [opening], "its key may still be asked for"
+    await spool.delivered(list(session.waiting()))
+    assert (A in spool.sessions, list(tmp_path.glob("*.seg"))) == (False, [])
+
+
+async def test_beyond_the_bound_it_is_refused_until_there_is_room_again(tmp_path: Path) -> None:
+    spool = _spool(tmp_path, 40_000)
+    count = 0
+    while spool.used_bytes + 4300 < 40_000:
+        await _keep(spool, A, count, 4000)
+        count += 1
+    assert count == 9
+    error = await _error(_keep(spool, A, count, 4000))
+    assert (error.code, error.retry_after_seconds) == ("spool-full", 30)
+    assert spool.room.state is Room.FULL
+    assert (await _error(_keep(spool, A, 100, 1))).code == "spool-full", "not stop and go"
+    await spool.delivered(spool.oldest(MIB, 3))
+    assert spool.room.state is Room.LOW
+    await _keep(spool, A, 100, 1)
+    await spool.close()
+
+
+async def test_entries_are_bounded_too(tmp_path: Path) -> None:
+    spool = _spool(tmp_path, max_entries=10)
+    for index in range(10):
+        await _keep(spool, A, index, 1)
+    assert (await _error(_keep(spool, A, 10, 1))).code == "spool-full"
+    await spool.close()
+
+
+def test_states_by_bytes_with_hysteresis() -> None:
+    room = SpoolRoom(1000, 0)
+    seen = []
+    for used in (0, 499, 500, 450, 399, 500, 800, 750, 699, 800, 1000, 950, 899, 0):
+        room.note(used, 0)
+        seen.append(room.state.value)
+    assert seen == [
+        *("ok", "ok", "low", "low", "ok", "low"),
+        *("critical", "critical", "low", "critical"),
+        *("full", "full", "critical", "ok"),
+    ]
+
+
+def test_states_by_free_disk() -> None:
+    room = SpoolRoom(10**12, 1000)
+    seen = []
+    for free in (10_000, 2200, 1500, 1000, 1200, 1300, 5000):
+        room.note(0, 0, free)
+        seen.append(room.state.value)
+    assert seen == ["ok", "low", "critical", "full", "full", "critical", "ok"]
+    room.note(0, 0, 1500)
+    room.require(400)
+    with pytest.raises(DomainError):
+        room.require(501)
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, "spool-full"), (errno.EIO, "storage-unavailable")])
+async def test_a_disk_that_fails(spool: Spool, monkeypatch: pytest.MonkeyPatch, number: int, code: str) -> None:
+    await _keep(spool, A, 0)
+
+    def fail(_file: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fail)
+        errors = await asyncio.gather(*(_error(_keep(spool, B, index)) for index in range(3)))
+    assert {error.code for error in errors} == {code}
+    assert B not in spool.sessions
+    spool.room.note(0, 0, 10**12)
+    await _keep(spool, B, 0)
+    assert spool.entries == 2
+
+
+async def test_a_recorder_that_goes_away_leaves_its_chunk(spool: Spool) -> None:
+    task = asyncio.create_task(spool.append(Kind.ENVELOPE, A, _envelope(A, 0), 0))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await _keep(spool, A, 1)
+    assert spool.entries == 2
+
+
+async def test_a_damaged_entry_is_told_and_set_aside(spool: Spool, tmp_path: Path) -> None:
+    entry, _ = await spool.append(Kind.ENVELOPE, A, _envelope(A, 0), 0)
+    path = tmp_path / f"{entry.place.segment:016d}.seg"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CorruptEntryError):
+        await spool.read(entry)
+    await spool.quarantine(entry, "damaged")
+    assert (spool.entries, spool.quarantined) == (0, 1)
+    assert spool.used_bytes == entry.place.entry_bytes, "what is set aside takes room, too"
+
+
+async def test_entries_that_make_no_sense_are_set_aside(tmp_path: Path) -> None:
+    segments = Segments(tmp_path, 10_000)
+    segments.open()
+    segments.append([(Kind.ENVELOPE, b"no envelope"), (Kind.OPENING, b"[]"), (Kind.SEAL, b'{"session_id": "../x"}')])
+    segments.close()
+    spool = _spool(tmp_path)
+    assert (spool.entries, spool.quarantined, list(tmp_path.glob("*.seg"))) == (0, 3, [])
+    await spool.close()
+
+
+async def test_memory_for_each_entry(tmp_path: Path) -> None:
+    """What MAX_ENTRIES is reckoned with."""
+    spool = _spool(tmp_path, 100 * MIB)
+    data = _envelope(A, 0, 1)
+    await _keep(spool, A, 10**6)
+    tracemalloc.start()
+    for index in range(0, 3000, 100):
+        await asyncio.gather(*(spool.append(Kind.ENVELOPE, A, data, index + offset, 1) for offset in range(100)))
+    gc.collect()
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert used / 3000 < 500
+    assert MAX_ENTRIES * 500 < 128 * MIB
+    assert HEADER_BYTES == 48
+    await spool.close()
+
+
+async def test_a_file_that_cannot_grow(spool: Spool, tmp_path: Path) -> None:
+    """The system itself writes a part of an entry and refuses the rest; what was acknowledged stays."""
+    kept = await _keep(spool, A, 0, 3000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+    try:
+        error = await _error(_keep(spool, A, 1, 3000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert error.code == "spool-full"
+    await spool.close()
+    again = _spool(tmp_path)
+    assert [await again.read(entry) for entry in again.oldest(MIB, 10)] == [kept]
+    assert again.quarantined == 0
+    await again.close()

@@ -1,0 +1,36 @@
+"""Kill points ship disabled, and are hard to enable by mistake."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from sessions.runtime import killpoints
+from sessions.runtime.killpoints import ALLOW, AT, KillPointError, Point
+
+
+def test_without_a_point_nothing_happens() -> None:
+    killpoints.arm({ALLOW: "allowed"})
+    for point in Point:
+        killpoints.reach(point)
+
+
+@pytest.mark.parametrize("environment", [{AT: "chunk-sealed"}, {AT: "chunk-sealed", ALLOW: "1"}])
+def test_a_point_needs_leave(environment: dict[str, str]) -> None:
+    with pytest.raises(KillPointError, match="it is for tests"):
+        killpoints.arm(environment)
+
+
+@pytest.mark.parametrize("where", ["", "nowhere", "chunk-sealed:x"])
+def test_a_point_that_there_is_not(where: str) -> None:
+    with pytest.raises(KillPointError, match="there is no point"):
+        killpoints.arm({AT: where, ALLOW: "allowed"})
+
+
+def test_it_strikes_at_the_pass_that_was_named() -> None:
+    code = "from sessions.runtime import killpoints as k\nk.arm()\n"
+    code += "for n in range(5):\n  k.reach(k.Point.CHUNK_STORED); k.reach(k.Point.CHUNK_SEALED); print(n, flush=True)"
+    environment = {AT: "chunk-sealed:3", ALLOW: "allowed"}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout.split()) == (-signal.SIGKILL, ["0", "1"])
