@@ -206,7 +206,8 @@ def test_a_whole_session_while_storage_is_away(stack: Stack, api: Api) -> None:
     view = api.processor("GET", url).json()
     assert (view["next_index"], view["missing"], view["chunk_count"]) == (4, [[2, 2]], 3)
     assert view["plaintext_bytes"] == 3 * len(b"chunk 0")
-    assert api.processor("GET", f"{url}/chunks/3", "replay").content == b"chunk 3"
+    unrecorded = api.processor("GET", f"{url}/chunks/3", "replay")  # nobody reads without leaving an audit event
+    assert (unrecorded.status_code, unrecorded.json()["code"]) == (503, "audit-unavailable")
     assert api.processor("GET", f"/api/v1/sessions/{other}").json()["code"] == "storage-unavailable"
     short = api.processor("POST", f"{url}/seal", json={"chunk_count": 3})
     assert (short.status_code, short.json()["code"]) == (409, "chunk-count-mismatch")
