@@ -23,6 +23,8 @@ class OpenRing:
     """A session's unwrapped keys: the first seals, each opens what it sealed."""
 
     keys: Mapping[DekId, Dek] = field(repr=False)
+    wrapped: WrappedDek = field(repr=False)
+    """The active one, wrapped: it goes to the spool with what is sealed under it."""
 
     @property
     def active(self) -> Dek:
@@ -167,9 +169,10 @@ class KeyRings:
         return await asyncio.shield(task)
 
     def _remember(self, session_id: SessionId, keys: Keys, asked: int) -> OpenRing:
-        ring = OpenRing({wrapped.dek_id: self._wrapper.unwrap(session_id, wrapped) for wrapped in keys})
-        if not ring.keys:
+        if not keys:
             raise DomainError("session-shredded", f"session {session_id} has no keys any more", session_id=session_id)
+        opened = {wrapped.dek_id: self._wrapper.unwrap(session_id, wrapped) for wrapped in keys}
+        ring = OpenRing(opened, keys[0])
         if asked != self._forgotten:
             return ring  # a session was shredded since storage was asked, and it may be this one
         self._rings[session_id] = _Held(ring, self._clock() + self._max_seconds)

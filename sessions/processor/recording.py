@@ -113,6 +113,7 @@ class Recording:
             answer = await self._submit(session_id, sealed.envelope)
             if answer is None:
                 assert spooling is not None
+                await spooling.keep_key(session_id, ring.wrapped)
                 if await spooling.keep(session_id, index, sealed.envelope, sealed.plaintext_bytes):
                     return _recorded(session_id, index, sealed, "spooled")
                 continue  # another request of the same chunk was faster: it is compared

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from sessions.core.types import SessionId
+from sessions.core.types import DekId, SessionId
 from sessions.processor.spool_format import Kind
 from sessions.processor.spool_segments import Place
 
@@ -32,6 +32,8 @@ class SpooledSession:
     openings: list[Entry] = field(default_factory=list)
     chunks: dict[int, Entry] = field(default_factory=dict)
     seal: Entry | None = None
+    kept_keys: set[DekId] = field(default_factory=set)
+    """Keys that are known to be in one of the openings."""
     refused: bool = False
     """session-storage did not take an opening: what is set aside of it needs the key in there."""
     keyless: bool = False

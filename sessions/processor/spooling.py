@@ -10,7 +10,7 @@ import rfc8785
 from sessions.core import key_ring
 from sessions.core.key_ring import WrappedDek
 from sessions.core.manifest import metadata_sha256
-from sessions.core.types import ChunkIndex, SessionId
+from sessions.core.types import ChunkIndex, DekId, SessionId
 from sessions.processor.spool import Spool
 from sessions.processor.spool_format import HEADER_BYTES, Kind
 from sessions.processor.spool_index import Entry
@@ -35,6 +35,7 @@ class Spooling:
     def __init__(self, spool: Spool, watch: StorageWatch) -> None:
         self.spool = spool
         self.watch = watch
+        self._keeping: dict[tuple[SessionId, DekId], asyncio.Task[None]] = {}
 
     def concerns(self, session_id: SessionId) -> bool:
         """Whether the spool may know something of the session."""
@@ -104,6 +105,36 @@ class Spooling:
         metadata_sha256(metadata or {})  # says what has no canonical form
         if len(rfc8785.dumps(dict(metadata or {}))) > MAX_METADATA_BYTES:
             raise DomainError("invalid-request", f"metadata may have at most {MAX_METADATA_BYTES} bytes as JSON")
+        await self._append_opening(session_id, metadata, key)
+        reach(Point.OPENING_SPOOLED)
+        return not known
+
+    async def keep_key(self, session_id: SessionId, key: WrappedDek) -> None:
+        """Have a key in the spool before what is sealed under it.
+
+        A session that was opened at storage is none of the spool's; but a repeat of its chunks has to be opened and
+        compared, also when this process was restarted and storage is away still.
+
+        Raises:
+            DomainError: `spool-full`.
+        """
+        session = self.spool.sessions.get(session_id)
+        if session is not None and key.dek_id in session.kept_keys:
+            return
+        what = session_id, key.dek_id
+        task = self._keeping.get(what)
+        if task is None:
+            task = self._keeping[what] = asyncio.create_task(self._keep_key(session_id, key))
+            task.add_done_callback(lambda _: self._keeping.pop(what, None))
+        await asyncio.shield(task)
+
+    async def _keep_key(self, session_id: SessionId, key: WrappedDek) -> None:
+        if all(known.dek_id != key.dek_id for known in await self.keys(session_id)):
+            await self._append_opening(session_id, None, key)
+        if (session := self.spool.sessions.get(session_id)) is not None:
+            session.kept_keys.add(key.dek_id)
+
+    async def _append_opening(self, session_id: SessionId, metadata: Mapping[str, Any] | None, key: WrappedDek) -> None:
         payload = {
             "session_id": session_id,
             "metadata": metadata,
@@ -111,8 +142,6 @@ class Spooling:
             "opened_at": to_rfc3339(now()),
         }
         await self.spool.append(Kind.OPENING, session_id, json.dumps(payload).encode())
-        reach(Point.OPENING_SPOOLED)
-        return not known
 
     async def keep(self, session_id: SessionId, index: ChunkIndex, envelope: bytes, plaintext_bytes: int) -> bool:
         """Keep an envelope; False when there is another at its place.

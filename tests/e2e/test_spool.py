@@ -182,6 +182,26 @@ def test_the_processor_is_killed_in_an_outage(stack: Stack, api: Api) -> None:
     recorders.check(api)
 
 
+def test_a_repeat_is_compared_by_a_processor_that_was_restarted_in_an_outage(stack: Stack, api: Api) -> None:
+    """Its session was opened at storage, which alone had the key."""
+    session = session_name("repeat")
+    assert api.put_chunk(session, 0, b"zero").json()["durability"] == "stored"
+    stack.kill("storage")
+    first = api.put_chunk(session, 1, b"one")
+    assert (first.status_code, first.json()["durability"]) == (201, "spooled")
+    stack.kill("processor")
+    stack.resume("processor")
+    again = api.put_chunk(session, 1, b"one")
+    assert (again.status_code, again.json()) == (200, first.json())
+    other = api.put_chunk(session, 1, b"two")
+    assert (other.status_code, other.json()["code"]) == (409, "chunk-conflict")
+    stack.resume("storage")
+    assert _drained(api)
+    sealed = api.processor("POST", f"/api/v1/sessions/{session}/seal", json={"chunk_count": 2})
+    assert sealed.status_code == 200, sealed.text
+    assert api.processor("GET", f"/api/v1/sessions/{session}/content", "replay").content == b"zeroone"
+
+
 def test_a_whole_session_while_storage_is_away(stack: Stack, api: Api) -> None:
     session, other = session_name("away"), session_name("away")
     stack.kill("storage")

@@ -71,7 +71,7 @@ class Desk:
 def _desk(folder: Path, storage: StorageClient, wrapper: FileKeyWrapper, executor: ThreadPoolExecutor) -> Desk:
     spool = Spool(Segments(folder, MIB), SpoolRoom(8 * MIB, 0))
     spool.open()
-    watch = StorageWatch(storage.reachable, 0.2)
+    watch = StorageWatch(storage.reachable, 1.0)
     spooling = Spooling(spool, watch)
     rings = KeyRings(wrapper, storage, 100, spooling=spooling)
     submitter = Submitter(storage, watch)
@@ -330,7 +330,7 @@ async def test_a_storage_that_hangs_costs_the_first_chunk_its_patience(
     assert (await one.put(0, b"x")).durability == "spooled"
     first, began = loop.time() - began, loop.time()
     assert (await one.put(1, b"y")).durability == "spooled"
-    assert 0.2 <= first < 1
+    assert 1 <= first < 4
     assert loop.time() - began < 0.15
     await one.spool.close()
 

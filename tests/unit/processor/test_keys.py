@@ -122,7 +122,7 @@ def test_an_id_cannot_be_shifted_into_the_session() -> None:
 def test_no_repr_shows_a_key() -> None:
     dek = Dek.generate()
     wrapped = FileKeyWrapper({"k": _KEY}).wrap(A, dek)
-    text = repr(dek) + repr(wrapped) + repr(OpenRing({dek.dek_id: dek})) + repr(FileKeyWrapper({"k": _KEY}))
+    text = repr(dek) + repr(wrapped) + repr(OpenRing({dek.dek_id: dek}, wrapped)) + repr(FileKeyWrapper({"k": _KEY}))
     for secret in (dek.key, wrapped.wrapped, _KEY):
         assert repr(secret)[2:-1] not in text
         assert secret.hex() not in text
