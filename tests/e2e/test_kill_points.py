@@ -80,8 +80,7 @@ def _check(api: Api, session: str, leaves: list[str]) -> None:
     sealed = api.processor("POST", url, json=count)
     assert sealed.json()["root"] == merkle.root(list(map(bytes.fromhex, leaves))).hex()
     assert api.processor("GET", f"/api/v1/sessions/{session}/content", "replay").content == b"".join(CHUNKS)
-    health = api.processor("GET", "/health", None).json()
-    assert health["status"] == "ok", health
+    assert wait_until(lambda: api.processor("GET", "/health", None).json()["status"] == "ok", 15)
 
 
 def _put_all(api: Api, session: str, first: int = 0) -> list[str]:

@@ -163,7 +163,7 @@ def test_storage_away_and_no_recorder_sees_an_error(stack: Stack, api: Api, how:
     print(f"{how}: {entries:.0f} entries drained in {seconds:.1f} s, slowest answer {recorders.slowest:.2f} s")
     assert recorders.errors == []
     recorders.check(api)
-    assert _health(api)["status"] == "ok"
+    assert wait_until(lambda: _health(api)["status"] == "ok", 15)
     assert list((Path(stack.folder) / "spool").glob("*.seg")) == []
 
 
@@ -289,7 +289,7 @@ def test_the_spool_is_full_and_goes_on_after_draining(stack: Stack, api: Api) ->
         assert api.put_chunk(session, len(kept), b"on").json()["durability"] == "stored"
         whole = api.processor("GET", f"/api/v1/sessions/{session}/content", "replay").content
         assert whole == b"".join(kept) + b"on"
-        assert _health(api)["status"] == "ok"
+        assert wait_until(lambda: _health(api)["status"] == "ok", 15)
     finally:
         stack.restart("processor", {"SPOOL_MAX_BYTES": ""})
 
@@ -311,7 +311,7 @@ def test_what_the_outage_hid_is_set_aside_and_told(stack: Stack, api: Api) -> No
     for file in (stack.folder / "spool" / "quarantine").iterdir():
         file.unlink()
     stack.restart("processor")
-    assert _health(api)["status"] == "ok"
+    assert wait_until(lambda: _health(api)["status"] == "ok", 15)
 
 
 def test_without_a_spool_the_answer_is_503(stack: Stack, api: Api) -> None:
