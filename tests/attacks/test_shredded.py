@@ -21,6 +21,7 @@ from scripts.devstack.stack import Stack
 from tests.attacks import loot
 from tests.attacks.conftest import attacked, fetch_envelopes, receipt_of
 from tests.attacks.hands import Hands
+from tests.conftest import Figure
 from tests.e2e.conftest import Api
 from tests.e2e.test_cli import Shell
 
@@ -136,12 +137,15 @@ def test_plaintext_and_key_are_in_no_memory_and_no_metric(shredded: Shredded) ->
     assert loot.found(shredded.secrets, shown) == set()
 
 
-def test_the_collections_hold_no_ciphertext_and_no_wrapped_key(shredded: Shredded, tmp_path: Path) -> None:
+def test_the_collections_hold_no_ciphertext_and_no_wrapped_key(
+    shredded: Shredded, tmp_path: Path, figure: Figure
+) -> None:
     """What MongoDB's own files hold beyond that are free blocks and a journal: a copy of the collections has neither."""
     database = shredded.hands.db
     assert database["bodies"].count_documents({"_id.s": NAME}) == 0
     assert shredded.hands.session(NAME)["keys"] == []
-    print("MongoDB's files still hold:", {when: sorted(found) for when, found in shredded.left_in_files.items()})
+    left = {when: sorted(found) for when, found in shredded.left_in_files.items()}
+    figure(f"of ciphertext MongoDB's files still hold after shredding: {left}")
     fresh = Mongod(tmp_path / "mongo")
     fresh.start()
     try:

@@ -9,6 +9,7 @@ import time
 from urllib.parse import urlsplit
 
 from scripts.devstack.stack import Stack
+from tests.conftest import Figure
 from tests.e2e.conftest import session_name
 
 SLOW = 50
@@ -95,7 +96,7 @@ def _shown(times: list[float]) -> str:
     return f"median {1000 * ordered[SLOW // 2]:.1f} ms, worst {1000 * ordered[-1]:.1f} ms"
 
 
-def test_a_flood_does_not_starve_the_slow(stack: Stack) -> None:
+def test_a_flood_does_not_starve_the_slow(stack: Stack, figure: Figure) -> None:
     url, token = stack.processor_url, stack.tokens["record"]
     quiet = asyncio.run(_slow(url, token, session_name("quiet")))
     code = "import asyncio, sys; from tests.e2e.test_fairness import flood; asyncio.run(flood(*sys.argv[1:]))"
@@ -105,7 +106,9 @@ def test_a_flood_does_not_starve_the_slow(stack: Stack) -> None:
         flooded = asyncio.run(_slow(url, token, session_name("slow")))
         sent, _ = flooding.communicate("")
     assert flooding.returncode == 0
-    print(f"quiet: {_shown(quiet)}; beside a flood of {int(sent) / (SECONDS + 1):.0f} MiB/s: {_shown(flooded)}")
+    figure(
+        f"fifty slow recorders, quiet: {_shown(quiet)}; beside a flood of {int(sent) / (SECONDS + 1):.0f} MiB/s: {_shown(flooded)}"
+    )
     # Of each recorder there are ten times only, so its p99 is its worst; the machine has other things to do, too. The
     # half of them is compared with the worst that the same machine did a moment ago. Without turns it is above six.
     assert sorted(flooded)[SLOW // 2] < 3 * max(quiet)

@@ -34,6 +34,7 @@ from sessions.processor.keys import Dek, FileKeyWrapper
 from sessions.processor.recovery import RecoveryKey
 from sessions.runtime.times import now
 from sessions.storage.key_documents import key_document, key_of
+from tests.conftest import Figure
 from tests.e2e.conftest import Api, session_name
 from tests.e2e.test_cli import CLI, FAILED, NOT_AUTHORISED, NOT_FOUND, OK, REFUSED, USAGE, VERIFICATION, Shell, narrow
 
@@ -222,10 +223,8 @@ def _all_rings(rig: Rig) -> Iterator[tuple[str, list]]:
             yield one["_id"], [key_of(key) for key in one["keys"]]
 
 
-def test_ten_thousand_sessions_while_recorders_write_and_the_processor_dies(rig: Rig) -> None:
-    started = time.monotonic()
+def test_ten_thousand_sessions_while_recorders_write_and_the_processor_dies(rig: Rig, figure: Figure) -> None:
     deks = _insert(rig, load_keks(rig.kek_file), MANY)
-    print(f"\n{MANY} sessions opened in {time.monotonic() - started:.1f} s")
     old = rig.add_kek("third")
     counts = "/api/v1/keys"
 
@@ -255,8 +254,8 @@ def test_ten_thousand_sessions_while_recorders_write_and_the_processor_dies(rig:
             out, err = rotating.communicate(timeout=120)
             second_seconds = time.monotonic() - went_on
         assert rotating.returncode == OK, err
-        print(f"rotated {total - half} in {first_seconds:.1f} s, killed, {half} more in {second_seconds:.1f} s")
-        print(f"{half / second_seconds:.0f} rings a second, while {recorded()} chunks were recorded")
+        figure(f"rotated {total - half} in {first_seconds:.1f} s, killed, {half} more in {second_seconds:.1f} s")
+        figure(f"{half / second_seconds:.0f} rings a second, while {recorded()} chunks were recorded")
         assert wait_until(lambda: recorded() > 50, 30)
     said = json.loads(out)
     assert (said["left"], said["failed"]) == ({}, 0)

@@ -21,6 +21,7 @@ import pytest
 from scripts.devstack.process import wait_until
 from scripts.devstack.stack import Part, Stack
 from sessions.core import merkle
+from tests.conftest import Figure
 from tests.e2e.conftest import Api, session_name
 
 RECORDERS = 16
@@ -141,7 +142,7 @@ def _drained(api: Api, seconds: float = 60) -> bool:
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
-def test_storage_away_and_no_recorder_sees_an_error(stack: Stack, api: Api, how: str) -> None:
+def test_storage_away_and_no_recorder_sees_an_error(stack: Stack, api: Api, how: str, figure: Figure) -> None:
     with Recorders(stack) as recorders:
         assert wait_until(lambda: recorders.count("stored") > 3 * RECORDERS, 30)
         stack.kill("storage", signal.SIGKILL if how == "killed" else signal.SIGSTOP)
@@ -160,7 +161,7 @@ def test_storage_away_and_no_recorder_sees_an_error(stack: Stack, api: Api, how:
         entries = _metric(api, "lucid_spooled_total")
         assert _drained(api)
         seconds = time.monotonic() - began
-    print(f"{how}: {entries:.0f} entries drained in {seconds:.1f} s, slowest answer {recorders.slowest:.2f} s")
+    figure(f"storage {how}: {entries:.0f} entries drained in {seconds:.1f} s, slowest answer {recorders.slowest:.2f} s")
     assert recorders.errors == []
     recorders.check(api)
     assert wait_until(lambda: _health(api)["status"] == "ok", 15)
