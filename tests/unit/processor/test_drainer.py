@@ -54,7 +54,7 @@ class Desk:
         task = asyncio.create_task(self.drainer.run())
         try:
             async with asyncio.timeout(5):
-                while self.spool.entries:
+                while self.spool.entries or self.spool.arrived.is_set():  # the last segment goes after its entries
                     await asyncio.sleep(0.005)
         finally:
             task.cancel()

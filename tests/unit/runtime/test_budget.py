@@ -130,15 +130,18 @@ async def test_whatever_happens_all_bytes_come_back(seed: int) -> None:
 async def test_who_asks_for_much_waits_for_itself() -> None:
     budget = ByteBudget(100)
     served: list[str] = []
+    all_wait = asyncio.Event()
 
     async def take(owner: str, size: int) -> None:
         async with budget.reserve(size, owner):
             served.append(owner)
-            await asyncio.sleep(0.001)
+            await all_wait.wait()
 
     flood = [asyncio.create_task(take("flood", 50)) for _ in range(20)]
     await _settle()
     slow = [asyncio.create_task(take(f"slow-{number}", 10)) for number in range(5)]
+    await _settle()
+    all_wait.set()
     await asyncio.gather(*flood, *slow)
     assert sorted(served[2:7]) == [f"slow-{number}" for number in range(5)]
 
