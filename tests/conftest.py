@@ -101,7 +101,8 @@ def anvil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Anvil]:
         node.stop()
 
 
-def _stack(folders: pytest.TempPathFactory, mode: Mode) -> Iterator[Stack]:
+def own_stack(folders: pytest.TempPathFactory, mode: Mode = "standalone") -> Iterator[Stack]:
+    """What a fixture yields from: a whole stack for tests that do to it what others could not stand."""
     one = Stack(folders.mktemp(f"stack-{mode}"), mode, test_commands=True)
     one.start()
     try:
@@ -114,13 +115,13 @@ def _stack(folders: pytest.TempPathFactory, mode: Mode) -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The whole stack, on a standalone mongod. A test that breaks a part resumes it."""
-    yield from _stack(tmp_path_factory, "standalone")
+    yield from own_stack(tmp_path_factory, "standalone")
 
 
 @pytest.fixture(scope="session")
 def stack_replset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The whole stack, on a replica set."""
-    yield from _stack(tmp_path_factory, "replset")
+    yield from own_stack(tmp_path_factory, "replset")
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from scripts.devstack.process import wait_until
 from scripts.devstack.stack import Stack
 from sessions.core import merkle
 from sessions.runtime.killpoints import ALLOW, AT, Point
+from tests.conftest import own_stack
 from tests.e2e.conftest import Api, session_name
 
 CHUNKS = [b"chunk %d " % index * 3000 for index in range(4)]
@@ -35,12 +36,7 @@ DRAINING = (
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    one = Stack(tmp_path_factory.mktemp("kill-stack"))
-    one.start()
-    try:
-        yield one
-    finally:
-        one.stop()
+    yield from own_stack(tmp_path_factory)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from scripts.devstack.stack import Stack
-from tests.conftest import Figure
+from tests.conftest import Figure, own_stack
 
 CHUNKS = int(os.environ.get("LUCID_MEMORY_CHUNKS", "6000"))
 SESSIONS = 1000
@@ -25,10 +25,7 @@ _GROWTH = 1.08
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack that has done nothing yet."""
-    one = Stack(tmp_path_factory.mktemp("memory") / "stack")
-    one.start()
-    yield one
-    one.stop()
+    yield from own_stack(tmp_path_factory)
 
 
 def _resident_mib(pid: int) -> float:

@@ -21,7 +21,7 @@ import pytest
 from scripts.devstack.process import wait_until
 from scripts.devstack.stack import Part, Stack
 from sessions.core import merkle
-from tests.conftest import Figure
+from tests.conftest import Figure, own_stack
 from tests.e2e.conftest import Api, session_name
 
 RECORDERS = 16
@@ -31,12 +31,7 @@ OUTAGE_SECONDS = float(os.environ.get("SPOOL_OUTAGE_SECONDS", "3"))
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack of its own: its spool is filled, and its parts are killed."""
-    one = Stack(tmp_path_factory.mktemp("spool-stack"))
-    one.start()
-    try:
-        yield one
-    finally:
-        one.stop()
+    yield from own_stack(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
