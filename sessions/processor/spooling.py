@@ -5,11 +5,8 @@ import json
 from collections.abc import Awaitable, Mapping
 from typing import Any, Final, TypeVar
 
-import rfc8785
-
 from sessions.core import key_ring
 from sessions.core.key_ring import WrappedDek
-from sessions.core.manifest import metadata_sha256
 from sessions.core.types import ChunkIndex, DekId, SessionId
 from sessions.processor.spool import Spool
 from sessions.processor.spool_format import HEADER_BYTES, Kind
@@ -19,13 +16,12 @@ from sessions.processor.storage_client import Keys
 from sessions.processor.storage_watch import StorageWatch
 from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import Point, reach
+from sessions.runtime.metadata import canonical_metadata
 from sessions.runtime.times import now, to_rfc3339
 
 T = TypeVar("T")
 ENVELOPE_OVERHEAD_BYTES: Final = HEADER_BYTES + 256
 """What an envelope and its entry have beside the chunk, at most."""
-MAX_METADATA_BYTES: Final = 65536
-"""As session-storage has it."""
 MAX_GAPS: Final = 1000
 
 
@@ -102,9 +98,7 @@ class Spooling:
             if opening["metadata"] is not None:
                 detail = f"session {session_id} was opened with other metadata than this"
                 raise DomainError("metadata-conflict", detail, session_id=session_id)
-        metadata_sha256(metadata or {})  # says what has no canonical form
-        if len(rfc8785.dumps(dict(metadata or {}))) > MAX_METADATA_BYTES:
-            raise DomainError("invalid-request", f"metadata may have at most {MAX_METADATA_BYTES} bytes as JSON")
+        canonical_metadata(metadata)  # refuses what session-storage would refuse later
         await self._append_opening(session_id, metadata, key)
         reach(Point.OPENING_SPOOLED)
         return not known

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import rfc8785
-
 from sessions.core.key_ring import MAX_KEYS, WrappedDek
 from sessions.core.manifest import Manifest, SealedBy, metadata_sha256
 from sessions.core.receipt import Anchor
 from sessions.core.types import SessionId
 from sessions.runtime.errors import DomainError
+from sessions.runtime.metadata import canonical_metadata
 from sessions.runtime.times import now, to_rfc3339
 from sessions.storage import problems
 from sessions.storage.anchor import BatchReader
@@ -28,7 +27,6 @@ from sessions.storage.store import (
     SessionStore,
 )
 
-MAX_METADATA_BYTES = 64 * 1024
 RESUME_SEAL_AFTER = timedelta(seconds=30)
 
 
@@ -65,10 +63,7 @@ class Ledger:
                 `invalid-request`.
         """
         retention = from_metadata(metadata)
-        wanted = metadata_sha256(metadata or {})  # says what has no canonical form
-        canonical = rfc8785.dumps(dict(metadata or {}))
-        if len(canonical) > MAX_METADATA_BYTES:
-            raise DomainError("invalid-request", f"metadata may have at most {MAX_METADATA_BYTES} bytes as JSON")
+        canonical = canonical_metadata(metadata)
         if retention != Retention() and await self._sessions.get(session_id) is None:
             # What is open already stays so: the operator's terms may have become stricter since.
             self._terms.require(session_id, retention)
@@ -88,7 +83,8 @@ class Ledger:
             if record.status is not SessionStatus.OPEN:
                 raise problems.session_sealed(session_id)
             if metadata is not None and record.metadata != canonical:
-                detail = f"session {session_id} was opened with other metadata than this (SHA-256 {wanted.hex()})"
+                given = metadata_sha256(metadata).hex()
+                detail = f"session {session_id} was opened with other metadata than this (SHA-256 {given})"
                 raise DomainError("metadata-conflict", detail, session_id=session_id)
         return Opened(record, created)
 

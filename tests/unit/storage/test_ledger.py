@@ -9,9 +9,9 @@ from sessions.core.key_ring import MAX_KEYS
 from sessions.core.receipt import Anchor, AnchorState, Batch
 from sessions.core.types import Hash, SessionId
 from sessions.runtime.errors import DomainError
+from sessions.runtime.metadata import MAX_METADATA_BYTES
 from sessions.storage import ledger as ledgers
 from sessions.storage.anchor import BatchRecord
-from sessions.storage.ledger import MAX_METADATA_BYTES
 from sessions.storage.memory import MemoryChunks, MemorySessions
 from sessions.storage.store import Change, Placement, SessionFilter, SessionRecord, SessionStatus
 from tests.unit.storage.chunks import EPOCH, TOMBSTONE, House, key, session_record
