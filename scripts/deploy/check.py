@@ -9,6 +9,7 @@ import json
 import re
 import ssl
 import sys
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,7 @@ from scripts.deploy import engine, smoke
 from scripts.deploy.engine import ROOT, Container, EngineError
 from scripts.deploy.smoke import Service, SmokeError
 
+_COLUMNS: Final = 80
 _NETWORK: Final = "lucid-pi-network"
 _PROJECT_LABEL: Final = "com.docker.compose.project"
 _HINTS: Final = {
@@ -35,6 +37,15 @@ _HINTS: Final = {
 """What is found in logs and probes, and what to do about it."""
 
 
+def _show(head: str, text: str) -> None:
+    """Print `text` behind `head`, each of its lines folded below its beginning."""
+    for line in text.splitlines() or [""]:
+        folded = textwrap.wrap(line, _COLUMNS - len(head), break_long_words=False, break_on_hyphens=False) or [""]
+        for number, part in enumerate(folded):
+            print(f"{head if number == 0 else '':{len(head)}}{part}".rstrip(), flush=True)
+        head = " " * len(head)
+
+
 class Report:
     """Prints what was found, and remembers whether something is wrong."""
 
@@ -43,14 +54,14 @@ class Report:
 
     def ok(self, what: str, detail: str) -> None:
         """Something that is as it should be."""
-        print(f"  [ok]   {what:16} {detail}", flush=True)
+        _show(f"  [ok]   {what:16} ", detail)
 
     def fail(self, what: str, detail: str, hint: str = "") -> None:
         """Something that is not, and what to do."""
         self.bad += 1
-        print(f"  [FAIL] {what:16} {detail}", flush=True)
+        _show(f"  [FAIL] {what:16} ", detail)
         if hint:
-            print(f"         {'':16} -> {hint}", flush=True)
+            _show("         -> ", hint)
 
 
 def hint_for(text: str) -> str:
@@ -146,7 +157,7 @@ def check_health(services: dict[str, Service], report: Report) -> None:
         if answer.status != 200:  # noqa: PLR2004
             report.fail(name, "; ".join(bad), hint_for("; ".join(bad)))
         else:
-            report.ok(name, f"{said['status']}, version {said['version']}" + "".join(f"\n{'':26}{one}" for one in bad))
+            report.ok(name, f"{said['status']}, version {said['version']}" + "".join(f"\n{one}" for one in bad))
 
 
 def reached(config: dict[str, Any], options: argparse.Namespace) -> dict[str, Service]:

@@ -95,6 +95,10 @@ class Deployment:
     def script(self, name: str, *arguments: str | Path, expect: int | None = 0) -> str:
         return run(self.folder / "scripts" / name, *arguments, expect=expect, cwd=self.folder, env=self.environment)
 
+    def check(self, *, expect: int | None = 0) -> str:
+        """What `scripts/deploy-check` says, unfolded."""
+        return " ".join(self.script("deploy-check", expect=expect).split())
+
     def compose(self, *arguments: str, expect: int | None = 0, timeout: float = 400) -> str:
         command = ["docker", "compose", "-f", "docker-compose.pi.yml", *arguments]
         return run(*command, expect=expect, timeout=timeout, cwd=self.folder, env=self.environment)

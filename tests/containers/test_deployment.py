@@ -323,7 +323,7 @@ def test_the_operators_check(up: Deployment) -> None:
     said = up.script("deploy-check", "--wait-anchor", "60")
     assert "deploy-check: all is well" in said
     assert "[FAIL]" not in said
-    assert max(map(len, said.splitlines())) <= 80
+    assert max(map(len, said.splitlines())) <= 80, said
     with up.http("audit") as http:
         found = http.get(f"{STORAGE_URL}/api/v1/sessions", params={"limit": 1}).json()["sessions"][0]
     assert (found["session_id"].startswith("deploy-check-"), found["status"]) == (True, "shredded")

@@ -29,7 +29,7 @@ def secret(deployment: Deployment, name: str) -> Path:
 
 
 def test_before_the_first_start_the_check_says_how_to_start(deployment: Deployment) -> None:
-    said = deployment.script("deploy-check", expect=1)
+    said = deployment.check(expect=1)
     assert "there are none" in said
     assert "docker compose -f docker-compose.pi.yml up -d --wait" in said
 
@@ -40,7 +40,7 @@ def test_a_missing_secret(deployment: Deployment) -> None:
     try:
         said = deployment.compose("up", "-d", "--wait", expect=1)
         assert "secrets/kek" in said
-        said = deployment.script("deploy-check", expect=1)
+        said = deployment.check(expect=1)
         assert "missing: kek" in said
         assert "sudo scripts/init-secrets" in said
     finally:
@@ -60,7 +60,7 @@ def test_a_garbled_secret(deployment: Deployment, name: str, content: str, setti
     path.write_text(content)
     try:
         deployment.compose("up", "-d", "--wait", expect=1)
-        said = deployment.script("deploy-check", expect=1)
+        said = deployment.check(expect=1)
         assert f"configuration error: {setting}: /run/secrets/{name} line 1" in said
         assert "-> put this secret back from your backup" in said
     finally:
@@ -71,7 +71,7 @@ def test_a_port_that_is_taken(deployment: Deployment) -> None:
     with socket.create_server(("127.0.0.1", 8086)):
         said = deployment.compose("up", "-d", "--wait", expect=1)
         assert "8086" in said
-        said = deployment.script("deploy-check", expect=1)
+        said = deployment.check(expect=1)
     assert "address already in use" in said or "port is already allocated" in said
     assert "another program has this port" in said
 
@@ -80,15 +80,15 @@ def test_a_network_that_is_there_already(deployment: Deployment) -> None:
     docker("network", "create", "--subnet", "172.20.0.0/16", NETWORK)
     try:
         deployment.compose("up", "-d", "--wait", expect=1)
-        said = deployment.script("deploy-check", expect=1)
+        said = deployment.check(expect=1)
         assert "set LUCID_NETWORK_EXTERNAL=true in .env to join it" in said
         deployment.set(LUCID_NETWORK_EXTERNAL="true")
         deployment.up()
-        assert "all is well" in deployment.script("deploy-check")
+        assert "all is well" in deployment.check()
         deployment.down(volumes=True)
     finally:
         docker("network", "rm", NETWORK)
-    said = deployment.script("deploy-check", expect=1)
+    said = deployment.check(expect=1)
     assert "is not there, and LUCID_NETWORK_EXTERNAL=true asks for it" in said
     deployment.set(LUCID_NETWORK_EXTERNAL="false")
 
@@ -97,7 +97,7 @@ def test_addresses_that_another_network_has(deployment: Deployment) -> None:
     docker("network", "create", "--subnet", "172.20.0.0/16", "somebody-elses")
     try:
         deployment.compose("up", "-d", "--wait", expect=1)
-        said = deployment.script("deploy-check", expect=1)
+        said = deployment.check(expect=1)
         assert "172.20.0.0/16 are in somebody-elses" in said
     finally:
         docker("network", "rm", "somebody-elses")
@@ -121,7 +121,7 @@ def test_passwords_that_are_not_the_databases(deployment: Deployment) -> None:
                 deployment.compose(
                     "up", "-d", "--no-deps", "--wait", "--wait-timeout", "20", "session-storage", expect=1
                 )
-            said = deployment.script("deploy-check", expect=1)
+            said = deployment.check(expect=1)
             assert setting in said
             assert "MongoDB refuses this" in said
             assert "-> the secrets are not those that the database was made with" in said
@@ -129,7 +129,7 @@ def test_passwords_that_are_not_the_databases(deployment: Deployment) -> None:
             path.write_bytes(before)
             deployment.compose("stop")
     deployment.up()  # and with the right ones all is well again
-    assert "all is well" in deployment.script("deploy-check")
+    assert "all is well" in deployment.check()
 
 
 def test_a_volume_that_fills(deployment: Deployment) -> None:
@@ -154,7 +154,7 @@ def test_a_volume_that_fills(deployment: Deployment) -> None:
         with deployment.http("replay") as http:
             last = http.get(f"{url}/chunks/{index - 1}")
             assert last.content == random.Random(index - 1).randbytes(4 * MIB)
-        said = deployment.script("deploy-check", expect=1)
+        said = deployment.check(expect=1)
         assert "nothing more is recorded: make room or enlarge it" in said
         assert "-> the disk is full" in said
         deployment.down(volumes=True)

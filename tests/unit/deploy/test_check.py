@@ -103,6 +103,16 @@ def test_hints(text: str, hint: str) -> None:
     assert bool(hint_for(text)) == bool(hint)
 
 
+def test_nothing_is_wider_than_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report()
+    report.ok("chunk-processor", "degraded, version 0.1.0\n" + "anchors are delayed: " + "words " * 20)
+    report.fail("session-storage", "words " * 20, "do this " * 20)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[1] == f"{'':26}anchors are delayed: words words words words words"
+    assert [line[:12] for line in lines if "->" in line] == ["         -> "]
+
+
 def test_without_docker_it_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
