@@ -1,17 +1,12 @@
 """A session of very many chunks: sealed over HTTP, and one chunk of it proven by reading a few hundred hashes."""
 
-import hashlib
 import os
-import struct
 import time
 from collections.abc import Sequence
-from typing import Any
 
-import bson
-from bson import Binary, Int64
-from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient, WriteConcern
 
+from scripts.devstack.filling import ENVELOPE_BYTES, fill
 from scripts.devstack.stack import Stack
 from sessions.core.manifest import Manifest
 from sessions.core.manifest import from_bytes as manifest_from_bytes
@@ -32,53 +27,7 @@ from tests.e2e.conftest import Api, session_name
 
 # In CI everything is measured for coverage, which makes the seal's inner loop several times slower.
 CHUNKS = 300_000 if os.environ.get("CI") else 1_000_000
-BATCH = 10_000
 MAX_HASHES = 1_200
-ENVELOPE_BYTES = 1_000
-PLAINTEXT_BYTES = 900
-
-
-def _template(session: str) -> tuple[bytes, list[int]]:
-    """The record of a chunk as `MongoChunks` writes it, as BSON, and where index, digest and leaf hash are in it."""
-    marks = [struct.pack("<q", 0x1122334455667788), b"d" * 32, b"l" * 32]
-    document = {
-        "_id": {"s": session, "i": Int64(0x1122334455667788)},
-        "plaintext_bytes": Int64(PLAINTEXT_BYTES),
-        "envelope_bytes": Int64(ENVELOPE_BYTES),
-        "envelope_sha256": Binary(marks[1]),
-        "leaf_hash": Binary(marks[2]),
-    }
-    data = bson.encode(document)
-    return data, [data.index(mark) for mark in marks]
-
-
-def _root(nodes: list[bytes]) -> bytes:
-    """RFC 9162's root, level by level: the odd one at the end of a level goes up as it is."""
-    while len(nodes) > 1:
-        odd = nodes[-1:] if len(nodes) % 2 else []
-        pairs = zip(nodes[::2], nodes[1::2], strict=False)
-        nodes = [hashlib.sha256(b"\x01" + left + right).digest() for left, right in pairs] + odd
-    return nodes[0]
-
-
-def _fill(collection: Any, session: str) -> bytes:
-    """Insert the records of all chunks; the root that they must be sealed with."""
-    name, leaves = session.encode(), []
-    prefix = b"\x00lucid/chunk/v1\x00" + struct.pack(">H", len(name)) + name
-    template, (at_index, at_digest, at_leaf) = _template(session)
-    for start in range(0, CHUNKS, BATCH):
-        documents = []
-        for index in range(start, start + BATCH):
-            digest = hashlib.sha256(b"envelope %d" % index).digest()
-            leaf = hashlib.sha256(prefix + struct.pack(">QQ", index, ENVELOPE_BYTES) + digest).digest()
-            leaves.append(leaf)
-            data = bytearray(template)
-            struct.pack_into("<q", data, at_index, index)
-            data[at_digest : at_digest + 32] = digest
-            data[at_leaf : at_leaf + 32] = leaf
-            documents.append(RawBSONDocument(bytes(data)))
-        collection.insert_many(documents, ordered=False, bypass_document_validation=True)
-    return _root(leaves)
 
 
 class Counting:
@@ -114,7 +63,7 @@ async def test_one_proof_reads_few_hashes(stack: Stack, api: Api) -> None:
 
     began = time.monotonic()
     with MongoClient(stack.mongodb_url) as client:
-        root = _fill(client[name].get_collection("chunks", write_concern=WriteConcern(w=1, j=False)), session)
+        root = fill(client[name].get_collection("chunks", write_concern=WriteConcern(w=1, j=False)), session, CHUNKS)
     filled = time.monotonic()
 
     sealed = api.storage(

@@ -1,0 +1,171 @@
+"""`scripts/bench`: one run, everything interleaved in it, ratios of medians."""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from bench import anchoring, corpus, latency, report, sealing, tools
+from bench.ingest import CELLS, SERVICES, Ingest
+from bench.results import Results
+from scripts.devstack.process import ROOT
+from scripts.devstack.stack import Stack
+
+PARTS: Final = ("recording", "latency", "sealing", "anchoring")
+_LAG: Final = re.compile(r'^lucid_event_loop_lag_seconds_bucket\{le="([^"]+)"\} ([0-9.e+]+)$', re.MULTILINE)
+_SHARE: Final = 0.99
+
+
+def _told(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="How fast it is, beside other ways.")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each figure is measured (default 5)")
+    parser.add_argument("--mib", type=int, default=192, help="size of the corpus that is made (default 192)")
+    parser.add_argument("--seed", type=int, default=corpus.SEED, help="what it is made of")
+    parser.add_argument("--corpus", type=Path, metavar="DIR", help="your own files instead; nothing is written there")
+    parser.add_argument("--only", choices=PARTS, action="append", help="measure this part alone; may come again")
+    parser.add_argument("--quick", action="store_true", help="one round of little, to see that it runs")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw the plots there")
+    parser.add_argument("--keep", action="store_true", help="keep data and logs, and say where")
+    return parser.parse_args(arguments)
+
+
+def machine() -> dict[str, str]:
+    """What this was measured on, and with."""
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    memory = re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())
+    found = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "cpu": f"{os.cpu_count()} x {cpu[1] if cpu else platform.machine()}",
+        "memory": f"{int(memory[1]) // 1024**2 if memory else '?'} GiB",
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+    }
+    for package in ("cryptography", "zstandard", "pymongo", "uvicorn"):
+        found[package] = version(package)
+    rivals, _ = tools.installed()
+    return found | {tool.name: tools.version(tool.name) for tool in rivals}
+
+
+def _lags(stack: Stack) -> dict[str, dict[float, float]]:
+    """Counts of the services' own metric of the event loop's lag, by bucket."""
+    found = {}
+    for name, url in (("processor", stack.processor_url), ("storage", stack.storage_url)):
+        request = urllib.request.Request(f"{url}/metrics", headers={"authorization": f"Bearer {stack.tokens['audit']}"})
+        with urllib.request.urlopen(request) as answer:
+            found[name] = {float(most): float(count) for most, count in _LAG.findall(answer.read().decode())}
+    return found
+
+
+def _add_lag(results: Results, before: dict[str, dict[float, float]], after: dict[str, dict[float, float]]) -> None:
+    for name, counts in after.items():
+        new = {most: count - before[name][most] for most, count in counts.items()}
+        whole = new[float("inf")]
+        results.add(
+            f"lag {name} | p99", next(most for most, count in new.items() if count >= _SHARE * whole) * 1000, "ms"
+        )
+
+
+class Run:
+    """All rounds."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self._options, self._folder = options, folder
+        self.results = Results()
+        self.left_out: list[str] = []
+        self._parts = options.only or list(PARTS)
+
+    def run(self) -> None:
+        """Measure."""
+        options = self._options
+        if options.corpus:
+            source = corpus.of_folder(options.corpus)
+        else:
+            _told("making the corpus")
+            source = corpus.make(self._folder / "corpus", 24 if options.quick else options.mib, options.seed)
+        for number in range(1 if options.quick else options.rounds):
+            _told(f"round {number + 1}")
+            self._round(number, source)
+        if "anchoring" in self._parts:  # once: gas does not vary, and 10,000 sessions take their time
+            batches = anchoring.BATCHES[:3] if options.quick else anchoring.BATCHES
+            with self._stack() as (_, stack):
+                asyncio.run(anchoring.measure(stack, batches, self.results, _told))
+
+    @contextlib.contextmanager
+    def _stack(self) -> Iterator[tuple[Path, Stack]]:
+        """An empty folder with a new stack, so that nobody finds what another has left."""
+        work = self._folder / "work"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        stack = Stack(work / "stack", settings={"storage": {"ANCHORING": "off"}})
+        stack.start()
+        try:
+            yield work, stack
+        finally:
+            stack.stop()
+
+    def _round(self, number: int, source: corpus.Corpus) -> None:
+        with self._stack() as (work, stack):
+            ingest, quick = Ingest(stack, source, work, self.results, _told), self._options.quick
+            if "recording" in self._parts:
+                rivals, self.left_out = tools.installed()
+                before = _lags(stack)
+                for job in ingest.jobs(number, CELLS, rivals):
+                    job()
+                _add_lag(self.results, before, _lags(stack))
+            if "latency" in self._parts:
+                latency.measure(ingest, number, 3 if quick else 20, self.results, _told)
+            if "sealing" in self._parts:
+                sizes = sealing.SIZES[:2] if quick else sealing.SIZES
+                asyncio.run(sealing.measure(stack, number, sizes, self.results, _told))
+
+
+def main(arguments: list[str]) -> int:
+    """The command line; 0 when each bar that was measured is reached."""
+    options = _options(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    folder = Path(tempfile.mkdtemp(prefix="lucid-bench-"))
+    run = Run(options, folder)
+    try:
+        run.run()
+    finally:
+        if options.keep:
+            print(f"data and logs: {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    about = machine()
+    print("\n".join(f"{name:<13}{value}" for name, value in about.items()))
+    print(f"\n{report.tables(run.results)}\n\n{report.verdict(run.results)}")
+    print("\n".join(run.left_out))
+    if options.json:
+        document: dict[str, Any] = {"machine": about, "rounds": options.rounds, "figures": run.results.document()}
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
+    if options.plots:
+        from bench import plots
+
+        plots.draw(run.results, options.plots)
+    return 0 if options.quick or all(bar.met(run.results) is not False for bar in report.BARS) else 1
+
+
+if __name__ == "__main__":
+    assert ROOT.is_dir()
+    assert SERVICES
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,52 @@
+"""What processes cost: CPU time and memory, from /proc; see proc(5)."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process has had so far, in user mode and in the kernel."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _status_mib(pid: int, name: str) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def resident_mib(pid: int) -> float:
+    """Resident memory of a process, in MiB."""
+    return _status_mib(pid, "VmRSS")
+
+
+def peak_mib(pid: int) -> float:
+    """The most that was resident since `forget_peak`, in MiB."""
+    return _status_mib(pid, "VmHWM")
+
+
+def forget_peak(pid: int) -> None:
+    """Let the peak begin at what is resident now."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+class Meter:
+    """CPU time and peak memory of some processes, from now on."""
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        self._pids = dict(pids)
+        self._began = {name: cpu_seconds(pid) for name, pid in self._pids.items()}
+        for pid in self._pids.values():
+            forget_peak(pid)
+
+    def cpu(self) -> dict[str, float]:
+        """CPU seconds of each since then."""
+        return {name: cpu_seconds(pid) - self._began[name] for name, pid in self._pids.items()}
+
+    def peaks(self) -> dict[str, float]:
+        """The most that each had resident since then, in MiB."""
+        return {name: peak_mib(pid) for name, pid in self._pids.items()}
