@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench import anchoring, corpus, latency, report, sealing, tools
-from bench.ingest import CELLS, SERVICES, Ingest
+from bench.ingest import CELLS, QUICK_CELLS, Ingest
 from bench.results import Results
 from scripts.devstack.process import ROOT
 from scripts.devstack.stack import Stack
@@ -34,12 +34,19 @@ def _told(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
+def _own(folder: str) -> corpus.Corpus:
+    try:
+        return corpus.of_folder(Path(folder))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description="How fast it is, beside other ways.")
     parser.add_argument("--rounds", type=int, default=5, help="how often each figure is measured (default 5)")
     parser.add_argument("--mib", type=int, default=192, help="size of the corpus that is made (default 192)")
     parser.add_argument("--seed", type=int, default=corpus.SEED, help="what it is made of")
-    parser.add_argument("--corpus", type=Path, metavar="DIR", help="your own files instead; nothing is written there")
+    parser.add_argument("--corpus", type=_own, metavar="DIR", help="your own files instead; nothing is written there")
     parser.add_argument("--only", choices=PARTS, action="append", help="measure this part alone; may come again")
     parser.add_argument("--quick", action="store_true", help="one round of little, to see that it runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
@@ -97,10 +104,10 @@ class Run:
         """Measure."""
         options = self._options
         if options.corpus:
-            source = corpus.of_folder(options.corpus)
+            source = options.corpus
         else:
             _told("making the corpus")
-            source = corpus.make(self._folder / "corpus", 24 if options.quick else options.mib, options.seed)
+            source = corpus.make(self._folder / "corpus", 12 if options.quick else options.mib, options.seed)
         for number in range(1 if options.quick else options.rounds):
             _told(f"round {number + 1}")
             self._round(number, source)
@@ -128,7 +135,7 @@ class Run:
             if "recording" in self._parts:
                 rivals, self.left_out = tools.installed()
                 before = _lags(stack)
-                for job in ingest.jobs(number, CELLS, rivals):
+                for job in ingest.jobs(number, QUICK_CELLS if quick else CELLS, rivals):
                     job()
                 _add_lag(self.results, before, _lags(stack))
             if "latency" in self._parts:
@@ -153,7 +160,7 @@ def main(arguments: list[str]) -> int:
             shutil.rmtree(folder, ignore_errors=True)
     about = machine()
     print("\n".join(f"{name:<13}{value}" for name, value in about.items()))
-    print(f"\n{report.tables(run.results)}\n\n{report.verdict(run.results)}")
+    report.show(run.results)
     print("\n".join(run.left_out))
     if options.json:
         document: dict[str, Any] = {"machine": about, "rounds": options.rounds, "figures": run.results.document()}
@@ -167,5 +174,4 @@ def main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     assert ROOT.is_dir()
-    assert SERVICES
     sys.exit(main(sys.argv[1:]))

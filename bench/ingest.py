@@ -45,6 +45,7 @@ CELLS: Final = (
     *(Cell(MIB, sessions) for sessions in (1, 8, 16, 64)),
     *(Cell(8 * MIB, sessions) for sessions in (1, 8, 64)),
 )
+QUICK_CELLS: Final = (Cell(64 * KIB, 8), Cell(MIB, 16), Cell(8 * MIB, 1))
 TOOLS_CELL: Final = Cell(MIB, 16)
 """What backup tools are compared with."""
 
@@ -86,7 +87,8 @@ class Ingest:
             "chunk_bytes": cell.chunk_bytes,
             "sessions": cell.sessions,
             "prefix": prefix,
-            "target": {"url": self._stack.processor_url, "token": self._stack.tokens["record"]},
+            "url": self._stack.processor_url,
+            "token": self._stack.tokens["record"],
             "mongodb_url": self._stack.mongodb_url,
         }
 

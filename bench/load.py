@@ -21,6 +21,7 @@ from bench import corpus
 
 _LENGTH: Final = re.compile(rb"(?i)\r\ncontent-length: ([0-9]+)")
 _HEAD_BYTES: Final = 64 * 1024
+_CREATED: Final = 201
 
 
 class Connection:
@@ -57,62 +58,69 @@ class Connection:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Where to record: the processor's URL and a token of the role `record`."""
+class Work:
+    """What to record, and where: the processor's URL and a token of the role `record`."""
 
     url: str
     token: str
+    content: bytes
+    chunk_bytes: int
+    sessions: int
+    prefix: str
+
+    async def put(self, connection: Connection, session: int, index: int, chunk: memoryview) -> None:
+        """Record a chunk.
+
+        Raises:
+            RuntimeError: it is not stored now.
+        """
+        path = f"/api/v1/sessions/{self.prefix}-{session}/chunks/{index}"
+        status, answer = await connection.request("PUT", path, chunk)
+        if status != _CREATED or json.loads(answer)["durability"] != "stored":
+            raise RuntimeError(f"{path}: HTTP {status}: {answer[:300]!r}")
 
 
-async def _session(target: Target, name: str, chunks: list[memoryview], taken: list[float]) -> None:
-    connection = Connection(target.url, target.token)
-    for index, chunk in enumerate(chunks):
-        began = time.perf_counter()
-        status, answer = await connection.request("PUT", f"/api/v1/sessions/{name}/chunks/{index}", chunk)
-        taken.append(time.perf_counter() - began)
-        if status != 201 or json.loads(answer)["durability"] != "stored":  # noqa: PLR2004
-            raise RuntimeError(f"chunk {index} of {name}: HTTP {status}: {answer[:300]!r}")
-    await connection.close()
-
-
-async def full(target: Target, content: bytes, chunk_bytes: int, sessions: int, prefix: str) -> dict[str, Any]:
+async def full(work: Work) -> dict[str, Any]:
     """Record everything as fast as it goes, one chunk of each session at a time."""
-    shares, taken = corpus.cut(content, chunk_bytes, sessions), list[float]()
-    began = time.perf_counter()
+    taken: list[float] = []
+
+    async def session(number: int, chunks: list[memoryview]) -> None:
+        connection = Connection(work.url, work.token)
+        for index, chunk in enumerate(chunks):
+            began = time.perf_counter()
+            await work.put(connection, number, index, chunk)
+            taken.append(time.perf_counter() - began)
+        await connection.close()
+
+    shares, began = corpus.cut(work.content, work.chunk_bytes, work.sessions), time.perf_counter()
     async with asyncio.TaskGroup() as group:
         for number, chunks in enumerate(shares):
-            group.create_task(_session(target, f"{prefix}-{number}", chunks, taken))
+            group.create_task(session(number, chunks))
     seconds = time.perf_counter() - began
-    return {"seconds": seconds, "bytes": len(content), "chunks": len(taken), "latencies": taken}
+    return {"seconds": seconds, "bytes": len(work.content), "chunks": len(taken), "latencies": taken}
 
 
-async def paced(
-    target: Target, content: bytes, chunk_bytes: int, sessions: int, prefix: str, plan: Any
-) -> dict[str, Any]:
-    """Record `plan["per_second"]` chunks a second in all, for `plan["seconds"]`, at moments spread by chance.
+async def paced(work: Work, per_second: float, seconds: float) -> dict[str, Any]:
+    """Record so many chunks a second in all, for so long, each session from a moment drawn by chance.
 
     A latency counts from the moment at which the chunk was due, so that a stall is not left out of the figures.
     """
-    draw, taken = random.Random(prefix), list[float]()
-    gap, begin = sessions / plan["per_second"], time.perf_counter()
+    draw, taken, view = random.Random(work.prefix), list[float](), memoryview(work.content)
+    gap, begin = work.sessions / per_second, time.perf_counter()
 
-    async def session(number: int) -> None:
-        connection, index = Connection(target.url, target.token), 0
-        due = begin + draw.uniform(0, gap)
-        while due < begin + plan["seconds"]:
+    async def session(number: int, due: float) -> None:
+        connection, index = Connection(work.url, work.token), 0
+        while due < begin + seconds:
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            at = (number * 7919 + index * 104729) * 4096 % (len(content) - chunk_bytes)
-            path = f"/api/v1/sessions/{prefix}-{number}/chunks/{index}"
-            status, answer = await connection.request("PUT", path, memoryview(content)[at : at + chunk_bytes])
-            if status != 201:  # noqa: PLR2004
-                raise RuntimeError(f"chunk {index} of {number}: HTTP {status}: {answer[:300]!r}")
+            at = draw.randrange(len(view) - work.chunk_bytes)
+            await work.put(connection, number, index, view[at : at + work.chunk_bytes])
             taken.append(time.perf_counter() - due)
             index, due = index + 1, due + gap
         await connection.close()
 
     async with asyncio.TaskGroup() as group:
-        for number in range(sessions):
-            group.create_task(session(number))
+        for number in range(work.sessions):
+            group.create_task(session(number, begin + draw.uniform(0, gap)))
     return {"seconds": time.perf_counter() - begin, "chunks": len(taken), "latencies": taken}
 
 
@@ -120,9 +128,9 @@ def main() -> None:
     """Read what to do, do it, print what it took."""
     order = json.load(sys.stdin)
     content = b"".join(Path(path).read_bytes() for path in order["files"])
-    arguments = (Target(**order["target"]), content, order["chunk_bytes"], order["sessions"], order["prefix"])
-    work = paced(*arguments, order["plan"]) if order.get("plan") else full(*arguments)
-    json.dump(uvloop.run(work), sys.stdout)
+    work = Work(order["url"], order["token"], content, order["chunk_bytes"], order["sessions"], order["prefix"])
+    plan = order.get("plan")
+    json.dump(uvloop.run(paced(work, plan["per_second"], plan["seconds"]) if plan else full(work)), sys.stdout)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Final
 
 import matplotlib as mpl
-from matplotlib import pyplot
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from bench.ingest import CELLS, TOOLS_CELL
 from bench.results import Results
@@ -27,7 +28,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
 
 def _recording(results: Results, path: Path) -> Path:
     cells = [cell for cell in CELLS if f"ours {cell.name} | speed" in results.series]
-    figure, axes = pyplot.subplots(figsize=(9, 4))
+    figure, axes = plt.subplots(figsize=(9, 4))
     for shift, who, label, colour in ((-0.2, "ours", "Lucid Sessions", _BLUE), (0.2, "bare", "bare loop", _GREY)):
         series = [results.series[f"{who} {cell.name} | speed"] for cell in cells]
         middles = [one.middle for one in series]
@@ -51,7 +52,7 @@ def _recording(results: Results, path: Path) -> Path:
 
 def _sealing(results: Results, path: Path) -> Path:
     sizes = [size for size in SIZES if f"seal {size} | time" in results.series]
-    figure, axes = pyplot.subplots(figsize=(6, 4))
+    figure, axes = plt.subplots(figsize=(6, 4))
     axes.loglog(
         sizes, [results.series[f"seal {size} | time"].middle for size in sizes], "o-", color=_BLUE, label="seal"
     )
@@ -63,8 +64,8 @@ def _sealing(results: Results, path: Path) -> Path:
     return _save(figure, path)
 
 
-def _save(figure: "pyplot.Figure", path: Path) -> Path:
+def _save(figure: Figure, path: Path) -> Path:
     figure.tight_layout()
     figure.savefig(path, metadata=_PLAIN)
-    pyplot.close(figure)
+    plt.close(figure)
     return path

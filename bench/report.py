@@ -2,10 +2,15 @@
 
 from typing import Final
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
 from bench import anchoring, ingest, sealing
-from bench.ingest import CELLS, TOOLS_CELL, Cell
+from bench.ingest import CELLS, TOOLS_CELL
 from bench.results import Bar, Results, slope
 
+_COLUMNS: Final = 80
 BARS: Final = (
     Bar("1 MiB x 16 beside the bare loop", "ours 1 MiB x 16 | speed", "bare 1 MiB x 16 | speed", 0.8),
     Bar("1 MiB x 16 beside restic", "ours 1 MiB x 16 | speed", "restic backup | speed", 1.5),
@@ -33,97 +38,94 @@ def _shown(value: float | None) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"  # noqa: PLR2004
 
 
-def _rows(rows: list[tuple[str, ...]], widths: tuple[int, ...]) -> list[str]:
-    return [
-        "".join(
-            f"{cell:<{width}}" if at == 0 else f"{cell:>{width}}"
-            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-
-
 def _spread(results: Results, name: str) -> str:
     found = results.series.get(name)
     return f"{min(found.values):.0f}-{max(found.values):.0f}" if found else "-"
 
 
-def _cell(results: Results, cell: Cell) -> tuple[str, ...]:
-    ours, bare = f"ours {cell.name}", f"bare {cell.name}"
-    ratio = results.ratio(f"{ours} | speed", f"{bare} | speed")
-    return (
-        cell.name,
-        _shown(results.median(f"{ours} | speed")),
-        _spread(results, f"{ours} | speed"),
-        _shown(results.median(f"{ours} | p50")),
-        _shown(results.median(f"{ours} | p99")),
-        _shown(results.median(f"{bare} | speed")),
-        _spread(results, f"{bare} | speed"),
-        "-" if ratio is None else f"{ratio:.2f}",
+def _table(title: str, *head: str) -> Table:
+    table = Table(*head[:1], title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in head[1:]:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _recording(results: Results) -> Table:
+    head = ("chunk x sessions", "MiB/s", "spread", "p50 ms", "p99 ms", "bare", "spread", "ratio")
+    table = _table("Recording", *head)
+    for cell in CELLS:
+        ours, bare = f"ours {cell.name}", f"bare {cell.name}"
+        names = (f"{ours} | speed", f"{ours} | p50", f"{ours} | p99", f"{bare} | speed")
+        speed, p50, p99, bare_speed = (_shown(results.median(name)) for name in names)
+        spreads = _spread(results, f"{ours} | speed"), _spread(results, f"{bare} | speed")
+        ratio = results.ratio(f"{ours} | speed", f"{bare} | speed")
+        if speed != "-":
+            table.add_row(cell.name, speed, spreads[0], p50, p99, bare_speed, spreads[1], f"{ratio or 0:.2f}")
+    return table
+
+
+def _tools(results: Results) -> Table:
+    table = _table(
+        f"Beside other tools, MiB/s (ours: {TOOLS_CELL.name})", "", "recording", "spread", "replay", "spread"
     )
-
-
-def tables(results: Results) -> str:
-    """All tables, one below the other."""
-    measured = [cell for cell in CELLS if f"ours {cell.name} | speed" in results.series]
-    lines = ["recording, MiB/s and ms", ""]
-    head = ("chunk x sessions", "ours", "spread", "p50", "p99", "bare", "spread", "ratio")
-    lines += _rows([head, *(_cell(results, cell) for cell in measured)], (16, 8, 10, 8, 8, 8, 10, 8))
-    lines += ["", f"beside other tools ({TOOLS_CELL.name}), MiB/s", ""]
     whole = [("ours", f"ours {TOOLS_CELL.name}", "ours replay")]
     whole += [(tool, f"{tool} backup", f"{tool} restore") for tool in ("restic", "borg")]
-    rows = [("", "recording", "spread", "replay", "spread")]
     for name, there, back in whole:
         speeds = [f"{there} | speed", f"{back} | speed"]
         if speeds[0] in results.series:
             shown = [text for speed in speeds for text in (_shown(results.median(speed)), _spread(results, speed))]
-            rows.append((name, *shown))
-    lines += _rows(rows, (16, 12, 12, 12, 12))
-    lines += ["", "what it costs: CPU seconds for 1 GiB, and most memory, MiB", ""]
-    head = ("chunk x sessions", *(part for part in ingest.SERVICES), *ingest.SERVICES)
-    rows = [head]
-    for cell in measured:
-        cpu = [_shown(results.median(f"ours {cell.name} | CPU {part}")) for part in ingest.SERVICES]
-        memory = [_shown(results.median(f"ours {cell.name} | memory {part}")) for part in ingest.SERVICES]
-        rows.append((cell.name, *cpu, *memory))
-    lines += _rows(rows, (16, 11, 9, 9, 13, 9, 9))
-    lines += _sealing(results) + _batches(results)
-    return "\n".join(lines)
+            table.add_row(name, *shown)
+    return table
 
 
-def _sealing(results: Results) -> list[str]:
+def _costs(results: Results) -> Table:
+    parts = [f"{short} {what}" for what in ("CPU", "MiB") for short in ("proc.", "stor.", "mongod")]
+    table = _table("What it costs: CPU seconds for 1 GiB, and most memory", "chunk x sessions", *parts)
+    for cell in CELLS:
+        ours = f"ours {cell.name}"
+        if f"{ours} | speed" in results.series:
+            names = [f"{ours} | {what} {part}" for what in ("CPU", "memory") for part in ingest.SERVICES]
+            table.add_row(cell.name, *(_shown(results.median(name)) for name in names))
+    return table
+
+
+def _sealing(results: Results) -> Table:
+    table = _table("Sealing and proving", "chunks", "seal, s", "more MiB", "a proof, ms")
     sizes = [size for size in sealing.SIZES if f"seal {size} | time" in results.series]
-    if not sizes:
-        return []
-    rows = [("chunks", "seal, s", "more MiB", "a proof, ms")]
+    figures = ("seal {} | time", "seal {} | more memory", "prove in {} | time")
     for size in sizes:
-        names = (f"seal {size} | time", f"seal {size} | more memory", f"prove in {size} | time")
-        rows.append((f"{size:,}", *(_shown(results.median(name)) for name in names)))
-    lines = ["", "sealing and proving", "", *_rows(rows, (16, 12, 12, 14))]
+        table.add_row(f"{size:,}", *(_shown(results.median(name.format(size))) for name in figures))
     if len(sizes) > 1:
-        times = [results.series[f"seal {size} | time"].middle for size in sizes]
-        proofs = [results.series[f"prove in {size} | time"].middle for size in sizes]
-        lines.append(f"grows as n^{slope(sizes, times):.2f}; a proof as n^{slope(sizes, proofs):.2f}")
-    return lines
+        growth = [slope(sizes, [results.series[name.format(size)].middle for size in sizes]) for name in figures[::2]]
+        table.caption = f"a seal grows as n^{growth[0]:.2f}, a proof as n^{growth[1]:.2f}"
+    return table
 
 
-def _batches(results: Results) -> list[str]:
-    sizes = [size for size in anchoring.BATCHES if f"batch of {size} | gas" in results.series]
-    if not sizes:
-        return []
-    rows = [("sessions", "made in, s", "gas", "gas a session", "a receipt, ms")]
-    for size in sizes:
-        names = ("made in", "gas", "gas a session", "a receipt, fetched and verified")
-        rows.append((f"{size:,}", *(_shown(results.median(f"batch of {size} | {name}")) for name in names)))
-    return ["", "anchoring, one transaction a batch", "", *_rows(rows, (16, 12, 12, 15, 15))]
+def _batches(results: Results) -> Table:
+    table = _table(
+        "Anchoring: one transaction a batch", "sessions", "made in, s", "gas", "gas a session", "a receipt, ms"
+    )
+    for size in anchoring.BATCHES:
+        figures = ("made in", "gas", "gas a session", "a receipt, fetched and verified")
+        if f"batch of {size} | gas" in results.series:
+            table.add_row(f"{size:,}", *(_shown(results.median(f"batch of {size} | {name}")) for name in figures))
+    return table
 
 
-def verdict(results: Results) -> str:
-    """Each bar, and whether it is reached."""
-    rows = [("", "bar", "now", "")]
+def _bars(results: Results) -> Table:
+    table = _table("Bars", "", "bar", "now", "")
     for bar in BARS:
         met = bar.met(results)
-        sign = "<=" if bar.at_most else ">="
         said = "not measured" if met is None else "reached" if met else "MISSED"
-        rows.append((bar.what, f"{sign} {_shown(bar.bound)}", _shown(bar.value(results)), said))
-    return "\n".join(_rows(rows, (48, 10, 8, 13)))
+        sign = "<=" if bar.at_most else ">="
+        table.add_row(bar.what, f"{sign} {_shown(bar.bound)}", _shown(bar.value(results)), said)
+    return table
+
+
+def show(results: Results) -> None:
+    """Print all tables of what was measured."""
+    console = Console(width=_COLUMNS, highlight=False)
+    for make in (_recording, _tools, _costs, _sealing, _batches, _bars):
+        table = make(results)
+        if table.row_count:
+            console.print(table)

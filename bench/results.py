@@ -10,7 +10,7 @@ from typing import Any
 def percentile(values: Iterable[float], share: float) -> float:
     """The value below which `share` of them are, the nearest of those that were seen."""
     found = sorted(values)
-    return found[min(len(found) - 1, math.ceil(share * len(found)) - 1)]
+    return found[max(0, math.ceil(share * len(found)) - 1)]
 
 
 @dataclass(slots=True)
