@@ -17,8 +17,10 @@ from sessions.core.merkle import leaf_hash
 from sessions.core.tiles import TreeBuilder
 from sessions.core.types import Hash, SessionId
 from sessions.runtime.errors import DomainError
+from sessions.runtime.killpoints import reach
 from sessions.runtime.times import now, to_rfc3339
 from sessions.storage import problems
+from sessions.storage.killpoints import Point
 from sessions.storage.progress import MAX_REPORTED_GAPS, PAGE_CHUNKS
 from sessions.storage.store import (
     Change,
@@ -98,6 +100,7 @@ class Sealer:
                 order = SealOrder(chunk_count, sealed_by, now())
                 change = Change(status=SessionStatus.SEALING, seal_order=order)
                 updated = await self._sessions.update(session_id, SessionStatus.OPEN, change)
+                reach(Point.SEAL_ORDERED)
                 record = updated or await self._again(session_id)
             else:
                 record = await self._finish(record)
@@ -120,9 +123,11 @@ class Sealer:
         except DomainError as error:
             if error.code in ("chunks-missing", "chunk-count-mismatch"):
                 await self._tiles.drop(record.session_id, attempt)
+                reach(Point.SEAL_TILES_DROPPED)
                 reopen = Change(status=SessionStatus.OPEN)
                 if await self._sessions.update(record.session_id, SessionStatus.SEALING, reopen, order) is None:
                     return await self._again(record.session_id)  # another sealer decided this order
+                reach(Point.SEAL_REOPENED)
             raise
         manifest = Manifest(
             session_id=record.session_id,
@@ -138,6 +143,7 @@ class Sealer:
         )
         change = Change(status=SessionStatus.SEALED, seal=Seal(manifest.to_bytes(), attempt))
         sealed = await self._sessions.update(record.session_id, SessionStatus.SEALING, change, order)
+        reach(Point.SEAL_STORED)
         if sealed is None:  # another sealer decided this order: the scan is not for what came since
             await self._tiles.drop(record.session_id, attempt)
             sealed = await self._again(record.session_id)
@@ -165,6 +171,7 @@ class Sealer:
         if scan.gaps and not allow_missing:
             raise problems.chunks_missing(session_id, [list(gap) for gap in scan.gaps[:MAX_REPORTED_GAPS]])
         await self._tiles.put(session_id, attempt, [*tiles, *scan.tree.partial_tiles()])
+        reach(Point.SEAL_TILES_STORED)
         return scan
 
 
