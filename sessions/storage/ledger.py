@@ -141,9 +141,9 @@ class Ledger:
         latest = now() - RESUME_SEAL_AFTER
         half_way = [record for record in begun if record.seal_order and record.seal_order.sealed_at < latest]
         for record in half_way:
-            assert record.seal_order is not None
             try:
-                await self.seal(record.session_id, record.seal_order.chunk_count, record.seal_order.sealed_by)
+                await self._sealer.resume(record)
+                self._progress.forget(record.session_id)
             except DomainError as error:
                 if error.code == "database-unavailable":
                     raise

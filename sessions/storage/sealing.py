@@ -37,6 +37,7 @@ from sessions.storage.store import (
 MAX_MISSING_CHUNKS: Final = 2**24
 """A seal with gaps hashes a leaf for each missing chunk: one stray index must not make that endless."""
 _TILE_WRITES: Final = 64
+_REFUSALS: Final = ("chunks-missing", "chunk-count-mismatch")
 
 
 class _Scan:
@@ -87,7 +88,8 @@ class Sealer:
     async def seal(self, session_id: SessionId, chunk_count: int | None, sealed_by: SealedBy) -> Manifest:
         """Seal a session, or give the manifest that it has been sealed with.
 
-        A seal by the recorder takes all of 0 .. n-1; one by idleness notes what is missing.
+        A seal by the recorder takes all of 0 .. n-1; one by idleness notes what is missing. What was ordered before is
+        decided first; when that is refused, it is not the answer to this.
 
         Raises:
             DomainError: `session-not-found`, `chunks-missing`, `chunk-count-mismatch`; the session stays open.
@@ -95,19 +97,37 @@ class Sealer:
         record = await self._sessions.get(session_id)
         if record is None:
             raise problems.session_not_found(session_id)
+        own: SealOrder | None = None
         while record.seal is None:
             if record.status is SessionStatus.OPEN:
-                order = SealOrder(chunk_count, sealed_by, now())
-                change = Change(status=SessionStatus.SEALING, seal_order=order)
+                own = SealOrder(chunk_count, sealed_by, now())
+                change = Change(status=SessionStatus.SEALING, seal_order=own)
                 updated = await self._sessions.update(session_id, SessionStatus.OPEN, change)
                 reach(Point.SEAL_ORDERED)
                 record = updated or await self._again(session_id)
             else:
-                record = await self._finish(record)
+                record = await self._decide(record, own)
         manifest = sealed_manifest(record)
         if chunk_count is not None and chunk_count != manifest.chunk_count:
             raise problems.chunk_count_mismatch(session_id, chunk_count, manifest.chunk_count)
         return manifest
+
+    async def resume(self, record: SessionRecord) -> None:
+        """Decide a seal that was begun, by a process that may have died.
+
+        Raises:
+            DomainError: `chunks-missing`, `chunk-count-mismatch`; the session is open again.
+        """
+        await self._decide(record, record.seal_order)
+
+    async def _decide(self, record: SessionRecord, own: SealOrder | None) -> SessionRecord:
+        """Seal a session as it was ordered; the session after that. Raises when `own` is the order, and is refused."""
+        try:
+            return await self._finish(record)
+        except DomainError as error:
+            if error.code not in _REFUSALS or record.seal_order == own:
+                raise
+            return await self._again(record.session_id)
 
     async def _again(self, session_id: SessionId) -> SessionRecord:
         record = await self._sessions.get(session_id)
@@ -121,7 +141,7 @@ class Sealer:
         try:
             scan = await self._scan(record.session_id, order, attempt)
         except DomainError as error:
-            if error.code in ("chunks-missing", "chunk-count-mismatch"):
+            if error.code in _REFUSALS:
                 await self._tiles.drop(record.session_id, attempt)
                 reach(Point.SEAL_TILES_DROPPED)
                 reopen = Change(status=SessionStatus.OPEN)

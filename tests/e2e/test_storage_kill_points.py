@@ -38,8 +38,14 @@ INGEST = (
     (Point.CHUNK_CONFLICT_FOUND, 2, 4, 200),
 )
 UNCOVERED = ((Point.CHUNK_UNCOVERED, 1, (1, 1)), (Point.CHUNK_RECORD_REMOVED, 2, (0, 1)))
-SEAL = ((Point.SEAL_ORDERED, 1, "sealing"), (Point.SEAL_TILES_STORED, 2, "sealing"), (Point.SEAL_STORED, 2, "sealed"))
-REFUSED = ((Point.SEAL_TILES_DROPPED, 1, "sealing"), (Point.SEAL_REOPENED, 2, "open"))
+# How many chunks are said to be in the session (too many are refused), whether anybody asks again, and the state left.
+SEAL = (
+    (Point.SEAL_ORDERED, 1, len(CHUNKS), True, "sealing"),
+    (Point.SEAL_TILES_STORED, 2, len(CHUNKS), False, "sealing"),
+    (Point.SEAL_STORED, 2, len(CHUNKS), True, "sealed"),
+    (Point.SEAL_TILES_DROPPED, 1, len(CHUNKS) + 1, True, "sealing"),
+    (Point.SEAL_REOPENED, 2, len(CHUNKS) + 1, True, "open"),
+)
 ANCHOR = (
     (Point.BATCH_STORED, 1, Left("pending", batch_placed=False, session_placed=False)),
     (Point.BATCH_SESSIONS_PLACED, 2, Left("pending", batch_placed=False, session_placed=True)),
@@ -52,9 +58,9 @@ ANCHOR = (
     (Point.ANCHOR_CONFIRMED, 2, Left("confirmed", True, True, 1, "block")),
     (Point.ANCHOR_TAKEN_BACK, 1, Left("submitted", True, True, 1, "nowhere")),
 )
-REPLACED = (
-    (Point.TRANSACTION_SIGNED, Left("submitted", True, True, 1, "pool")),
-    (Point.TRANSACTION_STORED, Left("submitted", True, True, 2, "nowhere")),
+STUCK = (
+    (Point.TRANSACTION_SIGNED, 2, Left("submitted", True, True, 1, "pool")),
+    (Point.TRANSACTION_STORED, 3, Left("submitted", True, True, 2, "nowhere")),
 )
 SHRED = (
     (Point.SHRED_KEYS_DELETED, 1, (len(CHUNKS), True)),
@@ -110,7 +116,7 @@ def _dies(api: Api, act: Callable[[], httpx.Response]) -> None:
 
 
 def test_every_point_is_tried() -> None:
-    tried = (*INGEST, *UNCOVERED, *SEAL, *REFUSED, *ANCHOR, *SHRED)
+    tried = (*INGEST, *UNCOVERED, *SEAL, *ANCHOR, *STUCK, *SHRED)
     assert {Point.ANCHOR_LEASE_TAKEN, *(one[0] for one in tried)} == set(Point)
 
 
@@ -156,44 +162,28 @@ def _seal(api: Api, session: str, chunk_count: int = len(CHUNKS)) -> httpx.Respo
 
 
 def test_a_seal(stack: Stack, api: Api, inside: Inside) -> None:
-    def seal(status: str) -> Attempt:
+    def seal(chunk_count: int, status: str, *, asked_again: bool) -> Attempt:
         session = session_name("kill")
         leaves = put_all(api, session)
-        _dies(api, lambda: _seal(api, session))
+        _dies(api, lambda: _seal(api, session, chunk_count))
         assert inside.session(session)["status"] == status
+        if not asked_again:
+            inside.seal_was_ordered_before(session, timedelta(seconds=31))
         yield
-        assert _seal(api, session).status_code == 200
-        check(api, session, leaves)
-        inside.check_anchored(api, session)
-
-    _one_after_the_other(stack, ((point, at_pass, seal(status)) for point, at_pass, status in SEAL))
-
-
-def test_a_seal_that_nobody_asks_for_again(stack: Stack, api: Api, inside: Inside) -> None:
-    session = session_name("kill")
-    arm(stack, "storage", Point.SEAL_TILES_STORED)
-    leaves = put_all(api, session)
-    _dies(api, lambda: _seal(api, session))
-    inside.seal_was_ordered_before(session, timedelta(seconds=31))
-    stack.resume("storage")
-    assert wait_until(lambda: inside.session(session)["status"] == "sealed", 10)
-    check(api, session, leaves)
-    inside.check_anchored(api, session)
-
-
-def test_a_seal_that_is_refused(stack: Stack, api: Api, inside: Inside) -> None:
-    def seal(status: str) -> Attempt:
-        session = session_name("kill")
-        leaves = put_all(api, session)
-        _dies(api, lambda: _seal(api, session, len(CHUNKS) + 1))
-        assert inside.session(session)["status"] == status
-        yield
+        if not asked_again:
+            assert wait_until(lambda: inside.session(session)["status"] == "sealed", 10)
         # What is asked for now counts, not what was asked for then.
         assert _seal(api, session).status_code == 200
         check(api, session, leaves)
         inside.check_anchored(api, session)
 
-    _one_after_the_other(stack, ((point, at_pass, seal(status)) for point, at_pass, status in REFUSED))
+    _one_after_the_other(
+        stack,
+        (
+            (point, at_pass, seal(chunk_count, status, asked_again=again))
+            for point, at_pass, chunk_count, again, status in SEAL
+        ),
+    )
 
 
 def test_a_batch_and_its_anchor(stack: Stack, api: Api, inside: Inside) -> None:
@@ -215,28 +205,24 @@ def test_a_batch_and_its_anchor(stack: Stack, api: Api, inside: Inside) -> None:
         assert len(anchored["transactions"]) == 1
         assert signed in ([], anchored["transactions"])
 
-    _one_after_the_other(stack, ((point, at_pass, anchor(point, left)) for point, at_pass, left in ANCHOR))
+    def replace(left: Left) -> Attempt:
+        session = session_name("kill")
+        api.record(session, CHUNKS)
+        assert wait_until(lambda: inside.waits_for_a_block(session), 10)
+        (stuck,) = inside.batch(session)["transactions"]
+        inside.was_submitted_before(session, timedelta(seconds=301))
+        has_died(stack, "storage")
+        assert inside.left(session) == left
+        inside.leases_run_out()
+        yield
+        assert wait_until(lambda: inside.left(session) == left._replace(signed=2, where="pool"), 10)
+        inside.check_anchored(api, session)
+        batch = inside.batch(session)
+        first, second = batch["transactions"]
+        assert (first, first["nonce"], batch["anchor"]["transaction"]) == (stuck, second["nonce"], second["hash"])
 
-
-@pytest.mark.parametrize(("point", "left"), REPLACED)
-def test_a_transaction_in_the_place_of_one_that_is_stuck(
-    stack: Stack, api: Api, inside: Inside, point: Point, left: Left
-) -> None:
-    session = session_name("kill")
-    arm(stack, "storage", point, 2)
-    api.record(session, CHUNKS)
-    assert wait_until(lambda: inside.waits_for_a_block(session), 10)
-    (stuck,) = inside.batch(session)["transactions"]
-    inside.was_submitted_before(session, timedelta(seconds=301))
-    has_died(stack, "storage")
-    assert inside.left(session) == left
-    inside.leases_run_out()
-    stack.resume("storage")
-    assert wait_until(lambda: inside.left(session) == left._replace(signed=2, where="pool"), 10)
-    inside.check_anchored(api, session)
-    batch = inside.batch(session)
-    first, second = batch["transactions"]
-    assert (first, first["nonce"], batch["anchor"]["transaction"]) == (stuck, second["nonce"], second["hash"])
+    deaths = [(point, at_pass, anchor(point, left)) for point, at_pass, left in ANCHOR]
+    _one_after_the_other(stack, [*deaths, *((point, at_pass, replace(left)) for point, at_pass, left in STUCK)])
 
 
 def test_a_lease_outlives_its_holder(stack: Stack, api: Api, inside: Inside) -> None:
