@@ -46,14 +46,16 @@ SEAL = (
     (Point.SEAL_TILES_DROPPED, 1, len(CHUNKS) + 1, True, "sealing"),
     (Point.SEAL_REOPENED, 2, len(CHUNKS) + 1, True, "open"),
 )
-ANCHOR = (
+BATCH = (
     (Point.BATCH_STORED, 1, Left("pending", batch_placed=False, session_placed=False)),
     (Point.BATCH_SESSIONS_PLACED, 2, Left("pending", batch_placed=False, session_placed=True)),
     (Point.BATCH_PLACED, 1, Left("pending", batch_placed=True, session_placed=True)),
     (Point.TRANSACTION_SIGNED, 2, Left("pending", batch_placed=True, session_placed=True)),
     (Point.TRANSACTION_STORED, 2, Left("submitted", True, True, 1, "nowhere")),
     (Point.TRANSACTION_BROADCAST, 1, Left("submitted", True, True, 1, "pool")),
-    (Point.ANCHOR_FOUND, 3, Left("submitted", True, True, 1, "block")),
+)
+BLOCK = (
+    (Point.ANCHOR_FOUND, 1, Left("submitted", True, True, 1, "block")),
     (Point.ANCHOR_INCLUDED, 2, Left("included", True, True, 1, "block")),
     (Point.ANCHOR_CONFIRMED, 2, Left("confirmed", True, True, 1, "block")),
     (Point.ANCHOR_TAKEN_BACK, 1, Left("submitted", True, True, 1, "nowhere")),
@@ -116,7 +118,7 @@ def _dies(api: Api, act: Callable[[], httpx.Response]) -> None:
 
 
 def test_every_point_is_tried() -> None:
-    tried = (*INGEST, *UNCOVERED, *SEAL, *ANCHOR, *STUCK, *SHRED)
+    tried = (*INGEST, *UNCOVERED, *SEAL, *BATCH, *BLOCK, *STUCK, *SHRED)
     assert {Point.ANCHOR_LEASE_TAKEN, *(one[0] for one in tried)} == set(Point)
 
 
@@ -142,7 +144,7 @@ def test_a_chunk_that_a_seal_left_out(stack: Stack, api: Api, inside: Inside) ->
         leaves = put_all(api, session)
         with ThreadPoolExecutor(1) as pool, inside.slow_records():
             putting = pool.submit(_dies, api, lambda: api.put_chunk(session, late, b"late"))
-            assert wait_until(lambda: inside.chunk_documents(session, late) == (0, 1), 10)
+            assert wait_until(lambda: inside.chunk_documents(session, late) == (0, 1), 30)
             assert _seal(api, session).status_code == 200
             putting.result()
         assert inside.chunk_documents(session, late) == left
@@ -171,7 +173,7 @@ def test_a_seal(stack: Stack, api: Api, inside: Inside) -> None:
             inside.seal_was_ordered_before(session, timedelta(seconds=31))
         yield
         if not asked_again:
-            assert wait_until(lambda: inside.session(session)["status"] == "sealed", 10)
+            assert wait_until(lambda: inside.session(session)["status"] == "sealed", 30)
         # What is asked for now counts, not what was asked for then.
         assert _seal(api, session).status_code == 200
         check(api, session, leaves)
@@ -186,43 +188,59 @@ def test_a_seal(stack: Stack, api: Api, inside: Inside) -> None:
     )
 
 
-def test_a_batch_and_its_anchor(stack: Stack, api: Api, inside: Inside) -> None:
+def _anchored_once(api: Api, inside: Inside, session: str, left: Left) -> Attempt:
+    """From the death on: what was signed is what is anchored."""
+    has_died(api.stack, "storage")
+    assert inside.left(session) == left
+    signed = inside.batch(session)["transactions"]
+    inside.leases_run_out()
+    yield
+    inside.check_anchored(api, session)
+    anchored = inside.batch(session)["transactions"]
+    assert len(anchored) == 1
+    assert signed in ([], anchored)
+
+
+def test_a_batch_and_its_transaction(stack: Stack, api: Api, inside: Inside) -> None:
+    def anchor(left: Left) -> Attempt:
+        session = session_name("kill")
+        api.record(session, CHUNKS)
+        yield from _anchored_once(api, inside, session, left)
+
+    _one_after_the_other(stack, ((point, at_pass, anchor(left)) for point, at_pass, left in BATCH))
+
+
+def test_a_transaction_and_its_block(stack: Stack, api: Api, inside: Inside) -> None:
     def anchor(point: Point, left: Left) -> Attempt:
         session = session_name("kill")
         api.record(session, CHUNKS)
-        if left.where == "block" or point is Point.ANCHOR_TAKEN_BACK:
-            inside.in_a_block(session)
+        inside.in_a_block(session)
         if point in (Point.ANCHOR_CONFIRMED, Point.ANCHOR_TAKEN_BACK):
-            assert wait_until(lambda: inside.state(session) == "included", 10)
+            assert wait_until(lambda: inside.state(session) == "included", 30)
             inside.mine() if point is Point.ANCHOR_CONFIRMED else inside.lose_a_block()
-        has_died(stack, "storage")
-        assert inside.left(session) == left
-        signed = inside.batch(session)["transactions"]
-        inside.leases_run_out()
-        yield
-        inside.check_anchored(api, session)
-        anchored = inside.batch(session)
-        assert len(anchored["transactions"]) == 1
-        assert signed in ([], anchored["transactions"])
+        yield from _anchored_once(api, inside, session, left)
 
+    _one_after_the_other(stack, ((point, at_pass, anchor(point, left)) for point, at_pass, left in BLOCK))
+
+
+def test_a_transaction_in_the_place_of_one_that_is_stuck(stack: Stack, api: Api, inside: Inside) -> None:
     def replace(left: Left) -> Attempt:
         session = session_name("kill")
         api.record(session, CHUNKS)
-        assert wait_until(lambda: inside.waits_for_a_block(session), 10)
+        assert wait_until(lambda: inside.waits_for_a_block(session), 30)
         (stuck,) = inside.batch(session)["transactions"]
         inside.was_submitted_before(session, timedelta(seconds=301))
         has_died(stack, "storage")
         assert inside.left(session) == left
         inside.leases_run_out()
         yield
-        assert wait_until(lambda: inside.left(session) == left._replace(signed=2, where="pool"), 10)
+        assert wait_until(lambda: inside.left(session) == left._replace(signed=2, where="pool"), 30)
         inside.check_anchored(api, session)
         batch = inside.batch(session)
         first, second = batch["transactions"]
         assert (first, first["nonce"], batch["anchor"]["transaction"]) == (stuck, second["nonce"], second["hash"])
 
-    deaths = [(point, at_pass, anchor(point, left)) for point, at_pass, left in ANCHOR]
-    _one_after_the_other(stack, [*deaths, *((point, at_pass, replace(left)) for point, at_pass, left in STUCK)])
+    _one_after_the_other(stack, ((point, at_pass, replace(left)) for point, at_pass, left in STUCK))
 
 
 def test_a_lease_outlives_its_holder(stack: Stack, api: Api, inside: Inside) -> None:
@@ -251,7 +269,7 @@ def test_a_shredding(stack: Stack, api: Api, inside: Inside) -> None:
         assert (inside.bodies(session), "shredding" in found) == left
         yield
         # Nobody has to ask again.
-        assert wait_until(lambda: "shredding" not in inside.session(session) and inside.bodies(session) == 0, 10)
+        assert wait_until(lambda: "shredding" not in inside.session(session) and inside.bodies(session) == 0, 30)
         again = api.processor("DELETE", path, "admin")
         assert again.status_code == 200
         assert inside.session(session)["shredded_at"] == found["shredded_at"]
