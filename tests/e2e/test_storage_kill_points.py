@@ -26,9 +26,7 @@ from tests.e2e.killing import CHUNKS, arm, check, disarm, has_died, launch_armed
 SESSIONS = "/api/v1/sessions"
 # Two of them are more than storage hands to its driver at once.
 LARGE = [b"one", b"two", *(os.urandom(5 * 1024 * 1024) for _ in range(2)), b"last"]
-
-
-# Each chunk's attempt, at which pass it dies, and what its repeat is answered.
+# Each point with the pass at which it strikes. Here: which chunk is on its way, and what its repeat is answered.
 INGEST = (
     (Point.OPENING_STORED, 1, 0, 201),
     (Point.CHUNK_NOTED, 2, 1, 201),
@@ -37,6 +35,7 @@ INGEST = (
     (Point.CHUNK_RECORDS_STORED, 2, 4, 200),
     (Point.CHUNK_CONFLICT_FOUND, 2, 4, 200),
 )
+# How many records and parts of bodies are left of the chunk.
 UNCOVERED = ((Point.CHUNK_UNCOVERED, 1, (1, 1)), (Point.CHUNK_RECORD_REMOVED, 2, (0, 1)))
 # How many chunks are said to be in the session (too many are refused), whether anybody asks again, and the state left.
 SEAL = (
@@ -64,6 +63,7 @@ STUCK = (
     (Point.TRANSACTION_SIGNED, 2, Left("submitted", True, True, 1, "pool")),
     (Point.TRANSACTION_STORED, 3, Left("submitted", True, True, 2, "nowhere")),
 )
+# How many bodies are left, and whether the session is marked as being shredded.
 SHRED = (
     (Point.SHRED_KEYS_DELETED, 1, (len(CHUNKS), True)),
     (Point.SHRED_BODIES_DELETED, 3, (0, True)),
@@ -75,9 +75,12 @@ SHRED = (
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     # Without a spool a recorder hears of each death of storage.
     settings = {"processor": {"SPOOL": "off"}, "storage": {"ANCHOR_INTERVAL_SECONDS": "0.2"}}
-    for one in own_stack(tmp_path_factory, settings=settings):
-        one.anvil.call("evm_setIntervalMining", 0)
-        yield one
+    with pytest.MonkeyPatch.context() as environment:
+        # A process that is killed does not tell what it covered, and without that it starts in half the time.
+        environment.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        for one in own_stack(tmp_path_factory, settings=settings):
+            one.anvil.call("evm_setIntervalMining", 0)
+            yield one
 
 
 @pytest.fixture
