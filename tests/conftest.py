@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
 import pytest
@@ -101,9 +101,11 @@ def anvil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Anvil]:
         node.stop()
 
 
-def own_stack(folders: pytest.TempPathFactory, mode: Mode = "standalone") -> Iterator[Stack]:
+def own_stack(
+    folders: pytest.TempPathFactory, mode: Mode = "standalone", settings: Mapping[str, Mapping[str, str]] | None = None
+) -> Iterator[Stack]:
     """What a fixture yields from: a whole stack for tests that do to it what others could not stand."""
-    one = Stack(folders.mktemp(f"stack-{mode}"), mode, test_commands=True)
+    one = Stack(folders.mktemp(f"stack-{mode}"), mode, settings or {}, test_commands=True)
     one.start()
     try:
         yield one

@@ -14,6 +14,7 @@ from prometheus_client import Counter
 from sessions.core.envelope import fingerprint
 from sessions.core.types import SessionId
 from sessions.processor.key_rings import KeyRings
+from sessions.processor.killpoints import Point
 from sessions.processor.pipeline import POST_BYTES, Submitter
 from sessions.processor.recording import ACKNOWLEDGED, Recording
 from sessions.processor.spool_format import Kind
@@ -22,7 +23,7 @@ from sessions.processor.spooling import Spooling, read_key
 from sessions.processor.storage_client import FrameAnswer, StorageClient
 from sessions.processor.storage_watch import AWAY_CODES
 from sessions.runtime.errors import DomainError
-from sessions.runtime.killpoints import Point, reach
+from sessions.runtime.killpoints import reach
 
 WINDOW_ENTRIES: Final = 512
 SEAL_WAIT_SECONDS: Final = 20.0

@@ -20,6 +20,7 @@ from sessions.processor.drainer import Drainer
 from sessions.processor.key_files import load_keks, load_recipient
 from sessions.processor.key_rings import KeyRings
 from sessions.processor.keys import KeyWrapper
+from sessions.processor.killpoints import Point
 from sessions.processor.pipeline import Submitter
 from sessions.processor.recording import Recording
 from sessions.processor.recovery import RecoverableWrapper
@@ -135,7 +136,7 @@ def _spooling(settings: ProcessorSettings, storage: StorageClient) -> Spooling |
 def main() -> int:
     """Run until SIGTERM; the exit code."""
     try:
-        killpoints.arm()
+        killpoints.arm(Point)
         settings = load(ProcessorSettings)
         log.configure("DEBUG" if settings.debug else settings.log_level, settings.service_name)
         context = tls.server_context(settings)

@@ -15,13 +15,14 @@ from sessions.processor import crypt
 from sessions.processor.crypt import SEAL_INLINE_BYTES, SealedChunk
 from sessions.processor.key_rings import KeyRings
 from sessions.processor.keys import Dek
+from sessions.processor.killpoints import Point
 from sessions.processor.pipeline import Submitter
 from sessions.processor.spooling import Spooling
 from sessions.processor.storage_client import FrameAnswer, StorageClient
 from sessions.processor.storage_watch import AWAY_CODES
 from sessions.runtime.audit import require_recording
 from sessions.runtime.errors import DomainError
-from sessions.runtime.killpoints import Point, reach
+from sessions.runtime.killpoints import reach
 
 T = TypeVar("T")
 CHUNKS = Counter("lucid_chunks_total", "Chunks by outcome.", ("outcome",))

@@ -18,12 +18,13 @@ from prometheus_client import Counter, Gauge
 from sessions.core import envelope
 from sessions.core.errors import CoreError
 from sessions.core.types import Buffer, SessionId, session_id
+from sessions.processor.killpoints import Point
 from sessions.processor.spool_format import HEADER_BYTES, Kind
 from sessions.processor.spool_index import Entry, SpoolIndex
 from sessions.processor.spool_room import SpoolRoom, full
 from sessions.processor.spool_segments import Place, Recovered, Segments
 from sessions.runtime.errors import DomainError
-from sessions.runtime.killpoints import Point, reach
+from sessions.runtime.killpoints import reach
 
 GROUP_BYTES: Final = 16 * 1024 * 1024
 _WATCH_SECONDS: Final = 5.0

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from sessions.core.types import Buffer
+from sessions.processor.killpoints import Point
 from sessions.processor.spool_format import HEADER_BYTES, Damage, Found, Kind, header, read_header, scan
-from sessions.runtime.killpoints import Point, reach
+from sessions.runtime.killpoints import reach
 
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
 """A segment is ended at the first entry behind so many."""

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 from sessions.core import key_ring
 from sessions.core.key_ring import WrappedDek
 from sessions.core.types import ChunkIndex, DekId, SessionId
+from sessions.processor.killpoints import Point
 from sessions.processor.spool import Spool
 from sessions.processor.spool_format import HEADER_BYTES, Kind
 from sessions.processor.spool_index import Entry
@@ -15,7 +16,7 @@ from sessions.processor.spool_segments import CorruptEntryError
 from sessions.processor.storage_client import Keys
 from sessions.processor.storage_watch import StorageWatch
 from sessions.runtime.errors import DomainError
-from sessions.runtime.killpoints import Point, reach
+from sessions.runtime.killpoints import reach
 from sessions.runtime.metadata import canonical_metadata
 from sessions.runtime.times import now, to_rfc3339
 

@@ -15,6 +15,7 @@ import structlog
 
 from sessions.core.merkle import root as tree_root
 from sessions.core.receipt import Anchor, AnchorState
+from sessions.runtime.killpoints import reach
 from sessions.runtime.times import now as present
 from sessions.storage.anchor import (
     AnchoringError,
@@ -29,6 +30,7 @@ from sessions.storage.anchor import (
     SignedTransaction,
     StaleLeaderError,
 )
+from sessions.storage.killpoints import Point
 
 BATCH_MAX_SESSIONS: Final = 10_000
 REPLACE_AFTER_SECONDS: Final = 300.0
@@ -159,6 +161,7 @@ class Anchorer:
         if token is None:
             self._in_flight = self._more = False
             return
+        reach(Point.ANCHOR_LEASE_TAKEN)
         last = await self._batches.last()
         if last is not None and not last.placed:
             await self._batches.place(last.sequence, token)
@@ -192,7 +195,9 @@ class Anchorer:
             session_ids=tuple(leaf.session_id for leaf in leaves),
         )
         await self._batches.append(record, hashes, token)
+        reach(Point.BATCH_STORED)
         await self._batches.place(record.sequence, token)
+        reach(Point.BATCH_PLACED)
         self.status.batches_made += 1
         self.status.sessions_batched += record.size
         _log.info("batch_made", sequence=record.sequence, root=record.root.hex(), sessions=record.size)
@@ -240,6 +245,7 @@ class Anchorer:
             assert replaces is not None
             await self._chain.broadcast(replaces)
             return record
+        reach(Point.TRANSACTION_SIGNED)
         anchor = Anchor(
             state=AnchorState.SUBMITTED,
             chain_id=signed.chain_id,
@@ -250,9 +256,11 @@ class Anchorer:
         transactions = (*record.transactions, signed)
         changed = replace(record, anchor=anchor, transactions=transactions, submitted_at=self._now(), gas_used=None)
         await self._batches.update(changed, record.anchor.state, token)
+        reach(Point.TRANSACTION_STORED)
         self.status.transactions_signed += 1
         _log.info("batch_submitted", sequence=record.sequence, transaction=signed.hash.hex(), nonce=signed.nonce)
         await self._chain.broadcast(signed)
+        reach(Point.TRANSACTION_BROADCAST)
         return changed
 
     async def _settle(self, record: BatchRecord, found: Inclusion, token: int, *, confirmed: bool) -> BatchRecord:
@@ -270,7 +278,9 @@ class Anchorer:
         if anchor == record.anchor:
             return record
         changed = replace(record, anchor=anchor, gas_used=found.gas_used)
+        reach(Point.ANCHOR_FOUND)
         await self._batches.update(changed, record.anchor.state, token)
+        reach(Point.ANCHOR_CONFIRMED if confirmed else Point.ANCHOR_INCLUDED)
         self.status.batches_included += record.anchor.state is AnchorState.SUBMITTED
         self.status.batches_confirmed += confirmed
         event = "batch_confirmed" if confirmed else "batch_included"
@@ -284,6 +294,7 @@ class Anchorer:
         )
         changed = replace(record, anchor=anchor, submitted_at=self._now(), gas_used=None)
         await self._batches.update(changed, record.anchor.state, token)
+        reach(Point.ANCHOR_TAKEN_BACK)
         self.status.reorganisations += 1
         _log.warning("batch_reorganised_away", sequence=record.sequence, transaction=(anchor.transaction or b"").hex())
         return changed

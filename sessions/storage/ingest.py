@@ -11,8 +11,10 @@ from sessions.core.errors import FormatError
 from sessions.core.types import Buffer, Hash, SessionId
 from sessions.runtime.audit import require_recording
 from sessions.runtime.errors import DomainError
+from sessions.runtime.killpoints import reach
 from sessions.storage import problems
 from sessions.storage.activity import Activity
+from sessions.storage.killpoints import Point
 from sessions.storage.sealing import covers, sealed_manifest
 from sessions.storage.store import (
     ChunkRecord,
@@ -101,6 +103,7 @@ class Intake:
             require(require_recording(session_id))
         before = await self._decided_statuses(session_ids)
         await self._activity.note([one for one in session_ids if before.get(one) is SessionStatus.OPEN])
+        reach(Point.CHUNK_NOTED)
         writable = [chunk for chunk in chunks if before.get(chunk.session_id) is SessionStatus.OPEN]
         outcomes = iter(await self._chunks.insert(writable) if writable else [])
         # The state is read again, after the insert: a seal that began in between may or may not have seen it.
@@ -143,6 +146,7 @@ class Intake:
             return True
         if covers(sealed_manifest(record), chunk.index):
             return True
+        reach(Point.CHUNK_UNCOVERED)
         # The seal is final, so nobody else can come to count this chunk in.
         taken_back = ChunkRecord(chunk.index, chunk.plaintext_bytes, chunk.fingerprint)
         await self._chunks.remove(chunk.session_id, taken_back)

@@ -10,10 +10,12 @@ from sessions.core.manifest import Manifest, SealedBy, metadata_sha256
 from sessions.core.receipt import Anchor
 from sessions.core.types import SessionId
 from sessions.runtime.errors import DomainError
+from sessions.runtime.killpoints import reach
 from sessions.runtime.metadata import canonical_metadata
 from sessions.runtime.times import now, to_rfc3339
 from sessions.storage import problems
 from sessions.storage.anchor import BatchReader
+from sessions.storage.killpoints import Point
 from sessions.storage.progress import ProgressReader
 from sessions.storage.retention import Terms, from_metadata
 from sessions.storage.sealing import Sealer, sealed_manifest
@@ -77,6 +79,7 @@ class Ledger:
                 retention=retention,
             )
         )
+        reach(Point.OPENING_STORED)
         if not created:
             if record.status is SessionStatus.SHREDDED:
                 raise problems.session_shredded(record)
@@ -138,9 +141,9 @@ class Ledger:
         latest = now() - RESUME_SEAL_AFTER
         half_way = [record for record in begun if record.seal_order and record.seal_order.sealed_at < latest]
         for record in half_way:
-            assert record.seal_order is not None
             try:
-                await self.seal(record.session_id, record.seal_order.chunk_count, record.seal_order.sealed_by)
+                await self._sealer.resume(record)
+                self._progress.forget(record.session_id)
             except DomainError as error:
                 if error.code == "database-unavailable":
                     raise

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 
 from sessions import __version__
 from sessions.core.audit import Action, Outcome
-from sessions.runtime import log, server, tls
+from sessions.runtime import killpoints, log, server, tls
 from sessions.runtime.app import make_app
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
@@ -50,6 +50,7 @@ from sessions.storage.disk import DiskWatch, free_bytes
 from sessions.storage.evidence import Evidence
 from sessions.storage.ingest import Intake
 from sessions.storage.key_rings import Rings
+from sessions.storage.killpoints import Point
 from sessions.storage.ledger import Ledger
 from sessions.storage.mongo import Readiness, connect
 from sessions.storage.mongo_chunks import MongoChunks
@@ -187,6 +188,7 @@ def build(settings: StorageSettings) -> FastAPI:
 def main() -> int:
     """Run until SIGTERM; the exit code."""
     try:
+        killpoints.arm(Point)
         settings = load(StorageSettings)
         log.configure("DEBUG" if settings.debug else settings.log_level, settings.service_name)
         context = tls.server_context(settings, settings.tls_client_ca_file)
@@ -194,6 +196,8 @@ def main() -> int:
         app = build(settings)
     except ConfigurationError as error:
         exit_with(error)
+    except killpoints.KillPointError as error:
+        exit_with(ConfigurationError(killpoints.AT, str(error)))
     return server.serve(app, settings, context)
 
 

@@ -23,8 +23,10 @@ from sessions.core.merkle import leaf_hash
 from sessions.core.receipt import Anchor, AnchorState, Batch
 from sessions.core.tiles import split_hashes
 from sessions.core.types import Hash, SessionId
+from sessions.runtime.killpoints import reach
 from sessions.storage.anchor import UNSETTLED, BatchRecord, Leaf, SignedTransaction, StaleLeaderError
 from sessions.storage.batching import tree_with_paths
+from sessions.storage.killpoints import Point
 
 BATCHES: Final = "batches"
 SESSIONS: Final = "sessions"
@@ -90,6 +92,7 @@ class MongoBatches:
                 for index in range(start, min(start + PLACE_BULK, len(names)))
             ]
             await self._sessions.bulk_write(updates, ordered=False)
+            reach(Point.BATCH_SESSIONS_PLACED)
         await self._conditional(sequence, None, token, {"placed": True})
 
     async def last(self) -> BatchRecord | None:

@@ -13,6 +13,8 @@ from pymongo.errors import BulkWriteError
 from sessions.core.envelope import Fingerprint
 from sessions.core.types import Hash, SessionId
 from sessions.runtime.errors import DomainError
+from sessions.runtime.killpoints import reach
+from sessions.storage.killpoints import Point
 from sessions.storage.mongo import DUPLICATE_KEY, Database, Document, translated
 from sessions.storage.store import ChunkRecord, InsertOutcome, NewChunk
 
@@ -57,7 +59,9 @@ class MongoChunks:
         async with translated():
             for group in _groups(chunks):
                 await insert_new(self._bodies, group)
+                reach(Point.CHUNK_BODIES_STORED)
             taken = await insert_new(self._chunks, [self._document(chunk) for chunk in chunks])
+            reach(Point.CHUNK_RECORDS_STORED)
             return [
                 (InsertOutcome.STORED, chunk.fingerprint.envelope_sha256)
                 if position not in taken
@@ -77,6 +81,7 @@ class MongoChunks:
         stored = Hash(document["envelope_sha256"])
         if stored == chunk.fingerprint.envelope_sha256:
             return InsertOutcome.EXISTS, stored
+        reach(Point.CHUNK_CONFLICT_FOUND)
         await self._delete_body(chunk.session_id, chunk.index, chunk.fingerprint)
         return InsertOutcome.CONFLICT, stored
 
@@ -100,6 +105,7 @@ class MongoChunks:
                     "envelope_sha256": Binary(chunk.fingerprint.envelope_sha256),
                 }
             )
+            reach(Point.CHUNK_RECORD_REMOVED)
             await self._delete_body(session_id, chunk.index, chunk.fingerprint)
 
     async def read(self, session_id: SessionId, chunk: ChunkRecord) -> bytes | None:

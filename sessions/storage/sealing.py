@@ -17,8 +17,10 @@ from sessions.core.merkle import leaf_hash
 from sessions.core.tiles import TreeBuilder
 from sessions.core.types import Hash, SessionId
 from sessions.runtime.errors import DomainError
+from sessions.runtime.killpoints import reach
 from sessions.runtime.times import now, to_rfc3339
 from sessions.storage import problems
+from sessions.storage.killpoints import Point
 from sessions.storage.progress import MAX_REPORTED_GAPS, PAGE_CHUNKS
 from sessions.storage.store import (
     Change,
@@ -35,6 +37,7 @@ from sessions.storage.store import (
 MAX_MISSING_CHUNKS: Final = 2**24
 """A seal with gaps hashes a leaf for each missing chunk: one stray index must not make that endless."""
 _TILE_WRITES: Final = 64
+_REFUSALS: Final = ("chunks-missing", "chunk-count-mismatch")
 
 
 class _Scan:
@@ -85,7 +88,8 @@ class Sealer:
     async def seal(self, session_id: SessionId, chunk_count: int | None, sealed_by: SealedBy) -> Manifest:
         """Seal a session, or give the manifest that it has been sealed with.
 
-        A seal by the recorder takes all of 0 .. n-1; one by idleness notes what is missing.
+        A seal by the recorder takes all of 0 .. n-1; one by idleness notes what is missing. What was ordered before is
+        decided first; when that is refused, it is not the answer to this.
 
         Raises:
             DomainError: `session-not-found`, `chunks-missing`, `chunk-count-mismatch`; the session stays open.
@@ -93,18 +97,37 @@ class Sealer:
         record = await self._sessions.get(session_id)
         if record is None:
             raise problems.session_not_found(session_id)
+        own: SealOrder | None = None
         while record.seal is None:
             if record.status is SessionStatus.OPEN:
-                order = SealOrder(chunk_count, sealed_by, now())
-                change = Change(status=SessionStatus.SEALING, seal_order=order)
+                own = SealOrder(chunk_count, sealed_by, now())
+                change = Change(status=SessionStatus.SEALING, seal_order=own)
                 updated = await self._sessions.update(session_id, SessionStatus.OPEN, change)
+                reach(Point.SEAL_ORDERED)
                 record = updated or await self._again(session_id)
             else:
-                record = await self._finish(record)
+                record = await self._decide(record, own)
         manifest = sealed_manifest(record)
         if chunk_count is not None and chunk_count != manifest.chunk_count:
             raise problems.chunk_count_mismatch(session_id, chunk_count, manifest.chunk_count)
         return manifest
+
+    async def resume(self, record: SessionRecord) -> None:
+        """Decide a seal that was begun, by a process that may have died.
+
+        Raises:
+            DomainError: `chunks-missing`, `chunk-count-mismatch`; the session is open again.
+        """
+        await self._decide(record, record.seal_order)
+
+    async def _decide(self, record: SessionRecord, own: SealOrder | None) -> SessionRecord:
+        """Seal a session as it was ordered; the session after that. Raises when `own` is the order, and is refused."""
+        try:
+            return await self._finish(record)
+        except DomainError as error:
+            if error.code not in _REFUSALS or record.seal_order == own:
+                raise
+            return await self._again(record.session_id)
 
     async def _again(self, session_id: SessionId) -> SessionRecord:
         record = await self._sessions.get(session_id)
@@ -118,11 +141,13 @@ class Sealer:
         try:
             scan = await self._scan(record.session_id, order, attempt)
         except DomainError as error:
-            if error.code in ("chunks-missing", "chunk-count-mismatch"):
+            if error.code in _REFUSALS:
                 await self._tiles.drop(record.session_id, attempt)
+                reach(Point.SEAL_TILES_DROPPED)
                 reopen = Change(status=SessionStatus.OPEN)
                 if await self._sessions.update(record.session_id, SessionStatus.SEALING, reopen, order) is None:
                     return await self._again(record.session_id)  # another sealer decided this order
+                reach(Point.SEAL_REOPENED)
             raise
         manifest = Manifest(
             session_id=record.session_id,
@@ -138,6 +163,7 @@ class Sealer:
         )
         change = Change(status=SessionStatus.SEALED, seal=Seal(manifest.to_bytes(), attempt))
         sealed = await self._sessions.update(record.session_id, SessionStatus.SEALING, change, order)
+        reach(Point.SEAL_STORED)
         if sealed is None:  # another sealer decided this order: the scan is not for what came since
             await self._tiles.drop(record.session_id, attempt)
             sealed = await self._again(record.session_id)
@@ -165,6 +191,7 @@ class Sealer:
         if scan.gaps and not allow_missing:
             raise problems.chunks_missing(session_id, [list(gap) for gap in scan.gaps[:MAX_REPORTED_GAPS]])
         await self._tiles.put(session_id, attempt, [*tiles, *scan.tree.partial_tiles()])
+        reach(Point.SEAL_TILES_STORED)
         return scan
 
 

@@ -9,7 +9,9 @@ from typing import Final
 
 from sessions.core.types import SessionId
 from sessions.runtime.audit import require_recording
+from sessions.runtime.killpoints import reach
 from sessions.storage import problems
+from sessions.storage.killpoints import Point
 from sessions.storage.retention import Terms
 from sessions.storage.store import (
     BodyStore,
@@ -50,6 +52,7 @@ class Shredder:
             change = Change(status=SessionStatus.SHREDDED, tombstone=tombstone, retention=record.retention)
             updated = await self._sessions.update(session_id, _SEALED, change)
             record = updated or await self._get(session_id)  # another shredded, held or retains it
+        reach(Point.SHRED_KEYS_DELETED)
         await self._finish(session_id)
         return record
 
@@ -62,7 +65,9 @@ class Shredder:
 
     async def _finish(self, session_id: SessionId) -> None:
         await self._bodies.drop(session_id)
+        reach(Point.SHRED_BODIES_DELETED)
         await self._unfinished.finished(session_id)
+        reach(Point.SHRED_FINISHED)
 
     async def _get(self, session_id: SessionId) -> SessionRecord:
         record = await self._sessions.get(session_id)

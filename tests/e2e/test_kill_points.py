@@ -1,18 +1,17 @@
 """SIGKILL at every named point of the processor's write path: what was acknowledged is there, byte for byte."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
 
 from scripts.devstack.process import wait_until
 from scripts.devstack.stack import Stack
-from sessions.core import merkle
-from sessions.runtime.killpoints import ALLOW, AT, Point
+from sessions.processor.killpoints import Point
 from tests.conftest import own_stack
 from tests.e2e.conftest import Api, session_name
+from tests.e2e.killing import CHUNKS, arm, check, disarm, has_died, launch_armed, put_all
 
-CHUNKS = [b"chunk %d " % index * 3000 for index in range(4)]
 # What a repeat of the chunk that died with the process is answered: 201 when it was not durable, 200 when it was.
 STORAGE_THERE = {Point.CHUNK_SEALED: 201, Point.CHUNK_STORED: 200}
 STORAGE_AWAY = {
@@ -44,45 +43,18 @@ def api(stack: Stack) -> Iterator[Api]:
     one = Api(stack)
     yield one
     one.close()
-    if stack.env["processor"].pop(AT, None) and stack.alive()["processor"]:  # it did not strike
-        stack.restart("processor")
-    for part, runs in stack.alive().items():
-        if not runs:
-            stack.resume(part)
+    disarm(stack)
 
 
-def _armed(stack: Stack, point: Point, at_pass: int = 1) -> None:
-    stack.restart("processor", {ALLOW: "allowed", AT: f"{point}:{at_pass}"})
-
-
-def _dies(stack: Stack, put: object) -> None:
+def _dies(stack: Stack, put: Callable[[], object]) -> None:
     with pytest.raises(httpx.TransportError):
-        put()  # type: ignore[operator]
+        put()
     _has_died(stack)
 
 
 def _has_died(stack: Stack) -> None:
-    running = stack.process("processor")
-    assert running is not None
-    assert wait_until(lambda: running.exit_status() == -9, 30)
-    running.stop()
-    stack.env["processor"].pop(AT)
+    has_died(stack, "processor")
     stack.resume("processor")
-
-
-def _check(api: Api, session: str, leaves: list[str]) -> None:
-    url, count = f"/api/v1/sessions/{session}/seal", {"chunk_count": len(CHUNKS)}
-    assert wait_until(lambda: api.processor("POST", url, json=count).status_code == 200, 30)
-    sealed = api.processor("POST", url, json=count)
-    assert sealed.json()["root"] == merkle.root(list(map(bytes.fromhex, leaves))).hex()
-    assert api.processor("GET", f"/api/v1/sessions/{session}/content", "replay").content == b"".join(CHUNKS)
-    assert wait_until(lambda: api.processor("GET", "/health", None).json()["status"] == "ok", 15)
-
-
-def _put_all(api: Api, session: str, first: int = 0) -> list[str]:
-    answers = [api.put_chunk(session, index, CHUNKS[index]) for index in range(first, len(CHUNKS))]
-    assert [answer.status_code for answer in answers] == [201] * len(answers)
-    return [answer.json()["leaf_hash"] for answer in answers]
 
 
 def test_every_point_is_tried() -> None:
@@ -92,11 +64,11 @@ def test_every_point_is_tried() -> None:
 @pytest.mark.parametrize("point", STORAGE_THERE)
 def test_while_storage_is_there(stack: Stack, api: Api, point: Point) -> None:
     session = session_name("kill")
-    _armed(stack, point)
+    arm(stack, "processor", point)
     _dies(stack, lambda: api.put_chunk(session, 0, CHUNKS[0]))
     again = api.put_chunk(session, 0, CHUNKS[0])
     assert again.status_code == STORAGE_THERE[point]
-    _check(api, session, [again.json()["leaf_hash"], *_put_all(api, session, 1)])
+    check(api, session, [again.json()["leaf_hash"], *put_all(api, session, 1)])
 
 
 @pytest.mark.parametrize("point", STORAGE_AWAY)
@@ -104,39 +76,38 @@ def test_while_storage_is_away(stack: Stack, api: Api, point: Point) -> None:
     session = session_name("kill")
     # An opening goes before each first chunk, and through the same points.
     passes = 2 if point.startswith("spool-") and point is not Point.SPOOL_SEGMENT_BEGUN else 1
-    _armed(stack, point, passes)
+    arm(stack, "processor", point, passes)
     stack.kill("storage")
     _dies(stack, lambda: api.put_chunk(session, 0, CHUNKS[0]))
     again = api.put_chunk(session, 0, CHUNKS[0])
     assert (again.status_code, again.json()["durability"]) == (STORAGE_AWAY[point], "spooled")
-    leaves = [again.json()["leaf_hash"], *_put_all(api, session, 1)]
+    leaves = [again.json()["leaf_hash"], *put_all(api, session, 1)]
     stack.resume("storage")
-    _check(api, session, leaves)
+    check(api, session, leaves)
 
 
 def test_while_a_seal_is_kept(stack: Stack, api: Api) -> None:
     session = session_name("kill")
-    _armed(stack, Point.SEAL_SPOOLED)
+    arm(stack, "processor", Point.SEAL_SPOOLED)
     stack.kill("storage")
-    leaves = _put_all(api, session)
+    leaves = put_all(api, session)
     seal = f"/api/v1/sessions/{session}/seal"
     _dies(stack, lambda: api.processor("POST", seal, json={"chunk_count": len(CHUNKS)}))
     stack.resume("storage")
     assert wait_until(lambda: api.storage("GET", f"/api/v1/sessions/{session}").json().get("status") == "sealed", 30)
-    _check(api, session, leaves)
+    check(api, session, leaves)
 
 
 @pytest.mark.parametrize("point", DRAINING)
 def test_while_the_spool_drains(stack: Stack, api: Api, point: Point) -> None:
     session = session_name("kill")
     stack.kill("storage")
-    leaves = _put_all(api, session)
+    leaves = put_all(api, session)
     queued = api.processor("POST", f"/api/v1/sessions/{session}/seal", json={"chunk_count": len(CHUNKS)})
     assert queued.status_code == 202
     stack.kill("processor")
     stack.resume("storage")
-    stack.env["processor"] |= {ALLOW: "allowed", AT: point}
-    stack._launch("processor")  # without waiting for it: it may end before it answers
+    launch_armed(stack, "processor", point)
     _has_died(stack)
     assert wait_until(lambda: api.storage("GET", f"/api/v1/sessions/{session}").json().get("status") == "sealed", 30)
-    _check(api, session, leaves)
+    check(api, session, leaves)

@@ -207,6 +207,26 @@ async def test_a_half_way_seal_that_is_refused_is_open_again_and_the_rest_go_on(
     assert house.sessions.records[SessionId("b")].status is SessionStatus.SEALED
 
 
+async def test_an_earlier_order_that_is_refused_is_not_the_answer_to_a_later_one() -> None:
+    house = House()
+    await house.session("a", 0, 1)
+    order = SealOrder(3, "recorder", EPOCH)
+    change = Change(status=SessionStatus.SEALING, seal_order=order)
+    await house.sessions.update(A, SessionStatus.OPEN, change)
+    assert (await _refused(house, "chunk-count-mismatch", 1)).members["chunk_count"] == 2
+    await house.sessions.update(A, SessionStatus.OPEN, change)
+    assert (await house.sealer.seal(A, 2, "recorder")).chunk_count == 2
+
+
+async def test_a_resumed_order_that_is_refused_is_not_ordered_again() -> None:
+    house = House()
+    await house.session("a", 1)
+    order = SealOrder(None, "recorder", EPOCH)
+    await house.sessions.update(A, SessionStatus.OPEN, Change(status=SessionStatus.SEALING, seal_order=order))
+    assert await house.ledger.resume_seals(10) == 1
+    assert house.sessions.records[A].seal_order == order
+
+
 class _Down(MemoryChunks):
     async def page(self, session_id: SessionId, start: int, limit: int) -> list[ChunkRecord]:
         raise DomainError("database-unavailable", "away", retry_after_seconds=1)

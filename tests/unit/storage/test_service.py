@@ -112,3 +112,13 @@ def test_clients_certificates_without_tls_end_the_start(tokens: Path, tmp_path: 
     assert (done.returncode, done.stdout) == (EXIT_CONFIGURATION, "")
     assert done.stderr.startswith("configuration error: TLS_CLIENT_CA_FILE: needs TLS_CERT_FILE and TLS_KEY_FILE")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_kill_point_without_leave_ends_the_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LUCID_TEST_KILL_AT", "seal-ordered")
+    with pytest.raises(SystemExit) as caught:
+        main.main()
+    assert caught.value.code == EXIT_CONFIGURATION
+    assert "configuration error: LUCID_TEST_KILL_AT" in capsys.readouterr().err
