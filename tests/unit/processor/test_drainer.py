@@ -1,6 +1,7 @@
 """Recording while storage is away, and what becomes of it afterwards: storage is real over HTTP, on its twins."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -203,6 +204,34 @@ async def test_metadata_that_storage_does_not_take(desk: Desk, other: Parts) -> 
     assert desk.set_aside == 1
 
 
+async def test_storage_goes_away_between_an_opening_that_it_refuses_and_its_key(
+    desk: Desk, other: Parts, storage: StorageClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The envelopes wait until their key is there, without which nobody could read them."""
+    await other.rings.open(A, {"host": "theirs"})
+    desk.away()
+    await desk.rings.open(A, {"host": "ours"})
+    await desk.put(0, b"kept all the same")
+    adds = 0
+    add_key = storage.add_key
+
+    async def add(*key) -> None:
+        nonlocal adds
+        adds += 1
+        if adds == 1:
+            raise AWAY
+        await add_key(*key)
+
+    monkeypatch.setattr(storage, "add_key", add)
+    desk.back()
+    for _ in range(2):
+        with contextlib.suppress(DomainError):
+            await desk.drainer._window()
+    assert adds == 2
+    assert await other.recording.read(A, 0) == b"kept all the same"
+    assert desk.set_aside == 1
+
+
 async def test_metadata_beyond_the_bound_is_refused_at_once(desk: Desk) -> None:
     desk.away()
     assert (await _error(desk.rings.open(A, {"x": "y" * 70_000}))).code == "invalid-request"
@@ -275,6 +304,30 @@ async def test_a_damaged_entry_costs_itself(desk: Desk, storage: StorageClient) 
     await desk.drain()
     assert desk.set_aside == 1
     assert [chunk.index for chunk in (await storage.chunks(A, 0, 10))[0]] == [0, 2]
+
+
+async def test_a_damaged_entry_that_cannot_be_set_aside_does_not_hold_up_others(
+    desk: Desk, storage: StorageClient
+) -> None:
+    desk.away()
+    for index in range(3):
+        await desk.put(index, bytes([index]) * 100)
+    entry = desk.spool.sessions[A].chunks[1]
+    path = desk.folder / f"{entry.place.segment:016d}.seg"
+    data = bytearray(path.read_bytes())
+    data[entry.place.offset + entry.place.entry_bytes - 1] ^= 1
+    path.write_bytes(data)
+    quarantine = desk.folder / "quarantine"
+    quarantine.rmdir()
+    quarantine.write_text("in its place")
+    desk.back()
+    assert await desk.drainer._window()
+    assert [chunk.index for chunk in (await storage.chunks(A, 0, 10))[0]] == [0, 2]
+    assert not await desk.drainer._window(), "it is tried again after a pause"
+    assert list(desk.spool.sessions[A].chunks) == [1]
+    quarantine.unlink()
+    await desk.drain()
+    assert desk.set_aside == 1
 
 
 async def test_a_damaged_entry_is_recorded_again_when_it_is_repeated(desk: Desk) -> None:
