@@ -34,7 +34,8 @@ class SpooledSession:
     earlier: list[Entry] = field(default_factory=list)
     """Entries of chunks that came again: delivered before a restart that found them, or damaged so that they seem to be
     of this index."""
-    seal: Entry | None = None
+    seals: list[Entry] = field(default_factory=list)
+    """More than one when it was ordered twice at once."""
     kept_keys: set[DekId] = field(default_factory=set)
     """Keys that are known to be in one of the openings."""
     refused: bool = False
@@ -48,6 +49,11 @@ class SpooledSession:
         return any(not opening.delivered for opening in self.openings)
 
     @property
+    def seal(self) -> Entry | None:
+        """The order to seal it."""
+        return self.seals[-1] if self.seals else None
+
+    @property
     def envelopes_wait(self) -> bool:
         """Whether there are envelopes to be delivered."""
         return bool(self.chunks or self.earlier)
@@ -57,8 +63,7 @@ class SpooledSession:
         yield from (opening for opening in self.openings if not opening.delivered)
         yield from self.earlier
         yield from self.chunks.values()
-        if self.seal is not None:
-            yield self.seal
+        yield from self.seals
 
 
 class SpoolIndex:
@@ -83,7 +88,7 @@ class SpoolIndex:
         if entry.kind is Kind.OPENING:
             session.openings.append(entry)
         elif entry.kind is Kind.SEAL:
-            session.seal = entry
+            session.seals.append(entry)
         else:
             if (before := session.chunks.get(entry.index)) is not None:
                 session.earlier.append(before)
@@ -120,10 +125,9 @@ class SpoolIndex:
             self._take_out(entry)
             self._release(entry)
         elif entry.kind is Kind.SEAL:
-            if session.seal is entry:
-                session.seal = None
+            session.seals.remove(entry)
             self._release(entry)
-        if not session.envelopes_wait and session.seal is None and not session.opening_waits:
+        if not session.envelopes_wait and not session.seals and not session.opening_waits:
             for opening in session.openings:
                 self._release(opening)
             session.openings.clear()
