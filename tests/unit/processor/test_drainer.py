@@ -69,7 +69,7 @@ class Desk:
         return len(list((self.folder / "quarantine").iterdir()))
 
 
-def _desk(folder: Path, storage: StorageClient, wrapper: FileKeyWrapper, executor: ThreadPoolExecutor) -> Desk:
+def desk_of(folder: Path, storage: StorageClient, wrapper: FileKeyWrapper, executor: ThreadPoolExecutor) -> Desk:
     spool = Spool(Segments(folder, MIB), SpoolRoom(8 * MIB, 0))
     spool.open()
     watch = StorageWatch(storage.reachable, 1.0)
@@ -85,7 +85,7 @@ def _desk(folder: Path, storage: StorageClient, wrapper: FileKeyWrapper, executo
 async def desk(
     storage: StorageClient, wrapper: FileKeyWrapper, executor: ThreadPoolExecutor, tmp_path: Path
 ) -> AsyncIterator[Desk]:
-    one = _desk(tmp_path, storage, wrapper, executor)
+    one = desk_of(tmp_path, storage, wrapper, executor)
     yield one
     await one.spool.close()
 
@@ -172,7 +172,7 @@ async def test_what_was_delivered_before_a_crash_is_delivered_again(
     await storage.shred(names[1], "admin")
     await desk.spool.close()
     segment.write_bytes(copy)
-    again = _desk(tmp_path, storage, wrapper, executor)
+    again = desk_of(tmp_path, storage, wrapper, executor)
     assert again.spool.entries == 6
     await again.drain()
     assert (again.set_aside, list(tmp_path.glob("*.seg"))) == (0, [])
@@ -357,7 +357,7 @@ async def test_a_restart_in_an_outage(
     desk.away()
     await desk.put(0, b"before")
     await desk.spool.close()
-    again = _desk(desk.folder, storage, wrapper, executor)
+    again = desk_of(desk.folder, storage, wrapper, executor)
     again.away()
     assert not (await again.put(0, b"before")).created
     assert (await _error(again.put(0, b"other"))).code == "chunk-conflict"
@@ -377,7 +377,7 @@ async def test_a_storage_that_hangs_costs_the_first_chunk_its_patience(
         raise AssertionError
 
     script.answers.append(hang)
-    one = _desk(tmp_path, scripted, wrapper, executor)
+    one = desk_of(tmp_path, scripted, wrapper, executor)
     loop = asyncio.get_running_loop()
     began = loop.time()
     assert (await one.put(0, b"x")).durability == "spooled"

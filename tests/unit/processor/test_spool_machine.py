@@ -30,7 +30,7 @@ from sessions.runtime.errors import DomainError
 
 EXAMPLES = int(os.environ.get("LUCID_SPOOL_MACHINE_EXAMPLES", "30"))
 STEPS = 30
-SEGMENT_BYTES, MAX_BYTES, MAX_ENTRIES, FREE_MIN_BYTES = 1200, 8000, 20, 3000
+SEGMENT_BYTES, MAX_BYTES, MAX_ENTRIES, FREE_MIN_BYTES = 400, 8000, 20, 3000
 AMPLE = 10**9
 STATES = [Room.OK, Room.LOW, Room.CRITICAL, Room.FULL]
 DEK = Dek.generate()
@@ -171,9 +171,9 @@ class SpoolMachine(RuleBasedStateMachine):
             return ("new", entry.place) if created else ("there", None)
 
         async def together() -> list[tuple[str, Place | None]]:
-            taking_out = asyncio.create_task(self.spool.delivered(list(delivered)))
+            taking_out = [asyncio.create_task(self.spool.delivered(list(delivered)))] if delivered else []
             found = await asyncio.gather(*map(one, made))
-            await taking_out
+            await asyncio.gather(*taking_out)
             return found
 
         answers = self.runner.run(together())
