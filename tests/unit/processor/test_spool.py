@@ -167,6 +167,17 @@ async def test_a_chunk_that_a_restart_finds_twice(spool: Spool, tmp_path: Path) 
     await again.close()
 
 
+async def test_a_seal_that_is_ordered_twice_at_once(spool: Spool, tmp_path: Path) -> None:
+    order = json.dumps({"session_id": A}).encode()
+    await asyncio.gather(*(spool.append(Kind.SEAL, A, order) for _ in range(2)))
+    first, second = spool.sessions[A].waiting()
+    assert spool.sessions[A].seal is second
+    await spool.delivered([second])
+    assert list(spool.sessions[A].waiting()) == [first]
+    await spool.delivered([first])
+    assert (spool.sessions, list(tmp_path.glob("*.seg"))) == ({}, [])
+
+
 async def test_an_opening_stays_while_there_are_envelopes(spool: Spool, tmp_path: Path) -> None:
     opening, _ = await spool.append(Kind.OPENING, A, b"{}")
     await _keep(spool, A, 0)
