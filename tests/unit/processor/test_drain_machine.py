@@ -73,8 +73,8 @@ class Wire(StorageClient):
 
 
 class DrainMachine(RuleBasedStateMachine):
-    @initialize()
-    def begin(self) -> None:
+    @initialize(known=st.booleans(), away=st.booleans())
+    def begin(self, known: bool, away: bool) -> None:
         self.runner = asyncio.Runner()
         self.folder = Path(tempfile.mkdtemp(prefix="drain-"))
         self.executor = ThreadPoolExecutor(1)
@@ -83,6 +83,10 @@ class DrainMachine(RuleBasedStateMachine):
         self.house = House()
         self.acknowledged: dict[tuple[SessionId, int], set[bytes]] = {}
         self.runner.run(self._begin())
+        if known:
+            self.open(SessionId("a"), "tower", theirs=True)
+        if away:
+            self.desk.away()
 
     async def _begin(self) -> None:
         url = await self.stack.enter_async_context(serving(storage_app(self.house)))
