@@ -102,24 +102,23 @@ class Drainer:
     async def _window(self) -> bool:
         """Deliver some entries; whether there were any that could be."""
         window = self._next()
-        moved = 0
         for entry in window:
             if entry.kind is Kind.OPENING:
-                moved += await self._opening(entry)
+                await self._opening(entry)
         envelopes = [entry for entry in window if entry.kind is Kind.ENVELOPE and not entry.delivered]
         if envelopes:
-            moved += await self._envelopes(envelopes)
+            await self._envelopes(envelopes)
         for entry in window:
-            if entry.kind is Kind.SEAL and not entry.session.chunks and not entry.session.opening_waits:
-                moved += await self._seal(entry)
+            if entry.kind is Kind.SEAL and not entry.session.envelopes_wait and not entry.session.opening_waits:
+                await self._seal(entry)
         for session_id in [session_id for session_id in self._urgent if session_id not in self._spool.sessions]:
             self._urgent.pop(session_id).set()
-        return moved > 0
+        return any(entry.delivered for entry in window)
 
-    async def _opening(self, entry: Entry) -> bool:
+    async def _opening(self, entry: Entry) -> None:
         payload = await self._spooling.payload(entry)
         if payload is None:
-            return True
+            return
         opening = json.loads(payload)
         session_id = entry.session.session_id
         reach(Point.DRAIN_BEFORE_OPENING)
@@ -134,7 +133,6 @@ class Drainer:
             DRAINED.labels("opening").inc()
             await self._spool.delivered([entry])
         self._rings.forget(session_id)  # storage may have further keys of it
-        return True
 
     async def _refused(self, entry: Entry, opening: dict[str, Any], error: DomainError) -> None:
         session = entry.session
@@ -143,17 +141,16 @@ class Drainer:
         if error.code in _CLOSED:  # perhaps it was we who delivered and sealed it, before a crash
             await self._spool.delivered([entry])
             return
-        if opening["metadata"] is not None:
-            await self._spool.quarantine(entry, "opening-refused", code=error.code)
+        session.keyless = opening["metadata"] is None
+        if not session.keyless:
+            await self._spool.set_aside(entry, "opening-refused", code=error.code)
             try:
                 # What was recorded is worth more than what was said of it: without metadata its key is taken.
                 await self._open(session.session_id, None, opening)
             except DomainError as again:
-                if again.code in AWAY_CODES:
+                if again.code in AWAY_CODES:  # it waits still: no envelope goes where its key is not
                     raise
-            else:
-                return
-        session.keyless = True
+                session.keyless = True
         await self._spool.delivered([entry])
 
     async def _open(self, session_id: SessionId, metadata: dict[str, Any] | None, opening: dict[str, Any]) -> None:
@@ -162,10 +159,9 @@ class Drainer:
         if all(known.dek_id != key.dek_id for known in keys):
             await self._storage.add_key(session_id, key)
 
-    async def _envelopes(self, entries: list[Entry]) -> int:
+    async def _envelopes(self, entries: list[Entry]) -> None:
         payloads = await asyncio.gather(*map(self._spooling.payload, entries))
         found = [(entry, payload) for entry, payload in zip(entries, payloads, strict=True) if payload is not None]
-        moved = len(entries) - len(found)
         ours = [one for one in found if not one[0].session.keyless]
         reach(Point.DRAIN_BEFORE_POST)
         answers = await asyncio.gather(
@@ -188,7 +184,6 @@ class Drainer:
             await self._settle(entry, payload)
         if failure is not None:
             raise failure
-        return moved + len(delivered) + len(settle)
 
     async def _has(self, entry: Entry, payload: bytes, answer: FrameAnswer) -> bool:
         if answer.result not in ACKNOWLEDGED:
@@ -216,10 +211,10 @@ class Drainer:
                 await self._spool.set_aside(opening, "opening-refused")
         await self._spool.quarantine(entry, reason)
 
-    async def _seal(self, entry: Entry) -> bool:
+    async def _seal(self, entry: Entry) -> None:
         payload = await self._spooling.payload(entry)
         if payload is None:
-            return True
+            return
         session_id = entry.session.session_id
         try:
             await self._storage.seal(session_id, json.loads(payload)["chunk_count"])
@@ -232,4 +227,3 @@ class Drainer:
             reach(Point.DRAIN_AFTER_SEAL)
             DRAINED.labels("seal").inc()
         await self._spool.delivered([entry])
-        return True

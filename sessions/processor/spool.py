@@ -53,6 +53,7 @@ class Spool:
         self._index = SpoolIndex()
         self.sessions = self._index.sessions
         self._writing_bytes = 0
+        self._writing_entries = 0
         self._queue: deque[_Waiting] = deque()
         self._pending: dict[tuple[SessionId, int], asyncio.Future[Entry]] = {}
         self._writer: asyncio.Task[None] | None = None
@@ -139,6 +140,7 @@ class Spool:
             self._pending[key] = done
         self._queue.append(_Waiting(kind, session_id, index, payload, plaintext_bytes, done))
         self._writing_bytes += size
+        self._writing_entries += 1
         self._note()
         if self._writer is None:
             self._writer = asyncio.create_task(self._write())
@@ -169,6 +171,7 @@ class Spool:
             error = self._failed(failure)
         for number, one in enumerate(group):
             self._writing_bytes -= HEADER_BYTES + len(one.payload)
+            self._writing_entries -= 1
             self._pending.pop((one.session_id, one.index), None)
             if error is not None:
                 one.done.set_exception(error)
@@ -181,6 +184,8 @@ class Spool:
         if error is None:
             self._note(free)
             self.arrived.set()
+        else:
+            await self._drop_emptied()  # the segment was given up, and perhaps it was kept for this group alone
 
     def _failed(self, failure: Exception) -> DomainError:
         number = failure.errno if isinstance(failure, OSError) else None
@@ -217,24 +222,39 @@ class Spool:
         """Take out what session-storage has, or what was set aside; segments that nothing is left of go."""
         for entry in entries:
             self._index.delivered(entry)
-        # While something is being written the current segment may get more.
-        for number in self._index.emptied(None if self._writer is None else self._segments.current()):
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._drop, number)
-        self._note()
+        await self._drop_emptied()
         if not self.entries:
             self.arrived.clear()
+
+    async def _drop_emptied(self) -> None:
+        # While something is being written the current segment may get more. That is asked before each: meanwhile
+        # something may have come, and what comes after the answer is written after the drop, by the same thread.
+        while (number := self._index.emptied(None if self._writer is None else self._segments.current())) is not None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._drop, number)
+        self._note()
 
     def _drop(self, number: int) -> None:
         reach(Point.DRAIN_BEFORE_DROP)
         self._segments.drop(number)
 
     async def quarantine(self, entry: Entry, reason: str, **facts: Any) -> None:
-        """Set an entry aside, in a file of its own that is never deleted from here, and take it out."""
-        await self.set_aside(entry, reason, **facts)
-        await self.delivered([entry])
+        """Set an entry aside, in a file of its own that is never deleted from here, and take it out.
+
+        When that file cannot be written the entry stays, and is tried again; others do not wait for it.
+        """
+        try:
+            await self.set_aside(entry, reason, **facts)
+        except OSError as error:
+            _log.error("spool_quarantine_failed", reason=reason, error=error.strerror, errno=error.errno)
+        else:
+            await self.delivered([entry])
 
     async def set_aside(self, entry: Entry, reason: str, **facts: Any) -> None:
-        """Write an entry to a file of its own, which is never deleted from here; it stays in the spool, too."""
+        """Write an entry to a file of its own, which is never deleted from here; it stays in the spool, too.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         try:
             name = await asyncio.to_thread(self._segments.quarantine, entry.place)
         except FileNotFoundError:
@@ -252,4 +272,4 @@ class Spool:
 
     def _note(self, free_bytes: int | None = None) -> None:
         SET_ASIDE.set(self._segments.quarantined)
-        self.room.note(self.used_bytes, self.entries, free_bytes)
+        self.room.note(self.used_bytes, self.entries + self._writing_entries, free_bytes, self._writing_bytes)

@@ -31,7 +31,11 @@ class SpooledSession:
     session_id: SessionId
     openings: list[Entry] = field(default_factory=list)
     chunks: dict[int, Entry] = field(default_factory=dict)
-    seal: Entry | None = None
+    earlier: list[Entry] = field(default_factory=list)
+    """Entries of chunks that came again: delivered before a restart that found them, or damaged so that they seem to be
+    of this index."""
+    seals: list[Entry] = field(default_factory=list)
+    """More than one when it was ordered twice at once."""
     kept_keys: set[DekId] = field(default_factory=set)
     """Keys that are known to be in one of the openings."""
     refused: bool = False
@@ -44,12 +48,22 @@ class SpooledSession:
         """Whether session-storage lacks a key that envelopes may be sealed under."""
         return any(not opening.delivered for opening in self.openings)
 
+    @property
+    def seal(self) -> Entry | None:
+        """The order to seal it."""
+        return self.seals[-1] if self.seals else None
+
+    @property
+    def envelopes_wait(self) -> bool:
+        """Whether there are envelopes to be delivered."""
+        return bool(self.chunks or self.earlier)
+
     def waiting(self) -> Iterator[Entry]:
         """What is to be delivered, in the order in which it has to be."""
         yield from (opening for opening in self.openings if not opening.delivered)
+        yield from self.earlier
         yield from self.chunks.values()
-        if self.seal is not None:
-            yield self.seal
+        yield from self.seals
 
 
 class SpoolIndex:
@@ -74,8 +88,10 @@ class SpoolIndex:
         if entry.kind is Kind.OPENING:
             session.openings.append(entry)
         elif entry.kind is Kind.SEAL:
-            session.seal = entry
+            session.seals.append(entry)
         else:
+            if (before := session.chunks.get(entry.index)) is not None:
+                session.earlier.append(before)
             session.chunks[entry.index] = entry
         number = entry.place.segment
         self._order.setdefault(number, deque()).append(entry)
@@ -106,18 +122,28 @@ class SpoolIndex:
         entry.delivered = True
         session = entry.session
         if entry.kind is Kind.ENVELOPE:
-            if session.chunks.get(entry.index) is entry:
-                del session.chunks[entry.index]
+            self._take_out(entry)
             self._release(entry)
         elif entry.kind is Kind.SEAL:
-            if session.seal is entry:
-                session.seal = None
+            session.seals.remove(entry)
             self._release(entry)
-        if not session.chunks and session.seal is None and not session.opening_waits:
+        if not session.envelopes_wait and not session.seals and not session.opening_waits:
             for opening in session.openings:
                 self._release(opening)
             session.openings.clear()
             self.sessions.pop(session.session_id, None)
+
+    def _take_out(self, entry: Entry) -> None:
+        session = entry.session
+        if session.chunks[entry.index] is not entry:
+            session.earlier.remove(entry)
+            return
+        del session.chunks[entry.index]
+        for before in reversed(session.earlier):
+            if before.index == entry.index:
+                session.chunks[entry.index] = before
+                session.earlier.remove(before)
+                return
 
     def _release(self, entry: Entry) -> None:
         self._live[entry.place.segment] -= 1
@@ -127,9 +153,10 @@ class SpoolIndex:
         """Whether anything of a segment is still needed."""
         return self._live.get(number, 0) > 0
 
-    def emptied(self, but: int | None) -> list[int]:
-        """Forget the segments of which nothing is needed any more, and give them; not this one."""
-        found = [number for number, live in self._live.items() if live == 0 and number != but]
-        for number in found:
-            del self._order[number], self._live[number]
-        return found
+    def emptied(self, but: int | None) -> int | None:
+        """Forget a segment of which nothing is needed any more, and give it; not this one. None when there is none."""
+        for number, live in self._live.items():
+            if live == 0 and number != but:
+                del self._order[number], self._live[number]
+                return number
+        return None

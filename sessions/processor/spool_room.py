@@ -46,12 +46,13 @@ class SpoolRoom:
         self._used_bytes = 0
         self._entries = 0
         self._free_bytes: int | None = None
+        self._writing_bytes = 0
         self.state = Room.OK
         LIMIT_BYTES.set(max_bytes)
 
-    def note(self, used_bytes: int, entries: int, free_bytes: int | None = None) -> None:
-        """Note how it is now; what is being written counts as used."""
-        self._used_bytes, self._entries = used_bytes, entries
+    def note(self, used_bytes: int, entries: int, free_bytes: int | None = None, writing_bytes: int = 0) -> None:
+        """Note how it is now; what is being written counts as used, and is to come off what was last seen free."""
+        self._used_bytes, self._entries, self._writing_bytes = used_bytes, entries, writing_bytes
         USED_BYTES.set(used_bytes)
         ENTRIES.set(entries)
         if free_bytes is not None:
@@ -74,7 +75,7 @@ class SpoolRoom:
         """
         left = self._max_bytes - self._used_bytes
         if self._free_bytes is not None:
-            left = min(left, self._free_bytes - self._free_min_bytes)
+            left = min(left, self._free_bytes - self._writing_bytes - self._free_min_bytes)
         if size_bytes > left or self._entries >= self._max_entries:
             self._enter(Room.FULL)
         if self.state is Room.FULL:

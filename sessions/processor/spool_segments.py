@@ -175,9 +175,13 @@ class Segments:
             self._file = None
         self._number += 1
         path = self._path(self._number)
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self.sizes[self._number] = 0
-        _sync(self._folder)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            _sync(self._folder)
+        except OSError:  # its name may not outlive a power failure; the next start drops it, it is empty
+            os.close(file)
+            raise
+        self._file, self.sizes[self._number] = file, 0
         reach(Point.SPOOL_SEGMENT_BEGUN)
 
     def _give_up(self, start: int) -> None:
@@ -234,6 +238,7 @@ class Segments:
         target, half = self._quarantine / name, self._quarantine / (name + ".part")
         if target.exists():
             return name
+        self._quarantine.mkdir(mode=0o700, exist_ok=True)  # whoever looked at what is in it may have moved it away
         file = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             _write(file, (data,))

@@ -1,6 +1,7 @@
 """Recording while storage is away, and what becomes of it afterwards: storage is real over HTTP, on its twins."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ class Desk:
         return len(list((self.folder / "quarantine").iterdir()))
 
 
-def _desk(folder: Path, storage: StorageClient, wrapper: FileKeyWrapper, executor: ThreadPoolExecutor) -> Desk:
+def desk_of(folder: Path, storage: StorageClient, wrapper: FileKeyWrapper, executor: ThreadPoolExecutor) -> Desk:
     spool = Spool(Segments(folder, MIB), SpoolRoom(8 * MIB, 0))
     spool.open()
     watch = StorageWatch(storage.reachable, 1.0)
@@ -84,7 +85,7 @@ def _desk(folder: Path, storage: StorageClient, wrapper: FileKeyWrapper, executo
 async def desk(
     storage: StorageClient, wrapper: FileKeyWrapper, executor: ThreadPoolExecutor, tmp_path: Path
 ) -> AsyncIterator[Desk]:
-    one = _desk(tmp_path, storage, wrapper, executor)
+    one = desk_of(tmp_path, storage, wrapper, executor)
     yield one
     await one.spool.close()
 
@@ -171,7 +172,7 @@ async def test_what_was_delivered_before_a_crash_is_delivered_again(
     await storage.shred(names[1], "admin")
     await desk.spool.close()
     segment.write_bytes(copy)
-    again = _desk(tmp_path, storage, wrapper, executor)
+    again = desk_of(tmp_path, storage, wrapper, executor)
     assert again.spool.entries == 6
     await again.drain()
     assert (again.set_aside, list(tmp_path.glob("*.seg"))) == (0, [])
@@ -199,6 +200,34 @@ async def test_metadata_that_storage_does_not_take(desk: Desk, other: Parts) -> 
     await desk.rings.open(A, {"host": "ours"})
     await desk.put(0, b"kept all the same")
     await desk.drain()
+    assert await other.recording.read(A, 0) == b"kept all the same"
+    assert desk.set_aside == 1
+
+
+async def test_storage_goes_away_between_an_opening_that_it_refuses_and_its_key(
+    desk: Desk, other: Parts, storage: StorageClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The envelopes wait until their key is there, without which nobody could read them."""
+    await other.rings.open(A, {"host": "theirs"})
+    desk.away()
+    await desk.rings.open(A, {"host": "ours"})
+    await desk.put(0, b"kept all the same")
+    adds = 0
+    add_key = storage.add_key
+
+    async def add(*key) -> None:
+        nonlocal adds
+        adds += 1
+        if adds == 1:
+            raise AWAY
+        await add_key(*key)
+
+    monkeypatch.setattr(storage, "add_key", add)
+    desk.back()
+    for _ in range(2):
+        with contextlib.suppress(DomainError):
+            await desk.drainer._window()
+    assert adds == 2
     assert await other.recording.read(A, 0) == b"kept all the same"
     assert desk.set_aside == 1
 
@@ -277,6 +306,30 @@ async def test_a_damaged_entry_costs_itself(desk: Desk, storage: StorageClient) 
     assert [chunk.index for chunk in (await storage.chunks(A, 0, 10))[0]] == [0, 2]
 
 
+async def test_a_damaged_entry_that_cannot_be_set_aside_does_not_hold_up_others(
+    desk: Desk, storage: StorageClient
+) -> None:
+    desk.away()
+    for index in range(3):
+        await desk.put(index, bytes([index]) * 100)
+    entry = desk.spool.sessions[A].chunks[1]
+    path = desk.folder / f"{entry.place.segment:016d}.seg"
+    data = bytearray(path.read_bytes())
+    data[entry.place.offset + entry.place.entry_bytes - 1] ^= 1
+    path.write_bytes(data)
+    quarantine = desk.folder / "quarantine"
+    quarantine.rmdir()
+    quarantine.write_text("in its place")
+    desk.back()
+    assert await desk.drainer._window()
+    assert [chunk.index for chunk in (await storage.chunks(A, 0, 10))[0]] == [0, 2]
+    assert not await desk.drainer._window(), "it is tried again after a pause"
+    assert list(desk.spool.sessions[A].chunks) == [1]
+    quarantine.unlink()
+    await desk.drain()
+    assert desk.set_aside == 1
+
+
 async def test_a_damaged_entry_is_recorded_again_when_it_is_repeated(desk: Desk) -> None:
     desk.away()
     await desk.put(0, b"content")
@@ -304,7 +357,7 @@ async def test_a_restart_in_an_outage(
     desk.away()
     await desk.put(0, b"before")
     await desk.spool.close()
-    again = _desk(desk.folder, storage, wrapper, executor)
+    again = desk_of(desk.folder, storage, wrapper, executor)
     again.away()
     assert not (await again.put(0, b"before")).created
     assert (await _error(again.put(0, b"other"))).code == "chunk-conflict"
@@ -324,7 +377,7 @@ async def test_a_storage_that_hangs_costs_the_first_chunk_its_patience(
         raise AssertionError
 
     script.answers.append(hang)
-    one = _desk(tmp_path, scripted, wrapper, executor)
+    one = desk_of(tmp_path, scripted, wrapper, executor)
     loop = asyncio.get_running_loop()
     began = loop.time()
     assert (await one.put(0, b"x")).durability == "spooled"

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import resource
+import threading
 import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -115,6 +116,68 @@ async def test_segments_go_when_all_of_them_is_delivered(spool: Spool, tmp_path:
     assert spool.arrived.is_set()
 
 
+async def test_what_arrives_while_segments_are_dropped_is_not_dropped(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two go at once, and the second was the current one until something came in between."""
+    await _keep(spool, A, 0, 11_000)
+    await _keep(spool, A, 1)
+    dropping, goes_on, drop = threading.Event(), threading.Event(), spool._segments.drop
+
+    def slow(number: int) -> None:
+        dropping.set()
+        assert goes_on.wait(5)
+        drop(number)
+
+    monkeypatch.setattr(spool._segments, "drop", slow)
+    delivered = asyncio.create_task(spool.delivered(spool.oldest(MIB, 10)))
+    await asyncio.to_thread(dropping.wait, 5)
+    late = asyncio.create_task(_keep(spool, B, 0))
+    await asyncio.sleep(0)
+    goes_on.set()
+    await delivered
+    data = await late
+    (entry,) = spool.oldest(MIB, 10)
+    assert await spool.read(entry) == data
+
+
+async def test_a_chunk_that_a_restart_finds_twice(spool: Spool, tmp_path: Path) -> None:
+    """As when one was delivered before, in a segment that had others: both are of the session, until both are gone."""
+    await _keep(spool, A, 0)
+    await spool.close()
+    segments = Segments(tmp_path, 10_000)
+    segments.open()
+    segments.append([(Kind.ENVELOPE, _envelope(A, 0))])
+    segments.close()
+    again = _spool(tmp_path)
+    first, second = again.oldest(MIB, 10)
+    assert (await again.find(A, 0), list(again.sessions[A].waiting())) == (second, [first, second])
+    await again.delivered([second])
+    assert (await again.find(A, 0), list(again.sessions[A].waiting())) == (first, [first])
+    await again.delivered([first])
+    assert again.sessions == {}
+    await again.close()
+    segments.open()
+    segments.append([(Kind.ENVELOPE, _envelope(A, index)) for index in (0, 1, 0)])
+    segments.close()
+    again = _spool(tmp_path)
+    first, other, second = again.oldest(MIB, 10)
+    await again.delivered([first])
+    assert list(again.sessions[A].waiting()) == [second, other]
+    await again.close()
+
+
+async def test_a_seal_that_is_ordered_twice_at_once(spool: Spool, tmp_path: Path) -> None:
+    order = json.dumps({"session_id": A}).encode()
+    await asyncio.gather(*(spool.append(Kind.SEAL, A, order) for _ in range(2)))
+    first, second = spool.sessions[A].waiting()
+    assert spool.sessions[A].seal is second
+    await spool.delivered([second])
+    assert list(spool.sessions[A].waiting()) == [first]
+    await spool.delivered([first])
+    assert (spool.sessions, list(tmp_path.glob("*.seg"))) == ({}, [])
+
+
 async def test_an_opening_stays_while_there_are_envelopes(spool: Spool, tmp_path: Path) -> None:
     opening, _ = await spool.append(Kind.OPENING, A, b"{}")
     await _keep(spool, A, 0)
@@ -152,6 +215,20 @@ async def test_entries_are_bounded_too(tmp_path: Path) -> None:
     await spool.close()
 
 
+async def test_what_is_being_written_counts(tmp_path: Path) -> None:
+    """Of many at once so many are taken as fit: by entries, and by what is free on the disk."""
+    (tmp_path / "entries").mkdir()
+    (tmp_path / "disk").mkdir()
+    by_entries = _spool(tmp_path / "entries", max_entries=10)
+    by_disk = _spool(tmp_path / "disk", free_min_bytes=10_000)
+    by_disk.room.note(0, 0, 20_000)
+    for spool, fit in ((by_entries, 10), (by_disk, 9)):
+        kept = await asyncio.gather(*(_keep(spool, A, index, 900) for index in range(20)), return_exceptions=True)
+        assert [isinstance(one, bytes) for one in kept] == [True] * fit + [False] * (20 - fit)
+        assert spool.entries == fit
+        await spool.close()
+
+
 def test_states_by_bytes_with_hysteresis() -> None:
     room = SpoolRoom(1000, 0)
     seen = []
@@ -179,7 +256,9 @@ def test_states_by_free_disk() -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, "spool-full"), (errno.EIO, "storage-unavailable")])
-async def test_a_disk_that_fails(spool: Spool, monkeypatch: pytest.MonkeyPatch, number: int, code: str) -> None:
+async def test_a_disk_that_fails(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str
+) -> None:
     await _keep(spool, A, 0)
 
     def fail(_file: int) -> None:
@@ -190,6 +269,14 @@ async def test_a_disk_that_fails(spool: Spool, monkeypatch: pytest.MonkeyPatch, 
         errors = await asyncio.gather(*(_error(_keep(spool, B, index)) for index in range(3)))
     assert {error.code for error in errors} == {code}
     assert B not in spool.sessions
+    await spool.delivered(spool.oldest(MIB, 10))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fail)
+        spool.room.note(0, 0, 10**12)
+        await _error(_keep(spool, B, 0))
+    assert list(tmp_path.glob("*.seg")) == []
+    spool.room.note(0, 0, 10**12)
+    await _keep(spool, A, 0)
     spool.room.note(0, 0, 10**12)
     await _keep(spool, B, 0)
     assert spool.entries == 2

@@ -175,6 +175,7 @@ def test_room_that_was_never_written_is_no_entry(segments: Segments, tmp_path: P
 def test_what_is_set_aside_is_a_segment_of_its_own(segments: Segments, tmp_path: Path) -> None:
     """As docs/operations.md says: put back under a segment's name, it is delivered again."""
     (place,) = segments.append([(Kind.SEAL, b"one")])
+    (tmp_path / "quarantine").rmdir()  # by somebody who was through with what was in it
     name = segments.quarantine(place)
     segments.drop(1)
     segments.close()
@@ -201,6 +202,24 @@ def test_a_write_that_fails_leaves_nothing(
     assert later.segment == 2, "what a failed fsync left is not written to again"
     segments, found = _reopened(segments, tmp_path)
     assert found == {place: b"one", later: b"three"}
+    segments.close()
+
+
+def test_a_segment_whose_name_is_not_on_the_disk_is_not_written_to(
+    segments: Segments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool_segments.os, "fsync", refuse)
+        with pytest.raises(OSError, match="Input/output"):
+            segments.append([(Kind.SEAL, b"one")])
+    assert (segments.sizes, segments.current()) == ({}, None)
+    (place,) = segments.append([(Kind.SEAL, b"two")])
+    assert place.segment == 2
+    segments, found = _reopened(segments, tmp_path)
+    assert (found, sorted(segments.sizes)) == ({place: b"two"}, [2])
     segments.close()
 
 
