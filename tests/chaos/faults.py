@@ -11,6 +11,7 @@ from typing import Final
 
 from eth_account import Account
 
+from scripts.devstack.clock import HostClock
 from scripts.devstack.mongod import Mongod
 from scripts.devstack.process import StartError
 from scripts.devstack.replica_set import ReplicaSet
@@ -21,27 +22,36 @@ from tests.chaos.wire import Condition, Wire
 _GWEI: Final = 10**9
 _BALLAST: Final = "ballast"
 _PIECE_BYTES: Final = 1024 * 1024
+_LEAP_SECONDS: Final = 900
+"""How far a clock leaps for each second that it stays wrong: minutes to hours."""
 
 
 class Saboteur:
     """Does what a schedule says. Each method returns when the fault is over and the part is there again."""
 
     def __init__(
-        self, stack: Stack, database: ReplicaSet, wires: dict[str, Wire], volumes: dict[str, Path], keep_free: int
+        self,
+        stack: Stack,
+        database: ReplicaSet,
+        *,
+        wires: dict[str, Wire],
+        clocks: dict[str, HostClock],
+        volumes: dict[str, Path],
+        keep_free: int,
     ) -> None:
-        """Wires are named `processor`, `storage` and `chain`, volumes `spool` and `database`.
+        """Wires are named `processor`, `storage` and `chain`, clocks by service, volumes `spool` and `database`.
 
         Of the database's volume `keep_free` bytes are left when it is full: mongod ends without any.
         """
-        self._stack, self._database, self._wires, self._volumes = stack, database, wires, volumes
-        self._keep_free = keep_free
+        self._stack, self._database, self._wires, self._clocks = stack, database, wires, clocks
+        self._volumes, self._keep_free = volumes, keep_free
 
     async def do(self, fault: Fault) -> None:
         """Do a fault, and undo it."""
         await self._acts()[fault.kind](fault.seconds)
 
     def _acts(self) -> dict[Kind, Callable[[float], Awaitable[None]]]:
-        service, primary, wire = self._service, self._primary, self._wire
+        service, primary, wire, clock = self._service, self._primary, self._wire, self._clock
         return {
             Kind.PROCESSOR_KILL: partial(service, "processor", signal.SIGKILL),
             Kind.PROCESSOR_TERM: partial(service, "processor", signal.SIGTERM),
@@ -71,6 +81,10 @@ class Saboteur:
             Kind.RPC_DEAF: partial(wire, "chain", Condition.DEAF),
             Kind.SPOOL_FULL: partial(self._fill, "spool", 0),
             Kind.DATABASE_FULL: partial(self._fill, "database", self._keep_free),
+            Kind.PROCESSOR_AHEAD: partial(clock, "processor", _LEAP_SECONDS),
+            Kind.PROCESSOR_BACK: partial(clock, "processor", -_LEAP_SECONDS),
+            Kind.STORAGE_AHEAD: partial(clock, "storage", _LEAP_SECONDS),
+            Kind.STORAGE_BACK: partial(clock, "storage", -_LEAP_SECONDS),
         }
 
     async def _service(self, part: Part, number: signal.Signals, seconds: float) -> None:
@@ -176,6 +190,12 @@ class Saboteur:
         self._wires[name].become(condition)
         await asyncio.sleep(seconds)
         self._wires[name].become(Condition.WHOLE)
+
+    async def _clock(self, name: str, leap_seconds: float, seconds: float) -> None:
+        """The clock leaps, and leaps again when somebody sets it right."""
+        self._clocks[name].leap(leap_seconds * seconds)
+        await asyncio.sleep(seconds)
+        self._clocks[name].leap(0)
 
     async def _fill(self, volume: str, keep_free: int, seconds: float) -> None:
         ballast = self._volumes[volume] / _BALLAST

@@ -37,6 +37,10 @@ class Kind(StrEnum):
     RPC_DEAF = "wire to chain:answers lost"
     SPOOL_FULL = "disk:spool's volume full"
     DATABASE_FULL = "disk:database's volume full"
+    PROCESSOR_AHEAD = "clock:processor leaps ahead"
+    PROCESSOR_BACK = "clock:processor falls back"
+    STORAGE_AHEAD = "clock:storage leaps ahead"
+    STORAGE_BACK = "clock:storage falls back"
 
     @property
     def lane(self) -> str:
