@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from eth_account import Account
+from eth_utils.address import to_checksum_address
 
 from scripts.devstack.clock import HostClock
 from scripts.devstack.mongod import Mongod
@@ -174,7 +175,7 @@ class Saboteur:
         transfer = {
             "type": 2,
             "chainId": self._stack.chain_id,
-            "to": self._stack.anvil.accounts[2][0],
+            "to": to_checksum_address(self._stack.anvil.accounts[2][0]),
             "value": 1,
             "gas": 21_000,
             "nonce": nonce,
