@@ -17,7 +17,7 @@ from sessions.core.merkle import leaf_hash
 from sessions.core.tiles import TreeBuilder
 from sessions.core.types import Hash, SessionId
 from sessions.runtime.errors import DomainError
-from sessions.runtime.times import now, to_rfc3339
+from sessions.runtime.times import Clock, now, to_rfc3339
 from sessions.storage import problems
 from sessions.storage.progress import MAX_REPORTED_GAPS, PAGE_CHUNKS
 from sessions.storage.store import (
@@ -77,10 +77,11 @@ class _Scan:
 class Sealer:
     """Seals sessions; any replica may take over where another died."""
 
-    def __init__(self, sessions: SessionStore, chunks: ChunkReader, tiles: TileStore) -> None:
+    def __init__(self, sessions: SessionStore, chunks: ChunkReader, tiles: TileStore, clock: Clock = now) -> None:
         self._sessions = sessions
         self._chunks = chunks
         self._tiles = tiles
+        self._clock = clock
 
     async def seal(self, session_id: SessionId, chunk_count: int | None, sealed_by: SealedBy) -> Manifest:
         """Seal a session, or give the manifest that it has been sealed with.
@@ -95,7 +96,7 @@ class Sealer:
             raise problems.session_not_found(session_id)
         while record.seal is None:
             if record.status is SessionStatus.OPEN:
-                order = SealOrder(chunk_count, sealed_by, now())
+                order = SealOrder(chunk_count, sealed_by, self._clock())
                 change = Change(status=SessionStatus.SEALING, seal_order=order)
                 updated = await self._sessions.update(session_id, SessionStatus.OPEN, change)
                 record = updated or await self._again(session_id)
