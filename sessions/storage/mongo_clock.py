@@ -10,7 +10,7 @@ from bson.codec_options import CodecOptions
 from pymongo.errors import PyMongoError
 
 from sessions.runtime.times import now
-from sessions.storage.mongo import Database, Readiness
+from sessions.storage.mongo import Database, Document, Readiness
 
 READ_SECONDS: Final = 60.0
 _log = structlog.get_logger()
@@ -34,7 +34,7 @@ class DatabaseClock:
         Raises:
             PyMongoError: it did not answer; the clock goes on as it was.
         """
-        answer = await db.command("hello", codec_options=CodecOptions(tz_aware=True))
+        answer: Document = await db.command("hello", codec_options=CodecOptions(tz_aware=True))
         self._read, self._read_at = answer["localTime"], time.monotonic()
 
     async def run(self, db: Database, readiness: Readiness) -> None:
