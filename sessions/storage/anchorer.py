@@ -7,7 +7,7 @@ that or because two replicas both think that they lead, changes nothing the seco
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
@@ -19,16 +19,19 @@ from sessions.runtime.times import now as present
 from sessions.storage.anchor import (
     AnchoringError,
     BatchLog,
+    BatchReader,
     BatchRecord,
     Chain,
     ChainMisconfiguredError,
     ChainUnavailableError,
+    HistoryLostError,
     Inclusion,
     Lease,
     SessionPool,
     SignedTransaction,
     StaleLeaderError,
 )
+from sessions.storage.anchorer_status import AnchorerStatus
 
 BATCH_MAX_SESSIONS: Final = 10_000
 REPLACE_AFTER_SECONDS: Final = 300.0
@@ -39,37 +42,12 @@ RETRY_SECONDS: Final = 15.0
 """How soon to try again after a failure."""
 
 _NOT_INCLUDED: Final = (AnchorState.PENDING, AnchorState.SUBMITTED)
+_IN_A_BLOCK: Final = (AnchorState.INCLUDED, AnchorState.CONFIRMED)
 _log = structlog.get_logger()
 
 
-class Batches(SessionPool, BatchLog, Protocol):
-    """What the anchorer writes to."""
-
-
-@dataclass
-class AnchorerStatus:
-    """How anchoring is, for health and metrics. Counts are of this process.
-
-    Attributes:
-        leader: Whether this replica acts.
-        chain_ok: Whether the chain answered when it was asked last; None before that.
-        last_error: Why it did not, or what else went wrong in the last round; None when all went well.
-        oldest_unanchored_seconds: Age of the oldest batch that is in no block; 0 without one. Known to the leader.
-        balance_wei: What the publisher's account held when it was asked last, in wei.
-    """
-
-    leader: bool = False
-    chain_ok: bool | None = None
-    last_error: str | None = None
-    oldest_unanchored_seconds: float = 0.0
-    balance_wei: int | None = None
-    batches_made: int = 0
-    sessions_batched: int = 0
-    transactions_signed: int = 0
-    batches_included: int = 0
-    batches_confirmed: int = 0
-    reorganisations: int = 0
-    failures: int = 0
+class Batches(SessionPool, BatchLog, BatchReader, Protocol):
+    """What the anchorer reads and writes."""
 
 
 class Anchorer:
@@ -172,6 +150,8 @@ class Anchorer:
             await self._advance(token)
         if failure is not None:
             raise failure
+        if make_batch:
+            await self._look_back(token)
 
     async def _make_batch(self, token: int) -> bool:
         unsettled = await self._batches.unsettled()
@@ -216,15 +196,33 @@ class Anchorer:
             oldest = min((record.created_at for record in waiting), default=None)
             self.status.oldest_unanchored_seconds = (self._now() - oldest).total_seconds() if oldest else 0.0
 
+    async def _look_back(self, token: int) -> None:
+        """See that the chain has what it had confirmed: a node of one's own may be put back to an older state.
+
+        Batches get onto the chain in their order, so where the newest is there, the older ones are.
+        """
+        last, unsettled = await self._batches.last(), await self._batches.unsettled()
+        number = unsettled[0].sequence - 1 if unsettled else -1 if last is None else last.sequence
+        while (record := await self._batches.get_by_sequence(number)) is not None:
+            if record.anchor.chain_id != self._chain.chain_id:
+                return  # it was confirmed on the chain of older settings, which cannot be asked any more
+            try:
+                record = await self._step(record, token, may_sign=False)
+            except HistoryLostError:
+                return  # old transactions are forgotten; it is there
+            if record.anchor.state is AnchorState.CONFIRMED:
+                return
+            number -= 1
+
     async def _step(self, record: BatchRecord, token: int, *, may_sign: bool) -> BatchRecord:
         if record.anchor.state is AnchorState.PENDING:
             return await self._sign(record, token) if may_sign else record
         not_below = record.anchor.block_number or 0
-        sighting = await self._chain.find(record.transactions, not_below)
+        sighting = await self._chain.find(record.root, record.transactions, not_below)
         if sighting.inclusion is not None:
             deep = sighting.inclusion.block_number <= sighting.confirmed_height
             return await self._settle(record, sighting.inclusion, token, confirmed=deep)
-        if record.anchor.state is AnchorState.INCLUDED:
+        if record.anchor.state in _IN_A_BLOCK:
             record = await self._reorganised(record, token)
         if sighting.live is None:
             return await self._sign(record, token) if may_sign else record

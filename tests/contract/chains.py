@@ -1,7 +1,7 @@
 """Chains whose blocks come when a test wants them: the twin, and a real EVM node, which may answer wrongly."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
 import aiohttp
@@ -23,6 +23,7 @@ class Rig(Protocol):
     def reorganise(self, depth: int) -> None: ...
     def use_nonce(self) -> None: ...
     def ask_for(self, base_fee_wei: int) -> None: ...
+    def forgetful(self) -> AbstractAsyncContextManager[Chain]: ...
 
 
 class MemoryRig:
@@ -32,6 +33,12 @@ class MemoryRig:
 
     def ask_for(self, base_fee_wei: int) -> None:
         self.chain.base_fee_wei = base_fee_wei
+
+    @asynccontextmanager
+    async def forgetful(self) -> AsyncIterator[Chain]:
+        self.chain.forgetful = True
+        yield self.chain
+        self.chain.forgetful = False
 
 
 class AnvilRig:
@@ -65,6 +72,13 @@ class AnvilRig:
         self.node.call("anvil_setNextBlockBaseFeePerGas", hex(base_fee_wei))
         self.mine()
         self.node.call("anvil_setNextBlockBaseFeePerGas", hex(base_fee_wei))
+
+    @asynccontextmanager
+    async def forgetful(self) -> AsyncIterator[Chain]:
+        async with proxied(self.node.url, answers("eth_getTransactionReceipt", None)) as url:
+            chain = self.another(rpc_urls=[url])
+            yield chain
+            await chain.close()
 
     def anchored_at(self, root: bytes) -> int:
         data = encode_anchored_at_call(bytes.fromhex(self.publisher[2:]), root)
