@@ -72,6 +72,7 @@ class Saboteur:
             Kind.CHAIN_DEAR: self._dear,
             Kind.CHAIN_BROKE: self._broke,
             Kind.CHAIN_NONCE_TAKEN: self._nonce_taken,
+            Kind.CHAIN_FORGETS: self._forgets,
             Kind.RECORDERS_CUT: partial(wire, "processor", Condition.CUT),
             Kind.RECORDERS_DEAF: partial(wire, "processor", Condition.DEAF),
             Kind.STORAGE_CUT: partial(wire, "storage", Condition.CUT),
@@ -149,6 +150,12 @@ class Saboteur:
         with suppress(RuntimeError):  # there are not so many blocks yet
             await self._call("anvil_reorg", 1 + int(seconds) % 3, [])
         await asyncio.sleep(seconds)
+
+    async def _forgets(self, seconds: float) -> None:
+        """The node is put back to its state of some seconds before, and goes on from there."""
+        before = await self._call("evm_snapshot")
+        await asyncio.sleep(seconds)
+        await self._call("evm_revert", before)
 
     async def _drops(self, seconds: float) -> None:
         end = asyncio.get_running_loop().time() + seconds

@@ -27,6 +27,7 @@ class Kind(StrEnum):
     CHAIN_DEAR = "chain:fees above the cap"
     CHAIN_BROKE = "chain:balance empty"
     CHAIN_NONCE_TAKEN = "chain:nonce used by another"
+    CHAIN_FORGETS = "chain:history lost"
     RECORDERS_CUT = "wire to processor:cut"
     RECORDERS_DEAF = "wire to processor:answers lost"
     STORAGE_CUT = "wire to storage:cut"
