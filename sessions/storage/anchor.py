@@ -187,6 +187,13 @@ class BatchLog(Protocol):
         """All batches that are not confirmed, oldest first, without session ids."""
         ...
 
+    async def highest_confirmed(self, chain_id: int, below: BatchRecord | None = None) -> BatchRecord | None:
+        """Of the batches that are confirmed on a chain the one in the highest block, without session ids.
+
+        With `below`, the one that comes next after that one; of several in one block the newest comes first.
+        """
+        ...
+
     async def append(self, record: BatchRecord, leaf_hashes: Sequence[bytes], token: int) -> None:
         """Store a new batch whose leaves are the record's sessions in order.
 

@@ -5,7 +5,7 @@ that or because two replicas both think that they lead, changes nothing the seco
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -19,7 +19,6 @@ from sessions.runtime.times import now as present
 from sessions.storage.anchor import (
     AnchoringError,
     BatchLog,
-    BatchReader,
     BatchRecord,
     Chain,
     ChainMisconfiguredError,
@@ -46,8 +45,8 @@ _IN_A_BLOCK: Final = (AnchorState.INCLUDED, AnchorState.CONFIRMED)
 _log = structlog.get_logger()
 
 
-class Batches(SessionPool, BatchLog, BatchReader, Protocol):
-    """What the anchorer reads and writes."""
+class Batches(SessionPool, BatchLog, Protocol):
+    """What the anchorer writes to."""
 
 
 class Anchorer:
@@ -140,18 +139,13 @@ class Anchorer:
         last = await self._batches.last()
         if last is not None and not last.placed:
             await self._batches.place(last.sequence, token)
-        failure = None
-        try:
-            await self._advance(token)
-        except (ChainUnavailableError, ChainMisconfiguredError) as error:
-            failure = error
+        lost = await _failure(self._look_back(token)) if make_batch else None
+        failure = await _failure(self._advance(token))
         made = make_batch and await self._make_batch(token)
         if made and failure is None:
             await self._advance(token)
-        if failure is not None:
-            raise failure
-        if make_batch:
-            await self._look_back(token)
+        if (error := failure or lost) is not None:
+            raise error
 
     async def _make_batch(self, token: int) -> bool:
         unsettled = await self._batches.unsettled()
@@ -199,20 +193,16 @@ class Anchorer:
     async def _look_back(self, token: int) -> None:
         """See that the chain has what it had confirmed: a node of one's own may be put back to an older state.
 
-        Batches get onto the chain in their order, so where the newest is there, the older ones are.
+        A chain loses its newest blocks, so where one is as it was, those below it are, too.
         """
-        last, unsettled = await self._batches.last(), await self._batches.unsettled()
-        number = unsettled[0].sequence - 1 if unsettled else -1 if last is None else last.sequence
-        while (record := await self._batches.get_by_sequence(number)) is not None:
-            if record.anchor.chain_id != self._chain.chain_id:
-                return  # it was confirmed on the chain of older settings, which cannot be asked any more
+        below: BatchRecord | None = None
+        while (record := await self._batches.highest_confirmed(self._chain.chain_id, below)) is not None:
             try:
-                record = await self._step(record, token, may_sign=False)
+                if await self._step(record, token, may_sign=False) == record:
+                    return
             except HistoryLostError:
                 return  # old transactions are forgotten; it is there
-            if record.anchor.state is AnchorState.CONFIRMED:
-                return
-            number -= 1
+            below = record
 
     async def _step(self, record: BatchRecord, token: int, *, may_sign: bool) -> BatchRecord:
         if record.anchor.state is AnchorState.PENDING:
@@ -285,3 +275,12 @@ class Anchorer:
         self.status.reorganisations += 1
         _log.warning("batch_reorganised_away", sequence=record.sequence, transaction=(anchor.transaction or b"").hex())
         return changed
+
+
+async def _failure(work: Awaitable[None]) -> AnchoringError | None:
+    """Why the chain kept a work from being done."""
+    try:
+        await work
+    except (ChainUnavailableError, ChainMisconfiguredError) as error:
+        return error
+    return None

@@ -75,6 +75,13 @@ class MemoryBatches:
         """All batches that are not confirmed, oldest first, without session ids."""
         return [self._cut(batch) for batch in self._batches if batch.record.anchor.state in UNSETTLED]
 
+    async def highest_confirmed(self, chain_id: int, below: BatchRecord | None = None) -> BatchRecord | None:
+        """Of the batches that are confirmed on a chain the one in the highest block, without session ids."""
+        confirmed = [self._cut(one) for one in self._batches if one.record.anchor.state is AnchorState.CONFIRMED]
+        found = [record for record in confirmed if record.anchor.chain_id == chain_id]
+        lower = [record for record in found if below is None or _height(record) < _height(below)]
+        return max(lower, key=_height, default=None)
+
     async def append(self, record: BatchRecord, leaf_hashes: Sequence[bytes], token: int) -> None:
         """Store a new batch."""
         if record.sequence != len(self._batches):
@@ -119,6 +126,10 @@ class MemoryBatches:
     @staticmethod
     def _cut(batch: _Batch, max_sessions: int = 0) -> BatchRecord:
         return replace(batch.record, session_ids=batch.record.session_ids[:max_sessions])
+
+
+def _height(record: BatchRecord) -> tuple[int, int]:
+    return record.anchor.block_number or 0, record.sequence
 
 
 @dataclass

@@ -1,13 +1,15 @@
 """The clock of storage's host leaps, ahead and back, while it records, seals and anchors."""
 
 import json
-import time
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from itertools import chain
 
 import pytest
 
+from scripts.devstack import process
 from scripts.devstack.clock import HostClock
 from scripts.devstack.stack import Stack
 from sessions.client.verifying import Request, verify
@@ -17,7 +19,7 @@ from tests.e2e.test_cli import Shell
 
 pytestmark = pytest.mark.clocks
 
-IDLE_SECONDS = 6.0
+IDLE_SECONDS = 15.0
 HOURS, DAYS = 3600, 86_400
 
 
@@ -43,7 +45,7 @@ def api(own: Stack) -> Iterator[Api]:
 
 def host_is_off(api: Api) -> timedelta:
     """How far the clock of storage's host is from the true time: what its HTTP server says."""
-    date = parsedate_to_datetime(api.storage("GET", "/healthz", None).headers["date"])
+    date = parsedate_to_datetime(api.storage("GET", "/readyz", None).headers["date"])
     return date - datetime.now(UTC)
 
 
@@ -56,29 +58,54 @@ def proven(shell: Shell, stack: Stack, name: str) -> dict:
     return receipt
 
 
-def keep_writing(api: Api, name: str, start: int, seconds: float) -> int:
-    """A recorder that sends a chunk now and then; the index of its next one."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        assert api.put_chunk(name, start, b"%d" % start).status_code == 201
-        start += 1
-        time.sleep(1)
-    return start
+def status(api: Api, name: str) -> str:
+    return str(api.processor("GET", f"/api/v1/sessions/{name}").json()["status"])
+
+
+class SlowRecorder(threading.Thread):
+    """Sends a chunk now and then, whatever happens."""
+
+    def __init__(self, api: Api, name: str) -> None:
+        super().__init__()
+        self._api, self.session, self._ended = api, name, threading.Event()
+        self.statuses: list[int] = []
+
+    def run(self) -> None:
+        while not self._ended.wait(0.5):
+            number = len(self.statuses)
+            self.statuses.append(self._api.put_chunk(self.session, number, b"%d" % number).status_code)
+
+    def finish(self) -> int:
+        """How many chunks there are."""
+        self._ended.set()
+        self.join()
+        assert set(self.statuses) == {201}
+        return len(self.statuses)
+
+
+@pytest.fixture
+def slow(api: Api) -> Iterator[SlowRecorder]:
+    recorder = SlowRecorder(api, session_name("slow"))
+    recorder.start()
+    yield recorder
+    recorder.finish()
 
 
 def test_nothing_is_sealed_or_shredded_or_anchored_twice_because_a_clock_leaps(
-    own: Stack, api: Api, clock: HostClock
+    own: Stack, api: Api, clock: HostClock, slow: SlowRecorder
 ) -> None:
-    shell, slow = Shell(own), session_name("slow")
+    shell, abandoned = Shell(own), session_name("abandoned")
     names = [session_name(f"recorded-{number}") for number in range(3)]
     api.record(names[0], [b"one", b"two"])
     proven(shell, own, names[0])
-    following = keep_writing(api, slow, 0, 1)
 
     clock.leap(2 * HOURS)
+    assert process.wait_until(lambda: host_is_off(api) > timedelta(hours=1.9), 5)
     api.record(names[1], [b"three"])
-    following = keep_writing(api, slow, following, IDLE_SECONDS + 3)  # idle sessions are looked for by now
-    assert host_is_off(api) > timedelta(hours=1.9)
+    api.record(abandoned, [b"nobody comes back"], seal=False)
+    assert process.wait_until(lambda: status(api, abandoned) == "sealed", 60)  # so idle sessions were looked for
+    assert proven(shell, own, abandoned)["manifest"]["sealed_by"] == "idle"
+    assert status(api, slow.session) == "open"
     proven(shell, own, names[1])
 
     clock.leap(400 * DAYS)
@@ -90,16 +117,14 @@ def test_nothing_is_sealed_or_shredded_or_anchored_twice_because_a_clock_leaps(
     assert api.processor("GET", f"/api/v1/sessions/{names[0]}/content", "replay").content == b"onetwo"
 
     clock.leap(-2 * HOURS)
+    assert process.wait_until(lambda: host_is_off(api) < timedelta(hours=-1.9), 5)
     api.record(names[2], [b"four"])
-    following = keep_writing(api, slow, following, 2)
-    assert host_is_off(api) < timedelta(hours=-1.9)
     proven(shell, own, names[2])
-    sealed = api.processor("POST", f"/api/v1/sessions/{slow}/seal", json={"chunk_count": following})
+    path = f"/api/v1/sessions/{slow.session}/seal"
+    sealed = api.processor("POST", path, json={"chunk_count": slow.finish()})
     assert sealed.status_code == 200, sealed.text
-    assert proven(shell, own, slow)["manifest"]["sealed_by"] == "recorder"
+    assert proven(shell, own, slow.session)["manifest"]["sealed_by"] == "recorder"
 
-    anchors = api.storage("GET", "/api/v1/anchors").json()["anchors"]
-    members = [
-        name for one in anchors for name in api.storage("GET", f"/api/v1/anchors/{one['root']}").json()["sessions"]
-    ]
-    assert sorted(members) == sorted([*names, slow])
+    roots = [one["root"] for one in api.storage("GET", "/api/v1/anchors").json()["anchors"]]
+    batches = [api.storage("GET", f"/api/v1/anchors/{root}").json()["sessions"] for root in roots]
+    assert sorted(chain(*batches)) == sorted([*names, abandoned, slow.session])

@@ -648,6 +648,32 @@ async def test_what_was_confirmed_on_the_chain_of_older_settings_is_left_alone(w
     assert (await world.states(), world.chain.sent) == (["confirmed"], [])
 
 
+async def test_an_older_batch_that_got_into_a_higher_block_is_missed_there(world: World) -> None:
+    """Its nonce was lost, so it came after the younger one, and may be lost again without that."""
+    anchorer = world.start()
+    for name in "ab":
+        world.seal(name)
+        await anchorer.tick()
+        world.chain.mine(2)
+        await anchorer.tick()
+    world.chain.reorganise(4)
+    world.chain.use_nonce()
+    for _ in range(3):
+        await anchorer.tick()
+        world.chain.mine(2)
+    await anchorer.tick()
+    younger, older = await world.batches.list(2)
+    assert older.anchor.block_number > younger.anchor.block_number
+    assert await world.states() == ["confirmed", "confirmed"]
+    head = (await world.chain.find(older.root, older.transactions)).head
+    world.chain.reorganise(head - younger.anchor.block_number)
+    await anchorer.tick()
+    assert await world.states() == ["submitted", "confirmed"]
+    world.chain.mine(2)
+    await anchorer.tick()
+    assert await world.states() == ["confirmed", "confirmed"]
+
+
 async def test_where_the_newest_is_there_the_older_ones_are_not_asked_for(world: World) -> None:
     anchorer = world.start()
     for name in "abc":
