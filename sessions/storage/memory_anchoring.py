@@ -104,8 +104,7 @@ class MemoryBatches:
 
     async def get(self, root: bytes, max_sessions: int = 1000) -> BatchRecord | None:
         """The batch with that root, with its first `max_sessions` session ids."""
-        found = [batch for batch in self._batches if batch.record.root == root]
-        return self._cut(found[0], max_sessions) if found else None
+        return next((self._cut(batch, max_sessions) for batch in self._batches if batch.record.root == root), None)
 
     async def get_by_sequence(self, sequence: int) -> BatchRecord | None:
         """The batch of that number, without session ids."""
