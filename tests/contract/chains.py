@@ -1,5 +1,6 @@
 """Chains whose blocks come when a test wants them: the twin, and a real EVM node, which may answer wrongly."""
 
+import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
@@ -91,12 +92,14 @@ Change = Callable[[str, Any], Any]
 
 @asynccontextmanager
 async def proxied(target: str, change: Change) -> AsyncIterator[str]:
-    """A node whose answers `change(method, answer)` may change; a `web.Response` is sent as it is."""
+    """A node whose answers `change(method, answer)` may change, or hold back; a `web.Response` is sent as it is."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         body = await request.json()
         async with aiohttp.ClientSession() as session, session.post(target, json=body) as answer:
             changed = change(body["method"], await answer.json())
+        if inspect.isawaitable(changed):
+            changed = await changed
         return changed if isinstance(changed, web.StreamResponse) else web.json_response(changed)
 
     application = web.Application()

@@ -1,5 +1,6 @@
 """The anchorer on real parts: MongoDB of both kinds, and an EVM node that loses blocks."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from sessions.core.manifest import SESSION_LEAF_PREFIX
 from sessions.core.merkle import leaf_hash, verify_inclusion
 from sessions.core.receipt import AnchorState
 from sessions.core.types import SessionId
-from sessions.storage.anchor import ChainUnavailableError, HistoryLostError
+from sessions.storage.anchor import ChainUnavailableError, HistoryLostError, StaleLeaderError
 from sessions.storage.anchorer import Anchorer
 from sessions.storage.contract.deploy import deploy
 from sessions.storage.mongo import ensure_collections
@@ -125,6 +126,37 @@ async def test_a_stuck_transaction_is_replaced_on_a_real_node(database: Database
     real.mine(2)
     await anchorer.tick()
     assert (await batches.last()).anchor.transaction == new.hash
+    await check_receipt(database, real, "a")
+
+
+async def test_a_leader_that_slept_while_it_signed_sends_nothing(
+    database: Database, real: AnvilRig, start: Start
+) -> None:
+    """Its lease has run out, and another replica has signed and sent."""
+    batches, asleep, woken = MongoBatches(database), asyncio.Event(), asyncio.Event()
+    await seal(database, "a")
+
+    async def sleep(method: str, answer: Any) -> Any:
+        if method == "eth_estimateGas":
+            asleep.set()
+            await woken.wait()
+        return answer
+
+    async with proxied(real.node.url, sleep) as url:
+        chain = real.another(rpc_urls=[url])
+        first = Anchorer(batches=batches, lease=MongoLease(database, "anchorer", "first", 0.3), chain=chain)
+        signing = asyncio.create_task(first.tick())
+        await asleep.wait()
+        await asyncio.sleep(0.4)
+        second = start("second")
+        await second.tick()
+        woken.set()
+        with pytest.raises(StaleLeaderError):
+            await signing
+        await chain.close()
+    assert int(real.node.call("txpool_status")["pending"], 16) == 1
+    await confirm(second, real, batches)
+    assert len((await batches.last()).transactions) == 1
     await check_receipt(database, real, "a")
 
 
