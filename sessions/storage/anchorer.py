@@ -209,9 +209,11 @@ class Anchorer:
             return await self._sign(record, token) if may_sign else record
         not_below = record.anchor.block_number or 0
         sighting = await self._chain.find(record.root, record.transactions, not_below)
-        if sighting.inclusion is not None:
-            deep = sighting.inclusion.block_number <= sighting.confirmed_height
-            return await self._settle(record, sighting.inclusion, token, confirmed=deep)
+        if (found := sighting.inclusion) is not None:
+            # What was deep enough once is so, whatever a node that starts, or a changed setting, says of the depth.
+            was = record.anchor.state is AnchorState.CONFIRMED and record.anchor.block_hash == found.block_hash
+            deep = found.block_number <= sighting.confirmed_height
+            return await self._settle(record, found, token, confirmed=was or deep)
         if record.anchor.state in _IN_A_BLOCK:
             record = await self._reorganised(record, token)
         if sighting.live is None:

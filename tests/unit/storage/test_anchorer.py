@@ -635,6 +635,17 @@ async def test_what_is_confirmed_and_then_moves_changes_its_block(world: World) 
     await world.check_all_is_anchored_once(["a"])
 
 
+async def test_what_was_confirmed_stays_so_when_more_blocks_are_asked_for(world: World) -> None:
+    anchorer = world.start()
+    world.seal("a")
+    await anchorer.tick()
+    world.chain.mine(2)
+    await anchorer.tick()
+    world.chain.confirmations = 100
+    await anchorer.tick()
+    assert await world.states() == ["confirmed"]
+
+
 async def test_what_was_confirmed_on_the_chain_of_older_settings_is_left_alone(world: World) -> None:
     anchorer = world.start()
     world.seal("a")
