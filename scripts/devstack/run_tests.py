@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from scripts.devstack import leaks, mongod, process
+from scripts.devstack import clock, leaks, mongod, process
 from scripts.devstack.process import ROOT, StartError
 
 _PACKAGES: Final = {
@@ -112,6 +112,7 @@ def containers_problem() -> str:
 
 
 GROUPS: Final[Mapping[str, Callable[[], str]]] = {
+    "clocks": clock.problem,
     "containers": containers_problem,
     "desktop": partial(programs_problem, "Xvfb", "ffmpeg", "ffprobe"),
     "replicas": partial(programs_problem, "haproxy"),

@@ -154,10 +154,24 @@ class Recording:
         Raises:
             DomainError: `chunk-not-found`, `session-not-found`, `session-shredded`, `envelope-corrupt`, …
         """
-        data = await self._spooling.envelope(session_id, index) if self._spooling is not None else None
-        if data is None:
+        spooling = self._spooling
+        spooled = None if spooling is None else await spooling.envelope(session_id, index)
+        if spooled is None:
             data = await self._storage.envelope(session_id, index)
+        elif spooling is not None and spooling.watch.answers:
+            data = await self._stored_or(spooled, session_id, index)
+        else:
+            data = spooled
         return await self.open(session_id, index, data)
+
+    async def _stored_or(self, spooled: bytes, session_id: SessionId, index: int) -> bytes:
+        """What storage has of a chunk, before what the spool has: that may be other content, which is set aside."""
+        try:
+            return await self._storage.envelope(session_id, index)
+        except DomainError as error:
+            if error.code not in (*AWAY_CODES, "chunk-not-found", "session-not-found"):
+                raise
+            return spooled
 
     async def ready(self, session_id: SessionId) -> None:
         """Have a session's keys at hand.

@@ -29,6 +29,7 @@ class AnchoringError(Exception):
 
     AnchoringError
     ├── ChainUnavailableError     try again later
+    │   └── HistoryLostError      ask a node that knows more
     ├── ChainMisconfiguredError   somebody has to change a setting
     └── StaleLeaderError          another replica leads by now
     """
@@ -36,6 +37,10 @@ class AnchoringError(Exception):
 
 class ChainUnavailableError(AnchoringError):
     """No node answers, or the chain cannot take a transaction now. Nothing is lost: try again later."""
+
+
+class HistoryLostError(ChainUnavailableError):
+    """The contract has the root, so nothing is to be sent; but no node knows the transaction that brought it there."""
 
 
 class ChainMisconfiguredError(AnchoringError):
@@ -106,7 +111,8 @@ class BatchRecord:
     - submitted: `transactions`, signed and stored before the first byte went out. The next leader sends the same
       bytes again, and a node that has them says so.
     - included: the block. If the chain drops it, the batch goes back to submitted and the same bytes go out again.
-    - confirmed: all there is. Nothing happens to it any more.
+    - confirmed: all there is. Should the chain lose it all the same, as a node does that is put back to an older state,
+      the batch goes back to submitted, too.
 
     Attributes:
         sequence: Number of the batch, consecutive from 0.
@@ -181,6 +187,13 @@ class BatchLog(Protocol):
         """All batches that are not confirmed, oldest first, without session ids."""
         ...
 
+    async def highest_confirmed(self, chain_id: int, below: BatchRecord | None = None) -> BatchRecord | None:
+        """Of the batches that are confirmed on a chain the one in the highest block, without session ids.
+
+        With `below`, the one that comes next after that one; of several in one block the newest comes first.
+        """
+        ...
+
     async def append(self, record: BatchRecord, leaf_hashes: Sequence[bytes], token: int) -> None:
         """Store a new batch whose leaves are the record's sessions in order.
 
@@ -237,6 +250,11 @@ class Chain(Protocol):
     is not the chain of the settings.
     """
 
+    @property
+    def chain_id(self) -> int:
+        """Of the settings."""
+        ...
+
     async def check(self) -> None:
         """See that the chain is the one of the settings, and the contract the one that we know."""
         ...
@@ -253,8 +271,13 @@ class Chain(Protocol):
         """Send it. A node that has it already, or whose chain has moved past its nonce, is no error: `find` tells."""
         ...
 
-    async def find(self, transactions: Sequence[SignedTransaction], not_below: int = 0) -> Sighting:
-        """Look for a batch's transactions on one node; one that is behind block `not_below` counts as away."""
+    async def find(self, root: Hash, transactions: Sequence[SignedTransaction], not_below: int = 0) -> Sighting:
+        """Look for the transactions of a batch on one node; one that is behind block `not_below` counts as away.
+
+        Raises:
+            HistoryLostError: none is known, none can get into a block, and the contract has the root: nodes forget
+                receipts, and one that was behind when it was asked for the receipt has caught up.
+        """
         ...
 
     async def balance_wei(self) -> int:

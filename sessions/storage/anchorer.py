@@ -5,9 +5,9 @@ that or because two replicas both think that they lead, changes nothing the seco
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
@@ -24,12 +24,14 @@ from sessions.storage.anchor import (
     Chain,
     ChainMisconfiguredError,
     ChainUnavailableError,
+    HistoryLostError,
     Inclusion,
     Lease,
     SessionPool,
     SignedTransaction,
     StaleLeaderError,
 )
+from sessions.storage.anchorer_status import AnchorerStatus
 from sessions.storage.killpoints import Point
 
 BATCH_MAX_SESSIONS: Final = 10_000
@@ -41,37 +43,12 @@ RETRY_SECONDS: Final = 15.0
 """How soon to try again after a failure."""
 
 _NOT_INCLUDED: Final = (AnchorState.PENDING, AnchorState.SUBMITTED)
+_IN_A_BLOCK: Final = (AnchorState.INCLUDED, AnchorState.CONFIRMED)
 _log = structlog.get_logger()
 
 
 class Batches(SessionPool, BatchLog, Protocol):
     """What the anchorer writes to."""
-
-
-@dataclass
-class AnchorerStatus:
-    """How anchoring is, for health and metrics. Counts are of this process.
-
-    Attributes:
-        leader: Whether this replica acts.
-        chain_ok: Whether the chain answered when it was asked last; None before that.
-        last_error: Why it did not, or what else went wrong in the last round; None when all went well.
-        oldest_unanchored_seconds: Age of the oldest batch that is in no block; 0 without one. Known to the leader.
-        balance_wei: What the publisher's account held when it was asked last, in wei.
-    """
-
-    leader: bool = False
-    chain_ok: bool | None = None
-    last_error: str | None = None
-    oldest_unanchored_seconds: float = 0.0
-    balance_wei: int | None = None
-    batches_made: int = 0
-    sessions_batched: int = 0
-    transactions_signed: int = 0
-    batches_included: int = 0
-    batches_confirmed: int = 0
-    reorganisations: int = 0
-    failures: int = 0
 
 
 class Anchorer:
@@ -165,16 +142,13 @@ class Anchorer:
         last = await self._batches.last()
         if last is not None and not last.placed:
             await self._batches.place(last.sequence, token)
-        failure = None
-        try:
-            await self._advance(token)
-        except (ChainUnavailableError, ChainMisconfiguredError) as error:
-            failure = error
+        lost = await _failure(self._look_back(token)) if make_batch else None
+        failure = await _failure(self._advance(token))
         made = make_batch and await self._make_batch(token)
         if made and failure is None:
             await self._advance(token)
-        if failure is not None:
-            raise failure
+        if (error := failure or lost) is not None:
+            raise error
 
     async def _make_batch(self, token: int) -> bool:
         unsettled = await self._batches.unsettled()
@@ -221,15 +195,31 @@ class Anchorer:
             oldest = min((record.created_at for record in waiting), default=None)
             self.status.oldest_unanchored_seconds = (self._now() - oldest).total_seconds() if oldest else 0.0
 
+    async def _look_back(self, token: int) -> None:
+        """See that the chain has what it had confirmed: a node of one's own may be put back to an older state.
+
+        A chain loses its newest blocks, so where one is as it was, those below it are, too.
+        """
+        below: BatchRecord | None = None
+        while (record := await self._batches.highest_confirmed(self._chain.chain_id, below)) is not None:
+            try:
+                if await self._step(record, token, may_sign=False) == record:
+                    return
+            except HistoryLostError:
+                return  # old transactions are forgotten; it is there
+            below = record
+
     async def _step(self, record: BatchRecord, token: int, *, may_sign: bool) -> BatchRecord:
         if record.anchor.state is AnchorState.PENDING:
             return await self._sign(record, token) if may_sign else record
         not_below = record.anchor.block_number or 0
-        sighting = await self._chain.find(record.transactions, not_below)
-        if sighting.inclusion is not None:
-            deep = sighting.inclusion.block_number <= sighting.confirmed_height
-            return await self._settle(record, sighting.inclusion, token, confirmed=deep)
-        if record.anchor.state is AnchorState.INCLUDED:
+        sighting = await self._chain.find(record.root, record.transactions, not_below)
+        if (found := sighting.inclusion) is not None:
+            # What was deep enough once is so, whatever a node that starts, or a changed setting, says of the depth.
+            was = record.anchor.state is AnchorState.CONFIRMED and record.anchor.block_hash == found.block_hash
+            deep = found.block_number <= sighting.confirmed_height
+            return await self._settle(record, found, token, confirmed=was or deep)
+        if record.anchor.state in _IN_A_BLOCK:
             record = await self._reorganised(record, token)
         if sighting.live is None:
             return await self._sign(record, token) if may_sign else record
@@ -298,3 +288,12 @@ class Anchorer:
         self.status.reorganisations += 1
         _log.warning("batch_reorganised_away", sequence=record.sequence, transaction=(anchor.transaction or b"").hex())
         return changed
+
+
+async def _failure(work: Awaitable[None]) -> AnchoringError | None:
+    """Why the chain kept a work from being done."""
+    try:
+        await work
+    except (ChainUnavailableError, ChainMisconfiguredError) as error:
+        return error
+    return None

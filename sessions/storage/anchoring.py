@@ -9,6 +9,7 @@ from prometheus_client import Gauge
 
 from sessions.runtime.health import Check
 from sessions.runtime.settings import ConfigurationError, read_secret
+from sessions.runtime.times import Clock, now
 from sessions.storage.anchor import ChainMisconfiguredError, ChainUnavailableError
 from sessions.storage.anchorer import Anchorer
 from sessions.storage.evm import EvmChain
@@ -81,7 +82,7 @@ class On:
         return Check("ok", "" if status.chain_ok else "not asked yet")
 
 
-def build(settings: StorageSettings, db: Database, batches: MongoBatches) -> Anchoring:
+def build(settings: StorageSettings, db: Database, batches: MongoBatches, clock: Clock = now) -> Anchoring:
     """The anchoring that the settings ask for.
 
     Raises:
@@ -97,6 +98,7 @@ def build(settings: StorageSettings, db: Database, batches: MongoBatches) -> Anc
         chain=chain,
         interval_seconds=settings.anchor_interval_seconds,
         batch_max_sessions=settings.anchor_batch_max_sessions,
+        now=clock,
     )
     return On(anchorer, chain)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sessions.runtime.audit import Audit
 from sessions.runtime.health import Check
+from sessions.runtime.times import Clock
 from sessions.storage.audit_chunks import WithTrail
 from sessions.storage.audit_seal import LEASE_SECONDS, DailySeal
 from sessions.storage.audit_trail import Trail
@@ -36,11 +37,14 @@ class Auditing:
         return Check("degraded", self.audit.problem) if self.audit.problem else self.seal.check()
 
 
-def build(db: Database, service: str, holder: str) -> Auditing:
-    """Put the parts together, for a service of that name and a process that no other is called like."""
+def build(db: Database, service: str, holder: str, clock: Clock) -> Auditing:
+    """Put the parts together, for a service of that name and a process that no other is called like.
+
+    `clock` is for the seals of recordings, and for when a day is over.
+    """
     events, sessions, stored = MongoEvents(db), MongoSessions(db), MongoChunks(db)
     trail = Trail(events, sessions, service)
     chunks = WithTrail(stored, stored, events)
-    sealer = Sealer(sessions, chunks, MongoTiles(db))
-    seal = DailySeal(trail, events, sealer, MongoLease(db, "audit", holder, LEASE_SECONDS))
+    sealer = Sealer(sessions, chunks, MongoTiles(db), clock)
+    seal = DailySeal(trail, events, sealer, MongoLease(db, "audit", holder, LEASE_SECONDS), clock)
     return Auditing(events, trail, Audit(service, trail), chunks, sealer, seal)

@@ -1,24 +1,26 @@
 """The chain, really: an EVM chain behind a list of RPC nodes, with LucidAnchors on it and one publisher's key."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal
 
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from eth_utils.address import to_checksum_address
 
-from sessions.core.anchor_contract import encode_anchor_call, is_genuine
+from sessions.core.anchor_contract import encode_anchor_call, encode_anchored_at_call, is_genuine
 from sessions.core.types import Hash
 from sessions.storage.anchor import (
     ChainMisconfiguredError,
     ChainUnavailableError,
+    HistoryLostError,
     Inclusion,
     Sighting,
     SignedTransaction,
 )
 from sessions.storage.rpc import INVALID_PARAMETERS, Node, RpcError
+from sessions.storage.rpc_nodes import Nodes
 
 GAS_LIMIT: Final = 60_000
 """Gas that a transaction may use. `anchor` takes below 50,000, whatever the batch holds."""
@@ -31,7 +33,6 @@ DEFAULT_PRIORITY_FEE_WEI: Final = GWEI
 _ACCEPTED_BEFORE: Final = ("already known", "known transaction", "already imported", "already in", "nonce too low")
 
 Confirmations = int | Literal["finalized"]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,25 +69,22 @@ class EvmChain:
         Raises:
             ChainMisconfiguredError: a URL or the key is none.
         """
-        if not rpc_urls:
-            raise ChainMisconfiguredError("CHAIN_RPC_URLS", "names no node")
         try:
             self._account: LocalAccount = Account.from_key(key.strip())
         except Exception:  # noqa: BLE001 - the library raises many kinds, and some of them quote the key
             raise ChainMisconfiguredError("CHAIN_KEY_FILE", "does not hold a private key of 32 bytes in hex") from None
-        self._nodes = [Node(url, timeout_seconds) for url in rpc_urls]
-        self._chain_id, self._contract, self._confirmations = chain_id, contract, confirmations
+        self._nodes = Nodes(rpc_urls, timeout_seconds, self._verify)
+        self.chain_id, self._contract, self._confirmations = chain_id, contract, confirmations
         self._cap_wei = int(max_fee_gwei * GWEI)
         self.publisher = bytes.fromhex(self._account.address[2:])
 
     def __repr__(self) -> str:
         contract, publisher = _hex(self._contract), _hex(self.publisher)
-        return f"EvmChain(chain_id={self._chain_id}, contract={contract}, publisher={publisher})"
+        return f"EvmChain(chain_id={self.chain_id}, contract={contract}, publisher={publisher})"
 
     async def close(self) -> None:
         """Close all connections."""
-        for node in self._nodes:
-            await node.close()
+        await self._nodes.close()
 
     async def check(self) -> None:
         """See that every node that answers is of the right chain, with the right contract.
@@ -95,43 +93,19 @@ class EvmChain:
             ChainMisconfiguredError: one is not.
             ChainUnavailableError: none answers.
         """
-        reasons = []
-        for node in self._nodes:
-            try:
-                await self._verify(node)
-            except ChainUnavailableError as error:
-                reasons.append(str(error))
-        if len(reasons) == len(self._nodes):
-            raise ChainUnavailableError("; ".join(reasons))
+        await self._nodes.check()
 
     async def _verify(self, node: Node) -> None:
         """Before a node's first use: a node of another chain must neither get our transactions nor answer for them."""
         chain_id = await node.number("eth_chainId")
-        if chain_id != self._chain_id:
-            raise ChainMisconfiguredError("CHAIN_ID", f"is {self._chain_id}, but {node.name} is on chain {chain_id}")
+        if chain_id != self.chain_id:
+            raise ChainMisconfiguredError("CHAIN_ID", f"is {self.chain_id}, but {node.name} is on chain {chain_id}")
         if not is_genuine(await node.data("eth_getCode", _hex(self._contract), "latest")):
             raise ChainMisconfiguredError(
                 "CHAIN_CONTRACT",
                 f"there is no LucidAnchors contract at {_hex(self._contract)} on chain {chain_id}, says {node.name}",
             )
         await self._confirmed_height(node, 0)
-        node.verified = True
-
-    async def _ask(self, question: Callable[[Node], Awaitable[T]]) -> T:
-        """Put a question, of one or more calls, to one node after another until one answers it."""
-        reasons = []
-        for node in list(self._nodes):
-            try:
-                if not node.verified:
-                    await self._verify(node)
-                answer = await question(node)
-            except ChainUnavailableError as error:
-                reasons.append(str(error))
-            else:
-                self._nodes.remove(node)
-                self._nodes.insert(0, node)
-                return answer
-        raise ChainUnavailableError("; ".join(reasons))
 
     async def sign(self, root: Hash, replaces: SignedTransaction | None = None) -> SignedTransaction | None:
         """Sign a transaction that anchors `root`; nothing is sent.
@@ -148,7 +122,7 @@ class EvmChain:
             await self._require_gas(node, data)
             return nonce, await self._fees(node)
 
-        nonce, fees = await self._ask(prepare)
+        nonce, fees = await self._nodes.ask(prepare)
         priority, fee = fees.priority, min(2 * fees.base + fees.priority, self._cap_wei)
         if replaces is not None:  # nodes want a tenth more of both
             priority = max(priority, replaces.priority_fee_wei * 9 // 8 + 1)
@@ -163,7 +137,7 @@ class EvmChain:
         signed = self._account.sign_transaction(
             {
                 "type": 2,
-                "chainId": self._chain_id,
+                "chainId": self.chain_id,
                 "to": to_checksum_address(self._contract),
                 "value": 0,
                 "data": data,
@@ -177,7 +151,7 @@ class EvmChain:
             hash=bytes(signed.hash),
             raw=bytes(signed.raw_transaction),
             nonce=nonce,
-            chain_id=self._chain_id,
+            chain_id=self.chain_id,
             contract=self._contract,
             publisher=self.publisher,
             max_fee_wei=max_fee_wei,
@@ -212,15 +186,18 @@ class EvmChain:
                 if not any(words in error.message.lower() for words in _ACCEPTED_BEFORE):
                     raise
 
-        await self._ask(send)
+        await self._nodes.ask(send)
 
-    async def find(self, transactions: Sequence[SignedTransaction], not_below: int = 0) -> Sighting:
-        """Look for a batch's transactions on one node; one that is behind block `not_below` counts as away.
+    async def find(self, root: Hash, transactions: Sequence[SignedTransaction], not_below: int = 0) -> Sighting:
+        """Look for the transactions of a batch on one node; one that is behind block `not_below` counts as away.
+
+        A node that has lost them counts as away as well, if the contract has the root: a second transaction would cost
+        money, and change nothing there.
 
         The order of the calls matters: what is asked first can only be older. So a used nonce means that the receipt,
         asked for after it, is there, unless the nonce went to somebody else's transaction.
         """
-        ours = [transaction for transaction in transactions if transaction.chain_id == self._chain_id]
+        ours = [transaction for transaction in transactions if transaction.chain_id == self.chain_id]
 
         async def look(node: Node) -> Sighting:
             head = await node.number("eth_blockNumber")
@@ -232,14 +209,20 @@ class EvmChain:
             inclusion = None
             for transaction in reversed(ours):
                 inclusion = inclusion or await self._inclusion(node, transaction)
-            return Sighting(
-                head=head,
-                confirmed_height=confirmed_height,
-                inclusion=inclusion,
-                live=next((item for item in reversed(ours) if item.nonce >= used[item.publisher]), None),
-            )
+            live = next((item for item in reversed(ours) if item.nonce >= used[item.publisher]), None)
+            if inclusion is None and live is None and await self._has(node, root, ours):
+                raise HistoryLostError(f"{node.name}: the contract has a batch of which the node lost the transaction")
+            return Sighting(head=head, confirmed_height=confirmed_height, inclusion=inclusion, live=live)
 
-        return await self._ask(look)
+        return await self._nodes.ask(look)
+
+    async def _has(self, node: Node, root: Hash, transactions: Sequence[SignedTransaction]) -> bool:
+        """Whether one of them has put the root there, says the contract."""
+        for contract, publisher in {(item.contract, item.publisher) for item in transactions}:
+            call = {"to": _hex(contract), "data": _hex(encode_anchored_at_call(publisher, root))}
+            if any(await node.data("eth_call", call, "latest")):
+                return True
+        return False
 
     async def _inclusion(self, node: Node, transaction: SignedTransaction) -> Inclusion | None:
         receipt = await node.members("eth_getTransactionReceipt", _hex(transaction.hash))
@@ -276,7 +259,7 @@ class EvmChain:
 
     async def balance_wei(self) -> int:
         """What the publisher's account holds, in wei."""
-        return await self._ask(lambda node: node.number("eth_getBalance", _hex(self.publisher), "latest"))
+        return await self._nodes.ask(lambda node: node.number("eth_getBalance", _hex(self.publisher), "latest"))
 
 
 def _hex(value: bytes) -> str:

@@ -12,7 +12,7 @@ from sessions.core.types import SessionId
 from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
 from sessions.runtime.metadata import canonical_metadata
-from sessions.runtime.times import now, to_rfc3339
+from sessions.runtime.times import to_rfc3339
 from sessions.storage import problems
 from sessions.storage.anchor import BatchReader
 from sessions.storage.killpoints import Point
@@ -73,7 +73,7 @@ class Ledger:
             SessionRecord(
                 session_id=session_id,
                 status=SessionStatus.OPEN,
-                opened_at=now(),
+                opened_at=self._terms.clock(),
                 metadata=canonical,
                 keys=(key,),
                 retention=retention,
@@ -138,7 +138,7 @@ class Ledger:
     async def resume_seals(self, limit: int) -> int:
         """Finish seals that were begun some time ago, by a process that may have died; gives how many."""
         begun = await self._sessions.page(SessionFilter(status=SessionStatus.SEALING), limit, None)
-        latest = now() - RESUME_SEAL_AFTER
+        latest = self._terms.clock() - RESUME_SEAL_AFTER
         half_way = [record for record in begun if record.seal_order and record.seal_order.sealed_at < latest]
         for record in half_way:
             try:

@@ -54,6 +54,7 @@ from sessions.storage.killpoints import Point
 from sessions.storage.ledger import Ledger
 from sessions.storage.mongo import Readiness, connect
 from sessions.storage.mongo_chunks import MongoChunks
+from sessions.storage.mongo_clock import DatabaseClock
 from sessions.storage.mongo_lease import MongoLease
 from sessions.storage.mongo_sessions import MongoSessions, MongoTiles
 from sessions.storage.progress import ProgressReader
@@ -91,24 +92,26 @@ def build(settings: StorageSettings) -> FastAPI:
         client, db = connect(settings.database_url(), settings.mongodb_database)
     except ValueError as error:
         raise ConfigurationError("MONGODB_URL", str(error)) from None
+    clock = DatabaseClock()
     readiness = Readiness(
         db,
         *(part.ensure_indexes for part in (mongo_sessions, mongo_activity, mongo_due, mongo_batches, mongo_key_rings)),
         mongo_audit.ensure_collection,
+        clock.read,
     )
     sessions, chunks, tiles = MongoSessions(db), MongoChunks(db), MongoTiles(db)
     batches = mongo_batches.MongoBatches(db)
-    terms = settings.terms()
+    terms = settings.terms(clock)
     shredder = Shredder(sessions, sessions, chunks, terms)
     due = Due(mongo_due.MongoDue(db), terms)
     holder = f"{socket.gethostname()}-{token_hex(4)}"
-    trail = auditing.build(db, settings.service_name, holder)
+    trail = auditing.build(db, settings.service_name, holder, clock)
     sweeper = Sweeper(due, shredder, MongoLease(db, "retention", holder, LEASE_SECONDS), trail.audit)
     ledger = Ledger(sessions, trail.sealer, ProgressReader(trail.chunks), batches, terms)
     activity = Activity(mongo_activity.MongoActivity(db), settings.session_idle_seal_seconds)
     idle_lease = MongoLease(db, "idle", holder, idle.LEASE_SECONDS)
     idle_sealer = idle.IdleSealer(activity, ledger, idle_lease, settings.session_idle_seal_seconds)
-    anchors = anchoring.build(settings, db, batches)
+    anchors = anchoring.build(settings, db, batches, clock)
     findings = mongo_scrub.MongoFindings(db)
     bodies = mongo_scrub.MongoBodyScan(db)
     scrubber = Scrubber(sessions, trail.chunks, tiles, bodies, findings=findings, audit=trail.audit)
@@ -135,6 +138,7 @@ def build(settings: StorageSettings) -> FastAPI:
             watch_loop_lag(),
             tokens.run(trail.audit),
             readiness.establish(),
+            clock.run(db, readiness),
             _resume("seals", ledger.resume_seals, readiness),
             _resume("shredding", shredder.resume, readiness),
             sweeper.run(readiness),

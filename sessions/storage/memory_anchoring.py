@@ -15,6 +15,7 @@ from sessions.storage.anchor import (
     BatchRecord,
     ChainMisconfiguredError,
     ChainUnavailableError,
+    HistoryLostError,
     Inclusion,
     Leaf,
     Sighting,
@@ -74,6 +75,13 @@ class MemoryBatches:
         """All batches that are not confirmed, oldest first, without session ids."""
         return [self._cut(batch) for batch in self._batches if batch.record.anchor.state in UNSETTLED]
 
+    async def highest_confirmed(self, chain_id: int, below: BatchRecord | None = None) -> BatchRecord | None:
+        """Of the batches that are confirmed on a chain the one in the highest block, without session ids."""
+        confirmed = [self._cut(one) for one in self._batches if one.record.anchor.state is AnchorState.CONFIRMED]
+        found = [record for record in confirmed if record.anchor.chain_id == chain_id]
+        lower = [record for record in found if below is None or _height(record) < _height(below)]
+        return max(lower, key=_height, default=None)
+
     async def append(self, record: BatchRecord, leaf_hashes: Sequence[bytes], token: int) -> None:
         """Store a new batch."""
         if record.sequence != len(self._batches):
@@ -96,8 +104,7 @@ class MemoryBatches:
 
     async def get(self, root: bytes, max_sessions: int = 1000) -> BatchRecord | None:
         """The batch with that root, with its first `max_sessions` session ids."""
-        found = [batch for batch in self._batches if batch.record.root == root]
-        return self._cut(found[0], max_sessions) if found else None
+        return next((self._cut(batch, max_sessions) for batch in self._batches if batch.record.root == root), None)
 
     async def get_by_sequence(self, sequence: int) -> BatchRecord | None:
         """The batch of that number, without session ids."""
@@ -118,6 +125,10 @@ class MemoryBatches:
     @staticmethod
     def _cut(batch: _Batch, max_sessions: int = 0) -> BatchRecord:
         return replace(batch.record, session_ids=batch.record.session_ids[:max_sessions])
+
+
+def _height(record: BatchRecord) -> tuple[int, int]:
+    return record.anchor.block_number or 0, record.sequence
 
 
 @dataclass
@@ -169,6 +180,7 @@ class MemoryChain:
 
     Attributes:
         away: While true, no node answers.
+        forgetful: While true, no node knows transactions any more; the contract's state is there.
         cap_wei: The cap on fees, in wei per gas.
         base_fee_wei: What the next block asks for, in wei per gas; a transaction that offers less waits.
         confirmations: A block this deep is confirmed; 1 is the head.
@@ -176,7 +188,7 @@ class MemoryChain:
     """
 
     def __init__(self, confirmations: int = 2, cap_wei: int = 200 * GWEI, publisher: bytes = b"\x01" * 20) -> None:
-        self.away = False
+        self.away = self.forgetful = False
         self.wrong_setting: str | None = None
         self.cap_wei, self.base_fee_wei, self.confirmations = cap_wei, GWEI, confirmations
         self.publisher, self.contract, self.chain_id = publisher, b"\xcc" * 20, 31337
@@ -257,23 +269,22 @@ class MemoryChain:
         if transaction.nonce >= self._nonce():
             self._mempool[transaction.nonce] = transaction
 
-    async def find(self, transactions: Sequence[SignedTransaction], not_below: int = 0) -> Sighting:
+    async def find(self, root: Hash, transactions: Sequence[SignedTransaction], not_below: int = 0) -> Sighting:
         """Look for a batch's transactions."""
         await self.check()
         head = len(self._blocks) - 1
         ours = [item for item in transactions if item.chain_id == self.chain_id]
         if ours and head < not_below:
             raise ChainUnavailableError("memory: behind")
-        return Sighting(
-            head=head,
-            confirmed_height=head - self.confirmations + 1,
-            inclusion=next((found for item in ours if (found := self._inclusion(item))), None),
-            live=next((item for item in reversed(ours) if item.nonce >= self._nonce()), None),
-        )
+        inclusion = next((found for item in ours if (found := self._inclusion(item))), None)
+        live = next((item for item in reversed(ours) if item.nonce >= self._nonce()), None)
+        if ours and inclusion is None and live is None and root in self.anchored():
+            raise HistoryLostError("memory: the contract has a batch of which the node lost the transaction")
+        return Sighting(head=head, confirmed_height=head - self.confirmations + 1, inclusion=inclusion, live=live)
 
     def _inclusion(self, transaction: SignedTransaction) -> Inclusion | None:
         for block in self._blocks:
-            if transaction in block.transactions:
+            if transaction in block.transactions and not self.forgetful:
                 return Inclusion(
                     transaction=transaction,
                     block_number=block.number,

@@ -41,6 +41,8 @@ async def ensure_indexes(database: AsyncDatabase[Any]) -> None:
     batches = database[BATCHES]
     await batches.create_index("root", unique=True, name="root")
     await batches.create_index([("anchor.state", 1), ("_id", 1)], name="state")
+    height = [("anchor.state", 1), ("anchor.chain_id", 1), ("anchor.block_number", -1), ("_id", -1)]
+    await batches.create_index(height, name="height")
     # Partial rather than sparse, so that it also gives the order; a placed session costs no entry.
     await database[SESSIONS].create_index(
         [("unbatched", 1), ("_id", 1)], partialFilterExpression={"unbatched": True}, name="unbatched"
@@ -104,6 +106,22 @@ class MongoBatches:
         """All batches that are not confirmed, oldest first, without session ids."""
         states = [state.value for state in UNSETTLED]
         return [record async for record in self._find({"anchor.state": {"$in": states}}, 1, 0)]
+
+    async def highest_confirmed(self, chain_id: int, below: BatchRecord | None = None) -> BatchRecord | None:
+        """Of the batches that are confirmed on a chain the one in the highest block, without session ids.
+
+        With `below`, the one that comes next after that one; of several in one block the newest comes first.
+        """
+        wanted: dict[str, Any] = {"anchor.state": AnchorState.CONFIRMED.value, "anchor.chain_id": chain_id}
+        if below is not None:
+            block = below.anchor.block_number
+            wanted["$or"] = [
+                {"anchor.block_number": {"$lt": block}},
+                {"anchor.block_number": block, "_id": {"$lt": below.sequence}},
+            ]
+        order = [("anchor.block_number", -1), ("_id", -1)]
+        document = await self._batches.find_one(wanted, _WITHOUT_MEMBERS, sort=order)
+        return _record(document) if document else None
 
     async def append(self, record: BatchRecord, leaf_hashes: Sequence[bytes], token: int) -> None:
         """Store a new batch whose leaves are the record's sessions in order: the commit point of batching.

@@ -18,7 +18,7 @@ from sessions.core.tiles import TreeBuilder
 from sessions.core.types import Hash, SessionId
 from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
-from sessions.runtime.times import now, to_rfc3339
+from sessions.runtime.times import Clock, now, to_rfc3339
 from sessions.storage import problems
 from sessions.storage.killpoints import Point
 from sessions.storage.progress import MAX_REPORTED_GAPS, PAGE_CHUNKS
@@ -80,10 +80,11 @@ class _Scan:
 class Sealer:
     """Seals sessions; any replica may take over where another died."""
 
-    def __init__(self, sessions: SessionStore, chunks: ChunkReader, tiles: TileStore) -> None:
+    def __init__(self, sessions: SessionStore, chunks: ChunkReader, tiles: TileStore, clock: Clock = now) -> None:
         self._sessions = sessions
         self._chunks = chunks
         self._tiles = tiles
+        self._clock = clock
 
     async def seal(self, session_id: SessionId, chunk_count: int | None, sealed_by: SealedBy) -> Manifest:
         """Seal a session, or give the manifest that it has been sealed with.
@@ -100,7 +101,7 @@ class Sealer:
         own: SealOrder | None = None
         while record.seal is None:
             if record.status is SessionStatus.OPEN:
-                own = SealOrder(chunk_count, sealed_by, now())
+                own = SealOrder(chunk_count, sealed_by, self._clock())
                 change = Change(status=SessionStatus.SEALING, seal_order=own)
                 updated = await self._sessions.update(session_id, SessionStatus.OPEN, change)
                 reach(Point.SEAL_ORDERED)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr
 
 from sessions.runtime.settings import MIB, ConfigurationError, ServiceSettings, read_secret
+from sessions.runtime.times import Clock, now
 from sessions.storage.retention import MAX_DAYS, Terms
 
 
@@ -48,7 +49,7 @@ class StorageSettings(ServiceSettings):
         assert self.mongodb_url_file is not None
         return read_secret("MONGODB_URL_FILE", self.mongodb_url_file)
 
-    def terms(self) -> Terms:
+    def terms(self, clock: Clock = now) -> Terms:
         """How long sessions are kept, unless they have terms of their own.
 
         Raises:
@@ -56,7 +57,7 @@ class StorageSettings(ServiceSettings):
         """
         if 0 < self.delete_after_days < self.retain_days:
             raise ConfigurationError("DELETE_AFTER_DAYS", f"is below RETAIN_DAYS, which is {self.retain_days}")
-        return Terms(self.retain_days, self.delete_after_days)
+        return Terms(self.retain_days, self.delete_after_days, clock)
 
     def require_chain(self) -> None:
         """Check that anchoring has all that it needs.

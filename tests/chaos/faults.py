@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from eth_account import Account
+from eth_utils.address import to_checksum_address
 
+from scripts.devstack.clock import HostClock
 from scripts.devstack.mongod import Mongod
 from scripts.devstack.process import StartError
 from scripts.devstack.replica_set import ReplicaSet
@@ -21,27 +23,36 @@ from tests.chaos.wire import Condition, Wire
 _GWEI: Final = 10**9
 _BALLAST: Final = "ballast"
 _PIECE_BYTES: Final = 1024 * 1024
+_LEAP_SECONDS: Final = 900
+"""How far a clock leaps for each second that it stays wrong: minutes to hours."""
 
 
 class Saboteur:
     """Does what a schedule says. Each method returns when the fault is over and the part is there again."""
 
     def __init__(
-        self, stack: Stack, database: ReplicaSet, wires: dict[str, Wire], volumes: dict[str, Path], keep_free: int
+        self,
+        stack: Stack,
+        database: ReplicaSet,
+        *,
+        wires: dict[str, Wire],
+        clocks: dict[str, HostClock],
+        volumes: dict[str, Path],
+        keep_free: int,
     ) -> None:
-        """Wires are named `processor`, `storage` and `chain`, volumes `spool` and `database`.
+        """Wires are named `processor`, `storage` and `chain`, clocks by service, volumes `spool` and `database`.
 
         Of the database's volume `keep_free` bytes are left when it is full: mongod ends without any.
         """
-        self._stack, self._database, self._wires, self._volumes = stack, database, wires, volumes
-        self._keep_free = keep_free
+        self._stack, self._database, self._wires, self._clocks = stack, database, wires, clocks
+        self._volumes, self._keep_free = volumes, keep_free
 
     async def do(self, fault: Fault) -> None:
         """Do a fault, and undo it."""
         await self._acts()[fault.kind](fault.seconds)
 
     def _acts(self) -> dict[Kind, Callable[[float], Awaitable[None]]]:
-        service, primary, wire = self._service, self._primary, self._wire
+        service, primary, wire, clock = self._service, self._primary, self._wire, self._clock
         return {
             Kind.PROCESSOR_KILL: partial(service, "processor", signal.SIGKILL),
             Kind.PROCESSOR_TERM: partial(service, "processor", signal.SIGTERM),
@@ -61,6 +72,7 @@ class Saboteur:
             Kind.CHAIN_DEAR: self._dear,
             Kind.CHAIN_BROKE: self._broke,
             Kind.CHAIN_NONCE_TAKEN: self._nonce_taken,
+            Kind.CHAIN_FORGETS: self._forgets,
             Kind.RECORDERS_CUT: partial(wire, "processor", Condition.CUT),
             Kind.RECORDERS_DEAF: partial(wire, "processor", Condition.DEAF),
             Kind.STORAGE_CUT: partial(wire, "storage", Condition.CUT),
@@ -71,6 +83,10 @@ class Saboteur:
             Kind.RPC_DEAF: partial(wire, "chain", Condition.DEAF),
             Kind.SPOOL_FULL: partial(self._fill, "spool", 0),
             Kind.DATABASE_FULL: partial(self._fill, "database", self._keep_free),
+            Kind.PROCESSOR_AHEAD: partial(clock, "processor", _LEAP_SECONDS),
+            Kind.PROCESSOR_BACK: partial(clock, "processor", -_LEAP_SECONDS),
+            Kind.STORAGE_AHEAD: partial(clock, "storage", _LEAP_SECONDS),
+            Kind.STORAGE_BACK: partial(clock, "storage", -_LEAP_SECONDS),
         }
 
     async def _service(self, part: Part, number: signal.Signals, seconds: float) -> None:
@@ -135,6 +151,12 @@ class Saboteur:
             await self._call("anvil_reorg", 1 + int(seconds) % 3, [])
         await asyncio.sleep(seconds)
 
+    async def _forgets(self, seconds: float) -> None:
+        """The node is put back to its state of some seconds before, and goes on from there."""
+        before = await self._call("evm_snapshot")
+        await asyncio.sleep(seconds)
+        await self._call("evm_revert", before)
+
     async def _drops(self, seconds: float) -> None:
         end = asyncio.get_running_loop().time() + seconds
         while asyncio.get_running_loop().time() < end:
@@ -160,7 +182,7 @@ class Saboteur:
         transfer = {
             "type": 2,
             "chainId": self._stack.chain_id,
-            "to": self._stack.anvil.accounts[2][0],
+            "to": to_checksum_address(self._stack.anvil.accounts[2][0]),
             "value": 1,
             "gas": 21_000,
             "nonce": nonce,
@@ -176,6 +198,12 @@ class Saboteur:
         self._wires[name].become(condition)
         await asyncio.sleep(seconds)
         self._wires[name].become(Condition.WHOLE)
+
+    async def _clock(self, name: str, leap_seconds: float, seconds: float) -> None:
+        """The clock leaps, and leaps again when somebody sets it right."""
+        self._clocks[name].leap(leap_seconds * seconds)
+        await asyncio.sleep(seconds)
+        self._clocks[name].leap(0)
 
     async def _fill(self, volume: str, keep_free: int, seconds: float) -> None:
         ballast = self._volumes[volume] / _BALLAST

@@ -18,9 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from scripts.devstack import clock
+from scripts.devstack.clock import HostClock
 from scripts.devstack.mongod import Mongod
 from scripts.devstack.process import free_port
 from scripts.devstack.replica_set import ReplicaSet
+from scripts.devstack.services import SERVICES
 from scripts.devstack.stack import Stack
 from tests.chaos.faults import Saboteur
 from tests.chaos.ledger import Ledger
@@ -37,7 +40,10 @@ RECORDERS: Final = 16
 _PAUSE_SECONDS: Final = 0.25
 """Between two chunks of one of a recorder's four workers, on average: real recorders do not send as fast as they can."""
 _ANCHOR_SECONDS: Final = 240.0
-_DISK_KINDS: Final = frozenset({Kind.SPOOL_FULL, Kind.DATABASE_FULL})
+
+
+def _of_lane(lane: str) -> set[Kind]:
+    return {kind for kind in Kind if kind.lane == lane}
 
 
 @dataclass(slots=True)
@@ -111,17 +117,25 @@ async def _running(folder: Path, kinds: set[Kind], outcome: Outcome) -> AsyncIte
             if everything.enter_context(_volume(folder / name, size)):
                 volumes[name] = folder / name
         if not volumes.keys() >= sizes.keys():
-            kinds -= _DISK_KINDS
+            kinds -= _of_lane("disk")
             outcome.left_out.append("full disks: only root can mount volumes that can be filled")
+        clocks: dict[str, HostClock] = {}
+        if problem := clock.problem():
+            kinds -= _of_lane("clock")
+            outcome.left_out.append(f"clocks that leap: {problem}")
+        else:
+            clocks = {name: HostClock(folder / f"{name}.clock") for name in SERVICES}
         database = ReplicaSet(folder / "database")
         everything.callback(database.stop)
         await asyncio.to_thread(database.start)
         ports = {name: free_port() for name in ("storage", "processor", "chain")}
         wires = {name: await everything.enter_async_context(Wire(port)) for name, port in ports.items()}
+        hosts = {name: clocks[name].environment() if name in clocks else {} for name in SERVICES}
         stack = Stack(
             folder / "stack",
             settings={
                 "processor": {
+                    **hosts["processor"],
                     "PORT": str(ports["processor"]),
                     "STORAGE_URL": wires["storage"].url,
                     "STORAGE_TIMEOUT_SECONDS": "10",
@@ -129,6 +143,7 @@ async def _running(folder: Path, kinds: set[Kind], outcome: Outcome) -> AsyncIte
                     "SPOOL_FREE_MIN_BYTES": str(_SPOOL_VOLUME_BYTES // 8),
                 },
                 "storage": {
+                    **hosts["storage"],
                     "PORT": str(ports["storage"]),
                     "CHAIN_RPC_URLS": wires["chain"].url,
                     "DATABASE_FREE_MIN_BYTES": str(_DATABASE_FREE_MIN_BYTES),
@@ -140,7 +155,9 @@ async def _running(folder: Path, kinds: set[Kind], outcome: Outcome) -> AsyncIte
         stack.anvil.port = ports["chain"]
         everything.callback(stack.stop)
         await asyncio.to_thread(stack.start)
-        yield _Running(stack, database, wires, Saboteur(stack, database, wires, volumes, _DATABASE_FREE_MIN_BYTES // 2))
+        keep_free = _DATABASE_FREE_MIN_BYTES // 2
+        saboteur = Saboteur(stack, database, wires=wires, clocks=clocks, volumes=volumes, keep_free=keep_free)
+        yield _Running(stack, database, wires, saboteur)
 
 
 async def _lane(faults: list[Fault], saboteur: Saboteur, outcome: Outcome, show: bool) -> None:

@@ -27,6 +27,7 @@ class Kind(StrEnum):
     CHAIN_DEAR = "chain:fees above the cap"
     CHAIN_BROKE = "chain:balance empty"
     CHAIN_NONCE_TAKEN = "chain:nonce used by another"
+    CHAIN_FORGETS = "chain:history lost"
     RECORDERS_CUT = "wire to processor:cut"
     RECORDERS_DEAF = "wire to processor:answers lost"
     STORAGE_CUT = "wire to storage:cut"
@@ -37,6 +38,10 @@ class Kind(StrEnum):
     RPC_DEAF = "wire to chain:answers lost"
     SPOOL_FULL = "disk:spool's volume full"
     DATABASE_FULL = "disk:database's volume full"
+    PROCESSOR_AHEAD = "clock:processor leaps ahead"
+    PROCESSOR_BACK = "clock:processor falls back"
+    STORAGE_AHEAD = "clock:storage leaps ahead"
+    STORAGE_BACK = "clock:storage falls back"
 
     @property
     def lane(self) -> str:

@@ -1,6 +1,5 @@
 """After the faults: is everything that was acknowledged there, once, and as it was? Compared are bytes, hashes, receipts."""
 
-import json
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +11,9 @@ from pymongo import MongoClient
 
 from scripts.devstack.stack import Stack
 from sessions.client.sync import Client
-from sessions.client.verifying import Request, verify
+from sessions.client.verifying import Report, Request, verify
 from sessions.core.envelope import fingerprint
 from sessions.core.merkle import root
-from sessions.core.receipt import AnchorState
-from sessions.core.receipt import from_json as receipt_of
 from sessions.core.types import ChunkIndex, Hash, SessionId
 from tests.chaos.ledger import Ledger
 
@@ -74,8 +71,7 @@ class Judge:
                     verdict.altered.append(f"{session}: the replay has other bytes than were recorded")
                 verdict.figures["plaintext bytes compared"] += len(content.content)
             self._chunks(http, session)
-            receipt = self._receipt(http, session, deadline)
-        report = verify(Request(json.dumps(receipt).encode(), node_url=self._stack.rpc_url))
+            report = self._report(http, session, deadline)
         if report.verdict != "proven":
             steps = "; ".join(step.text for step in report.steps if step.outcome.value == "failed")
             verdict.unproven.append(f"{session}: its receipt is {report.verdict}: {steps}")
@@ -108,11 +104,13 @@ class Judge:
             verdict.altered.append(f"{session}: the manifest does not state what is stored")
         verdict.figures["chunks compared"] += len(there)
 
-    def _receipt(self, http: httpx.Client, session: str, deadline: float) -> dict[str, Any]:
+    def _report(self, http: httpx.Client, session: str, deadline: float) -> Report:
+        """What becomes of the receipt; what the chain lost after it was confirmed is anchored again."""
         while True:
-            answer: dict[str, Any] = self._get(http, "storage", f"/api/v1/sessions/{session}/receipt", "audit").json()
-            if receipt_of(answer).anchor.state is AnchorState.CONFIRMED or time.monotonic() > deadline:
-                return answer
+            receipt = self._get(http, "storage", f"/api/v1/sessions/{session}/receipt", "audit").content
+            report = verify(Request(receipt, node_url=self._stack.rpc_url))
+            if report.verdict == "proven" or time.monotonic() > deadline:
+                return report
             time.sleep(1)
 
     def _batches(self) -> None:

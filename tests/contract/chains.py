@@ -1,7 +1,8 @@
 """Chains whose blocks come when a test wants them: the twin, and a real EVM node, which may answer wrongly."""
 
+import inspect
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
 import aiohttp
@@ -23,6 +24,7 @@ class Rig(Protocol):
     def reorganise(self, depth: int) -> None: ...
     def use_nonce(self) -> None: ...
     def ask_for(self, base_fee_wei: int) -> None: ...
+    def forgetful(self) -> AbstractAsyncContextManager[Chain]: ...
 
 
 class MemoryRig:
@@ -32,6 +34,12 @@ class MemoryRig:
 
     def ask_for(self, base_fee_wei: int) -> None:
         self.chain.base_fee_wei = base_fee_wei
+
+    @asynccontextmanager
+    async def forgetful(self) -> AsyncIterator[Chain]:
+        self.chain.forgetful = True
+        yield self.chain
+        self.chain.forgetful = False
 
 
 class AnvilRig:
@@ -66,6 +74,13 @@ class AnvilRig:
         self.mine()
         self.node.call("anvil_setNextBlockBaseFeePerGas", hex(base_fee_wei))
 
+    @asynccontextmanager
+    async def forgetful(self) -> AsyncIterator[Chain]:
+        async with proxied(self.node.url, answers("eth_getTransactionReceipt", None)) as url:
+            chain = self.another(rpc_urls=[url])
+            yield chain
+            await chain.close()
+
     def anchored_at(self, root: bytes) -> int:
         data = encode_anchored_at_call(bytes.fromhex(self.publisher[2:]), root)
         call = {"to": "0x" + self.contract.hex(), "data": "0x" + data.hex()}
@@ -77,12 +92,14 @@ Change = Callable[[str, Any], Any]
 
 @asynccontextmanager
 async def proxied(target: str, change: Change) -> AsyncIterator[str]:
-    """A node whose answers `change(method, answer)` may change; a `web.Response` is sent as it is."""
+    """A node whose answers `change(method, answer)` may change, or hold back; a `web.Response` is sent as it is."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         body = await request.json()
         async with aiohttp.ClientSession() as session, session.post(target, json=body) as answer:
             changed = change(body["method"], await answer.json())
+        if inspect.isawaitable(changed):
+            changed = await changed
         return changed if isinstance(changed, web.StreamResponse) else web.json_response(changed)
 
     application = web.Application()

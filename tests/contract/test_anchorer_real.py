@@ -1,24 +1,27 @@
 """The anchorer on real parts: MongoDB of both kinds, and an EVM node that loses blocks."""
 
+import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from pymongo import AsyncMongoClient
 
+from scripts.devstack.anvil import Anvil
 from sessions.core.manifest import SESSION_LEAF_PREFIX
 from sessions.core.merkle import leaf_hash, verify_inclusion
 from sessions.core.receipt import AnchorState
 from sessions.core.types import SessionId
-from sessions.storage.anchor import ChainUnavailableError
+from sessions.storage.anchor import ChainUnavailableError, HistoryLostError, StaleLeaderError
 from sessions.storage.anchorer import Anchorer
+from sessions.storage.contract.deploy import deploy
 from sessions.storage.mongo import ensure_collections
 from sessions.storage.mongo_batches import MongoBatches, ensure_indexes
 from sessions.storage.mongo_lease import MongoLease
 from sessions.storage.mongo_sessions import MongoSessions
-from tests.contract.chains import AnvilRig
+from tests.contract.chains import AnvilRig, answers, proxied
 
 Database = Any
 Start = Callable[..., Anchorer]
@@ -124,3 +127,200 @@ async def test_a_stuck_transaction_is_replaced_on_a_real_node(database: Database
     await anchorer.tick()
     assert (await batches.last()).anchor.transaction == new.hash
     await check_receipt(database, real, "a")
+
+
+async def test_a_leader_that_slept_while_it_signed_sends_nothing(
+    database: Database, real: AnvilRig, start: Start
+) -> None:
+    """Its lease has run out, and another replica has signed and sent."""
+    batches, asleep, woken = MongoBatches(database), asyncio.Event(), asyncio.Event()
+    await seal(database, "a")
+
+    async def sleep(method: str, answer: Any) -> Any:
+        if method == "eth_estimateGas":
+            asleep.set()
+            await woken.wait()
+        return answer
+
+    async with proxied(real.node.url, sleep) as url:
+        chain = real.another(rpc_urls=[url])
+        first = Anchorer(batches=batches, lease=MongoLease(database, "anchorer", "first", 0.3), chain=chain)
+        signing = asyncio.create_task(first.tick())
+        await asleep.wait()
+        await asyncio.sleep(0.4)
+        second = start("second")
+        await second.tick()
+        woken.set()
+        with pytest.raises(StaleLeaderError):
+            await signing
+        await chain.close()
+    assert int(real.node.call("txpool_status")["pending"], 16) == 1
+    await confirm(second, real, batches)
+    assert len((await batches.last()).transactions) == 1
+    await check_receipt(database, real, "a")
+
+
+async def confirm(anchorer: Anchorer, real: AnvilRig, batches: MongoBatches) -> None:
+    """Until all is confirmed."""
+    for _ in range(6):
+        if not await batches.unsettled():
+            return
+        real.mine(2)
+        await anchorer.tick()
+    raise AssertionError([record.anchor for record in await batches.unsettled()])
+
+
+async def test_a_transaction_that_the_node_dropped_is_sent_again(
+    database: Database, real: AnvilRig, start: Start
+) -> None:
+    batches, anchorer = MongoBatches(database), start("one")
+    await seal(database, "a")
+    await anchorer.tick()
+    real.node.call("anvil_dropAllTransactions")
+    real.mine(2)
+    await anchorer.tick()
+    assert (await batches.last()).anchor.state is AnchorState.SUBMITTED
+    await confirm(anchorer, real, batches)
+    assert len((await batches.last()).transactions) == 1
+    await check_receipt(database, real, "a")
+
+
+async def test_a_nonce_that_somebody_else_used(database: Database, real: AnvilRig, start: Start) -> None:
+    batches, anchorer = MongoBatches(database), start("one")
+    await seal(database, "a")
+    await anchorer.tick()
+    real.use_nonce()
+    await anchorer.tick()
+    await confirm(anchorer, real, batches)
+    lost, taken = (await batches.last()).transactions
+    assert taken.nonce == lost.nonce + 1
+    await check_receipt(database, real, "a")
+
+
+async def test_an_account_that_is_empty_is_tried_again(database: Database, real: AnvilRig, start: Start) -> None:
+    batches, anchorer = MongoBatches(database), start("one")
+    await seal(database, "a")
+    real.node.call("anvil_setBalance", real.publisher, "0x0")
+    for _ in range(2):
+        with pytest.raises(ChainUnavailableError, match=r"(?i)insufficient funds"):
+            await anchorer.tick()
+    await anchorer._probe()
+    assert anchorer.status.balance_wei == 0
+    real.node.call("anvil_setBalance", real.publisher, hex(10**18))
+    await anchorer.tick()
+    await confirm(anchorer, real, batches)
+    assert len((await batches.last()).transactions) == 1
+    await check_receipt(database, real, "a")
+
+
+async def test_a_node_that_is_behind_gives_a_nonce_that_is_used(
+    database: Database, real: AnvilRig, start: Start
+) -> None:
+    """It is the older batch's, which stays where it is; the younger one gets another."""
+    batches, anchorer = MongoBatches(database), start("one")
+    await seal(database, "a")
+    await anchorer.tick()
+    await confirm(anchorer, real, batches)
+    used = (await batches.last()).transactions[0].nonce
+    await seal(database, "b")
+    async with proxied(real.node.url, answers("eth_getTransactionCount", hex(used))) as url:
+        behind = real.another(rpc_urls=[url])
+        await start("one", behind).tick()
+        await behind.close()
+    assert (await batches.last()).transactions[0].nonce == used
+    await anchorer.tick()
+    await confirm(anchorer, real, batches)
+    assert [item.nonce for item in (await batches.last()).transactions] == [used, used + 1]
+    for name in "ab":
+        await check_receipt(database, real, name)
+
+
+async def test_a_node_that_was_put_back_to_an_older_state(database: Database, real: AnvilRig, start: Start) -> None:
+    """What was confirmed in the blocks that it lost goes out again, and is not called confirmed any more."""
+    batches, anchorer = MongoBatches(database), start("one")
+    await seal(database, "a")
+    await anchorer.tick()
+    await confirm(anchorer, real, batches)
+    before = real.node.call("evm_snapshot")
+    for name in "bc":
+        await seal(database, name)
+        await anchorer.tick()
+        await confirm(anchorer, real, batches)
+    real.node.call("evm_revert", before)
+    with pytest.raises(ChainUnavailableError, match="is at block"):  # so far it may be behind
+        await anchorer.tick()
+    real.mine(9)
+    await anchorer.tick()
+    states = [record.anchor.state for record in await batches.list(9)]
+    assert states == [AnchorState.SUBMITTED, AnchorState.SUBMITTED, AnchorState.CONFIRMED]
+    await anchorer.tick()
+    await confirm(anchorer, real, batches)
+    assert [len(record.transactions) for record in await batches.list(9)] == [1, 1, 1]
+    for name in "abc":
+        await check_receipt(database, real, name)
+
+
+async def test_a_reorganisation_below_what_was_confirmed_and_the_nonce_is_gone(
+    database: Database, real: AnvilRig, start: Start
+) -> None:
+    batches, anchorer = MongoBatches(database), start("one")
+    await seal(database, "a")
+    real.mine(3)
+    await anchorer.tick()
+    await confirm(anchorer, real, batches)
+    real.reorganise(3)
+    real.use_nonce()
+    for _ in range(2):
+        await anchorer.tick()
+    (record,) = await batches.list(9)
+    assert (record.anchor.state, len(record.transactions)) == (AnchorState.SUBMITTED, 2)
+    await confirm(anchorer, real, batches)
+    await check_receipt(database, real, "a")
+
+
+@pytest.fixture(scope="module")
+def pruning(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Anvil]:
+    """A node that forgets the transactions of all blocks but the newest two."""
+    node = Anvil(tmp_path_factory.mktemp("pruning") / "chain", 0, extra=("--transaction-block-keeper", "2"))
+    node.start()
+    try:
+        yield node
+    finally:
+        node.stop()
+
+
+async def test_a_node_that_forgets_old_transactions(database: Database, pruning: Anvil, start: Start) -> None:
+    """Nothing is signed a second time for what the contract has, and nothing is said that is not known."""
+    rig = AnvilRig(pruning, deploy(pruning.url, pruning.accounts[5][1]).address)
+    batches, anchorer = MongoBatches(database), start("one", rig.chain)
+    pruning.call("evm_setAutomine", False)
+    try:
+        await seal(database, "a")
+        await anchorer.tick()
+        rig.mine()
+        await anchorer.tick()
+        rig.mine(5)
+        with pytest.raises(HistoryLostError):
+            await anchorer.tick()
+        record = await batches.last()
+        assert rig.anchored_at(record.root) == record.anchor.block_timestamp
+        assert (record.anchor.state, len(record.transactions)) == (AnchorState.INCLUDED, 1)
+        assert anchorer.status.reorganisations == 0
+    finally:
+        pruning.call("evm_setAutomine", True)
+        await rig.chain.close()
+
+
+async def test_what_was_confirmed_stays_so_when_its_transaction_is_forgotten(
+    database: Database, pruning: Anvil, start: Start
+) -> None:
+    rig = AnvilRig(pruning, deploy(pruning.url, pruning.accounts[5][1]).address)
+    batches, anchorer = MongoBatches(database), start("one", rig.chain)
+    await seal(database, "a")
+    await anchorer.tick()
+    rig.mine()
+    await anchorer.tick()
+    rig.mine(5)
+    await anchorer.tick()
+    assert [record.anchor.state for record in await batches.list(9)] == [AnchorState.CONFIRMED]
+    await rig.chain.close()

@@ -219,6 +219,23 @@ async def test_unsettled_and_pages(rig: Rig) -> None:
     assert list(await rig.batches.list(3, 0)) == []
 
 
+async def test_confirmed_batches_come_by_their_blocks_from_the_highest(rig: Rig) -> None:
+    blocks = {0: (1, 30), 1: (1, 20), 2: (1, 30), 3: (9, 99), 4: (1, None)}
+    for number, (chain_id, block) in blocks.items():
+        await rig.seal([f"s{number}"])
+        record = await append(rig, number)
+        await rig.batches.place(number, 1)
+        state = AnchorState.CONFIRMED if block else AnchorState.SUBMITTED
+        anchor = Anchor(state=state, chain_id=chain_id, block_number=block)
+        await rig.batches.update(replace(record, anchor=anchor), AnchorState.PENDING, 1)
+    found, below = [], None
+    while (below := await rig.batches.highest_confirmed(1, below)) is not None:
+        found.append(below.sequence)
+        assert below.session_ids == ()
+    assert found == [2, 0, 1]
+    assert await rig.batches.highest_confirmed(5) is None
+
+
 async def test_get_by_root_and_number(rig: Rig) -> None:
     await rig.seal(["a", "b", "c"])
     record = await append(rig)

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from sessions.core.types import Hash
-from sessions.storage.anchor import ChainMisconfiguredError, ChainUnavailableError
+from sessions.storage.anchor import ChainMisconfiguredError, ChainUnavailableError, HistoryLostError
 from sessions.storage.evm import DEFAULT_PRIORITY_FEE_WEI, GAS_LIMIT, GWEI, EvmChain
 from tests.contract.chains import AnvilRig, Change, MemoryRig, Rig, answers, proxied, refuse
 
@@ -29,20 +29,20 @@ async def test_check_and_balance(rig: Rig) -> None:
 
 async def test_a_transaction_gets_into_a_block_and_becomes_confirmed(rig: Rig) -> None:
     signed = await rig.chain.sign(ROOT)
-    before = await rig.chain.find([signed])
+    before = await rig.chain.find(ROOT, [signed])
     assert (before.inclusion, before.live) == (None, signed)
     await rig.chain.broadcast(signed)
     await rig.chain.broadcast(signed)  # "already known"
-    assert (await rig.chain.find([signed])).inclusion is None
+    assert (await rig.chain.find(ROOT, [signed])).inclusion is None
     rig.mine()
-    after = await rig.chain.find([signed])
+    after = await rig.chain.find(ROOT, [signed])
     assert after.inclusion.transaction == signed
     assert after.inclusion.block_number == after.head
     assert after.inclusion.block_number > after.confirmed_height
     assert 0 < after.inclusion.gas_used < 50_000
     assert after.live is None
     rig.mine()
-    again = await rig.chain.find([signed])
+    again = await rig.chain.find(ROOT, [signed])
     assert again.inclusion == after.inclusion
     assert again.inclusion.block_number <= again.confirmed_height
     await rig.chain.broadcast(signed)  # "nonce too low"
@@ -62,9 +62,9 @@ async def test_a_replacement_is_taken_at_the_same_nonce(rig: Rig) -> None:
     assert faster.nonce == stuck.nonce
     assert faster.max_fee_wei * 10 >= stuck.max_fee_wei * 11
     await rig.chain.broadcast(faster)
-    assert (await rig.chain.find([stuck, faster])).live == faster
+    assert (await rig.chain.find(ROOT, [stuck, faster])).live == faster
     rig.mine()
-    found = await rig.chain.find([stuck, faster])
+    found = await rig.chain.find(ROOT, [stuck, faster])
     assert found.inclusion.transaction == faster
     assert found.live is None
 
@@ -92,14 +92,14 @@ async def test_a_reorganisation_takes_it_out_and_the_same_bytes_bring_it_back(ri
     signed = await rig.chain.sign(ROOT)
     await rig.chain.broadcast(signed)
     rig.mine()
-    block = (await rig.chain.find([signed])).inclusion
+    block = (await rig.chain.find(ROOT, [signed])).inclusion
     rig.reorganise(1)
-    gone = await rig.chain.find([signed], not_below=block.block_number)
+    gone = await rig.chain.find(ROOT, [signed], not_below=block.block_number)
     assert gone.inclusion is None
     assert gone.live == signed
     await rig.chain.broadcast(signed)
     rig.mine()
-    back = (await rig.chain.find([signed])).inclusion
+    back = (await rig.chain.find(ROOT, [signed])).inclusion
     assert back.transaction == signed
     assert back.block_hash != block.block_hash
 
@@ -107,23 +107,35 @@ async def test_a_reorganisation_takes_it_out_and_the_same_bytes_bring_it_back(ri
 async def test_a_nonce_that_somebody_else_used_leaves_nothing_live(rig: Rig) -> None:
     signed = await rig.chain.sign(ROOT)
     rig.use_nonce()
-    found = await rig.chain.find([signed])
+    found = await rig.chain.find(ROOT, [signed])
     assert (found.inclusion, found.live) == (None, None)
     await rig.chain.broadcast(signed)  # "nonce too low" is not the end
     again = await rig.chain.sign(ROOT)
     assert again.nonce == signed.nonce + 1
 
 
+async def test_a_node_that_lost_the_transaction_counts_as_away(rig: Rig) -> None:
+    """The contract has the root, so it needs no second transaction; nor is it known in which block it is."""
+    signed = await rig.chain.sign(ROOT)
+    await rig.chain.broadcast(signed)
+    rig.mine()
+    async with rig.forgetful() as chain:
+        with pytest.raises(HistoryLostError, match="lost the transaction"):
+            await chain.find(ROOT, [signed])
+        found = await chain.find(OTHER, [signed])  # somebody else's transaction
+        assert (found.inclusion, found.live) == (None, None)
+
+
 async def test_transactions_of_another_chain_are_not_looked_for(rig: Rig) -> None:
     signed = replace(await rig.chain.sign(ROOT), chain_id=999)
-    found = await rig.chain.find([signed], not_below=10**6)  # another chain's heights mean nothing here
+    found = await rig.chain.find(ROOT, [signed], not_below=10**6)  # another chain's heights mean nothing here
     assert (found.inclusion, found.live) == (None, None)
 
 
 async def test_a_node_that_is_behind_counts_as_away(rig: Rig) -> None:
     signed = await rig.chain.sign(ROOT)
     with pytest.raises(ChainUnavailableError, match=r"behind|block"):
-        await rig.chain.find([signed], not_below=10**6)
+        await rig.chain.find(ROOT, [signed], not_below=10**6)
 
 
 # What only the real one has.
@@ -133,7 +145,7 @@ async def test_the_contract_says_what_was_anchored(real: AnvilRig) -> None:
     signed = await real.chain.sign(ROOT)
     await real.chain.broadcast(signed)
     real.mine()
-    inclusion = (await real.chain.find([signed])).inclusion
+    inclusion = (await real.chain.find(ROOT, [signed])).inclusion
     assert real.anchored_at(ROOT) == inclusion.block_timestamp
     assert signed.hash == bytes.fromhex(
         real.node.call("eth_getTransactionByHash", "0x" + signed.hash.hex())["hash"][2:]
@@ -146,10 +158,10 @@ async def test_finality_is_the_chains_own(real: AnvilRig) -> None:
     signed = await chain.sign(ROOT)
     await chain.broadcast(signed)
     real.mine()
-    seen = await chain.find([signed])
+    seen = await chain.find(ROOT, [signed])
     assert seen.inclusion.block_number > seen.confirmed_height
     real.mine(3)
-    seen = await chain.find([signed])
+    seen = await chain.find(ROOT, [signed])
     assert seen.inclusion.block_number <= seen.confirmed_height
     await chain.close()
 
@@ -216,7 +228,7 @@ async def test_nodes_are_tried_in_turn_and_the_good_one_is_remembered(real: Anvi
     chain = real.another(rpc_urls=["http://127.0.0.1:1", real.node.url])
     await chain.check()
     assert await chain.balance_wei() > 0
-    assert [node.name for node in chain._nodes][1] == "127.0.0.1:1"
+    assert chain._nodes.names[1] == "127.0.0.1:1"
     await chain.close()
 
 
@@ -230,6 +242,34 @@ async def test_when_no_node_answers_the_reason_names_hosts_and_no_keys(real: Anv
             with pytest.raises(ChainUnavailableError, match=r"127.0.0.1:1: eth_chainId: Client.*HTTP 503") as caught:
                 await act()
             assert "secret" not in str(caught.value)
+        await chain.close()
+
+
+def unavailable(_method: str, _answer: Any) -> web.Response:
+    return web.Response(status=429, text="too many requests")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        unavailable,
+        answers("eth_chainId", "0x1"),
+        answers("eth_getCode", "0x"),
+        answers("eth_blockNumber", "0x2"),
+        answers("eth_getTransactionReceipt", None),
+        refuse("eth_getTransactionReceipt", -32000, "transaction indexing is in progress"),
+    ],
+    ids=["refuses", "another chain", "no contract", "behind", "receipts lost", "error"],
+)
+async def test_a_first_node_that_is_wrong_is_passed_over(real: AnvilRig, fault: Change) -> None:
+    signed = await real.chain.sign(ROOT)
+    await real.chain.broadcast(signed)
+    real.mine()
+    inclusion = (await real.chain.find(ROOT, [signed])).inclusion
+    async with proxied(real.node.url, fault) as url:
+        chain = real.another(rpc_urls=[url, real.node.url])
+        found = await chain.find(ROOT, [signed], not_below=inclusion.block_number)
+        assert found.inclusion == inclusion
         await chain.close()
 
 
@@ -286,7 +326,7 @@ async def test_parts_of_answers_that_make_no_sense_count_as_away(real: AnvilRig,
     async with proxied(real.node.url, answers(method, result)) as url:
         chain = real.another(rpc_urls=[url], confirmations="finalized")
         with pytest.raises(ChainUnavailableError):
-            await chain.find([signed])
+            await chain.find(ROOT, [signed])
         await chain.close()
 
 
@@ -300,7 +340,7 @@ async def test_a_failed_transaction_is_no_inclusion(real: AnvilRig) -> None:
 
     async with proxied(real.node.url, fail) as url:
         chain = real.another(rpc_urls=[url])
-        found = await chain.find([signed])
+        found = await chain.find(OTHER, [signed])  # of which the contract knows nothing, as of a root that failed
         assert (found.inclusion, found.live) == (None, None)
         await chain.close()
 
@@ -324,7 +364,7 @@ async def test_a_chain_too_young_for_finality_confirms_nothing_yet(real: AnvilRi
     real.mine()
     async with proxied(real.node.url, change) as url:
         chain = real.another(rpc_urls=[url], confirmations="finalized")
-        found = await chain.find([signed])
+        found = await chain.find(ROOT, [signed])
         assert found.inclusion is not None
         assert found.confirmed_height == -1
         await chain.close()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.devstack import cli, run_tests
+from scripts.devstack import cli, clock, run_tests
 from scripts.devstack.anvil import Anvil
 from scripts.devstack.folder import BusyError, hold
 from scripts.devstack.mongod import Mongod
@@ -307,6 +307,12 @@ class TestRunTests:
         left_out, problem = run_tests.choose_groups({"odd": lambda: "no such thing"}, in_ci=True)
         assert left_out == {}
         assert "the group 'odd' cannot run" in problem
+
+    @pytest.mark.clocks
+    def test_clocks_move_only_with_the_library(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert run_tests.GROUPS["clocks"]() == ""
+        monkeypatch.setattr(clock, "_LIBRARY", "lib/no-such-folder/*")
+        assert run_tests.GROUPS["clocks"]() == "libfaketime not found (apt-get install libfaketime)"
 
     @pytest.mark.parametrize(
         ("programs", "reason"),

@@ -135,6 +135,29 @@ async def test_other_content_is_set_aside(desk: Desk, other: Parts) -> None:
     assert (await other.recording.read(A, 0), desk.set_aside) == (b"theirs", 1)
 
 
+async def test_what_storage_has_is_read_before_other_content_that_is_to_be_set_aside(
+    desk: Desk, other: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await other.recording.record(A, ChunkIndex(0), b"theirs")
+    desk.away()
+    for index in (0, 1):
+        await desk.put(index, b"ours")
+    assert await desk.recording.read(A, 0) == b"ours"  # nobody knows better
+    desk.back()
+    assert [await desk.recording.read(A, index) for index in (0, 1)] == [b"theirs", b"ours"]
+    storage = desk.recording._storage
+    for error, code in ((AWAY, None), (DomainError("session-shredded", "gone"), "session-shredded")):
+
+        async def refuse(*_: object, error: DomainError = error) -> bytes:
+            raise error
+
+        monkeypatch.setattr(storage, "envelope", refuse)
+        if code is None:
+            assert await desk.recording.read(A, 1) == b"ours"
+        else:
+            assert (await _error(desk.recording.read(A, 1))).code == code
+
+
 async def test_a_session_that_was_sealed_meanwhile(desk: Desk, other: Parts, storage: StorageClient) -> None:
     """What it has is there, what it has not is set aside; so is the key, without which that cannot be read."""
     await other.recording.record(A, ChunkIndex(0), b"same")

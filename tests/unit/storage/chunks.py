@@ -123,7 +123,7 @@ class House:
         self.everything = WithTrail(self.chunks, self.chunks, self.events)
         self.trail = Trail(self.events, self.sessions, "storage", lambda: self.time)
         self.audit = Audit("storage", self.trail, lambda: self.time)
-        self.sealer = Sealer(self.sessions, self.everything, self.tiles)
+        self.sealer = Sealer(self.sessions, self.everything, self.tiles, lambda: self.time)
         self.progress = ProgressReader(self.everything)
         self.terms = Terms(self.retain_days, self.delete_after_days, lambda: self.time)
         self.shredder = Shredder(self.sessions, self.sessions, self.chunks, self.terms)

@@ -613,3 +613,94 @@ async def test_roots_are_those_of_the_core(world: World) -> None:
     hashes = [leaf.leaf_hash for leaf in await world.batches.unbatched(9)]
     await world.start().tick()
     assert (await world.batches.last()).root == merkle.root(hashes)
+
+
+async def test_what_is_confirmed_and_then_moves_changes_its_block(world: World) -> None:
+    anchorer = world.start()
+    world.seal("a")
+    await anchorer.tick()
+    world.chain.mine(2)
+    await anchorer.tick()
+    (before,) = await world.batches.list(1)
+    assert before.anchor.state is AnchorState.CONFIRMED
+    world.chain.reorganise(2)
+    await world.chain.broadcast(before.transactions[0])
+    world.chain.mine()
+    await anchorer.tick()
+    (after,) = await world.batches.list(1)
+    assert (after.anchor.state, anchorer.status.reorganisations) == (AnchorState.INCLUDED, 0)
+    assert after.anchor.block_hash != before.anchor.block_hash
+    world.chain.mine()
+    await anchorer.tick()
+    await world.check_all_is_anchored_once(["a"])
+
+
+async def test_what_was_confirmed_stays_so_when_more_blocks_are_asked_for(world: World) -> None:
+    anchorer = world.start()
+    world.seal("a")
+    await anchorer.tick()
+    world.chain.mine(2)
+    await anchorer.tick()
+    world.chain.confirmations = 100
+    await anchorer.tick()
+    assert await world.states() == ["confirmed"]
+
+
+async def test_what_was_confirmed_on_the_chain_of_older_settings_is_left_alone(world: World) -> None:
+    anchorer = world.start()
+    world.seal("a")
+    await anchorer.tick()
+    world.chain.mine(2)
+    await anchorer.tick()
+    world.chain = MemoryChain()
+    world.chain.chain_id = 5
+    world.chain.mine(9)
+    await world.start(holder="replica-1").tick()
+    assert (await world.states(), world.chain.sent) == (["confirmed"], [])
+
+
+async def test_an_older_batch_that_got_into_a_higher_block_is_missed_there(world: World) -> None:
+    """Its nonce was lost, so it came after the younger one, and may be lost again without that."""
+    anchorer = world.start()
+    for name in "ab":
+        world.seal(name)
+        await anchorer.tick()
+        world.chain.mine(2)
+        await anchorer.tick()
+    world.chain.reorganise(4)
+    world.chain.use_nonce()
+    for _ in range(3):
+        await anchorer.tick()
+        world.chain.mine(2)
+    await anchorer.tick()
+    younger, older = await world.batches.list(2)
+    assert older.anchor.block_number > younger.anchor.block_number
+    assert await world.states() == ["confirmed", "confirmed"]
+    head = (await world.chain.find(older.root, older.transactions)).head
+    world.chain.reorganise(head - younger.anchor.block_number)
+    await anchorer.tick()
+    assert await world.states() == ["submitted", "confirmed"]
+    world.chain.mine(2)
+    await anchorer.tick()
+    assert await world.states() == ["confirmed", "confirmed"]
+
+
+async def test_where_the_newest_is_there_the_older_ones_are_not_asked_for(world: World) -> None:
+    anchorer = world.start()
+    for name in "abc":
+        world.seal(name)
+        await anchorer.tick()
+        world.chain.mine(2)
+        await anchorer.tick()
+    asked: list[int] = []
+    find = world.chain.find
+
+    async def count(root: Any, transactions: Any, not_below: int = 0) -> Any:
+        asked.append(not_below)
+        return await find(root, transactions, not_below)
+
+    world.chain.find = count
+    await anchorer.tick()
+    assert asked == [5]
+    await anchorer.tick(make_batch=False)
+    assert asked == [5]

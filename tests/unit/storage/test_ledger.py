@@ -10,10 +10,9 @@ from sessions.core.receipt import Anchor, AnchorState, Batch
 from sessions.core.types import Hash, SessionId
 from sessions.runtime.errors import DomainError
 from sessions.runtime.metadata import MAX_METADATA_BYTES
-from sessions.storage import ledger as ledgers
 from sessions.storage.anchor import BatchRecord
 from sessions.storage.memory import MemoryChunks, MemorySessions
-from sessions.storage.store import Change, Placement, SessionFilter, SessionRecord, SessionStatus
+from sessions.storage.store import Change, Placement, SealOrder, SessionFilter, SessionRecord, SessionStatus
 from tests.unit.storage.chunks import EPOCH, TOMBSTONE, House, key, session_record
 
 A = SessionId("a")
@@ -217,16 +216,9 @@ async def test_two_who_shred_at_once() -> None:
 async def test_seals_of_the_last_seconds_are_left_to_who_began_them() -> None:
     house = House()
     await house.session("a")
-    order = ledgers_order()
-    await house.sessions.update(A, OPEN, Change(status=SEALING, seal_order=order))
+    await house.sessions.update(A, OPEN, Change(status=SEALING, seal_order=SealOrder(None, "idle", house.time)))
     assert await house.ledger.resume_seals(10) == 0
     assert house.sessions.records[A].status is SEALING
-
-
-def ledgers_order():
-    from sessions.storage.store import SealOrder
-
-    return SealOrder(None, "idle", ledgers.now())
 
 
 async def test_status_and_summary_of_each_state() -> None:
