@@ -17,6 +17,7 @@ from scripts.devstack import clock, leaks, mongod, process
 from scripts.devstack.process import ROOT, StartError
 
 _PACKAGES: Final = {
+    "borg": "borgbackup",
     "Xvfb": "xvfb",
     "docker": "docker.io",
     "docker-registry": "docker-registry",
@@ -116,6 +117,7 @@ GROUPS: Final[Mapping[str, Callable[[], str]]] = {
     "containers": containers_problem,
     "desktop": partial(programs_problem, "Xvfb", "ffmpeg", "ffprobe"),
     "replicas": partial(programs_problem, "haproxy"),
+    "rivals": partial(programs_problem, "restic", "borg"),
 }
 """Test groups, by marker, and what says why they cannot run here."""
 

@@ -1,0 +1,48 @@
+"""The benchmark runs, in short: nothing is claimed of its figures here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import tools
+from bench.corpus import make
+from bench.tools import Borg, Restic, Tool, ToolError
+from scripts.devstack.process import ROOT
+
+
+def test_a_short_run(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench", "--quick", "--only", "recording", "--only", "sealing"]
+    command += ["--json", str(tmp_path / "figures.json"), "--plots", str(tmp_path / "plots")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "64 KiB x 8" in done.stdout
+    found = json.loads((tmp_path / "figures.json").read_text())
+    for name in ("ours 64 KiB x 8 | speed", "bare 1 MiB x 16 | speed", "ours replay | speed", "seal 10000 | time"):
+        assert found["figures"][name]["median"] > 0
+    for figure in ("ours 8 MiB x 1 | CPU processor", "ours 8 MiB x 1 | memory storage", "lag processor | p99"):
+        assert figure in found["figures"]
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == {"bench-recording.svg", "bench-sealing.svg"}
+
+
+def test_a_folder_without_anything_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench", "--corpus", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "holds no file with anything in it" in done.stderr
+
+
+@pytest.mark.rivals
+@pytest.mark.parametrize("tool", [Restic(), Borg()], ids=lambda tool: tool.name)
+def test_a_rival_gives_back_what_it_took(tool: Tool, tmp_path: Path) -> None:
+    source = make(tmp_path / "corpus", 6)
+    assert tool.backup(source, tmp_path) > 0
+    assert tool.restore(tmp_path, tmp_path / "restored") > 0
+    restored = {path.name: path.read_bytes() for path in (tmp_path / "restored").rglob("recording-*")}
+    assert restored == {path.name: path.read_bytes() for path in source.files}
+    assert tools.version(tool.name).startswith(tool.name)
+    with pytest.raises(ToolError, match=tool.name):
+        tool.restore(tmp_path / "nothing", tmp_path / "restored")
