@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from scripts.devstack import clock, leaks, mongod, process
+from scripts.devstack import clock, leaks, mongod, partition, process
 from scripts.devstack.process import ROOT, StartError
 
 _PACKAGES: Final = {
@@ -116,6 +116,7 @@ GROUPS: Final[Mapping[str, Callable[[], str]]] = {
     "clocks": clock.problem,
     "containers": containers_problem,
     "desktop": partial(programs_problem, "Xvfb", "ffmpeg", "ffprobe"),
+    "partition": partition.problem,
     "replicas": partial(programs_problem, "haproxy"),
     "rivals": partial(programs_problem, "restic", "borg"),
 }

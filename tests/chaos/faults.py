@@ -14,6 +14,7 @@ from eth_utils.address import to_checksum_address
 
 from scripts.devstack.clock import HostClock
 from scripts.devstack.mongod import Mongod
+from scripts.devstack.partition import cut_off
 from scripts.devstack.process import StartError
 from scripts.devstack.replica_set import ReplicaSet
 from scripts.devstack.stack import Part, Stack
@@ -63,6 +64,7 @@ class Saboteur:
             Kind.PRIMARY_KILL: partial(primary, signal.SIGKILL),
             Kind.PRIMARY_TERM: partial(primary, signal.SIGTERM),
             Kind.PRIMARY_STOP: self._primary_pauses,
+            Kind.PRIMARY_CUT_OFF: self._primary_is_cut_off,
             Kind.PRIMARY_STEPS_DOWN: self._steps_down,
             Kind.SECONDARY_KILL: self._secondary,
             Kind.CHAIN_STOP: partial(self._pause, "anvil"),
@@ -132,6 +134,10 @@ class Saboteur:
         process.send(signal.SIGSTOP)
         await asyncio.sleep(seconds)
         process.send(signal.SIGCONT)
+
+    async def _primary_is_cut_off(self, seconds: float) -> None:
+        with cut_off((await self._some_primary()).port):
+            await asyncio.sleep(seconds)
 
     async def _steps_down(self, seconds: float) -> None:
         await asyncio.to_thread(self._database.step_down, max(1, int(seconds)))

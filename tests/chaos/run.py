@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from scripts.devstack import clock
+from scripts.devstack import clock, partition
 from scripts.devstack.clock import HostClock
 from scripts.devstack.mongod import Mongod
 from scripts.devstack.process import free_port
@@ -119,6 +119,9 @@ async def _running(folder: Path, kinds: set[Kind], outcome: Outcome) -> AsyncIte
         if not volumes.keys() >= sizes.keys():
             kinds -= _of_lane("disk")
             outcome.left_out.append("full disks: only root can mount volumes that can be filled")
+        if problem := partition.problem():
+            kinds.discard(Kind.PRIMARY_CUT_OFF)
+            outcome.left_out.append(f"a primary that is cut off: {problem}")
         clocks: dict[str, HostClock] = {}
         if problem := clock.problem():
             kinds -= _of_lane("clock")

@@ -18,6 +18,7 @@ class Kind(StrEnum):
     PRIMARY_KILL = "mongod:primary SIGKILL"
     PRIMARY_TERM = "mongod:primary SIGTERM"
     PRIMARY_STOP = "mongod:primary SIGSTOP"
+    PRIMARY_CUT_OFF = "mongod:primary cut off"
     PRIMARY_STEPS_DOWN = "mongod:primary steps down"
     SECONDARY_KILL = "mongod:secondary SIGKILL"
     CHAIN_STOP = "chain:SIGSTOP"
