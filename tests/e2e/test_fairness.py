@@ -9,11 +9,14 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from typing import Final, TypeAlias
-from urllib.parse import urlsplit
 
+import pytest
+
+from bench.load import Connection
 from scripts.devstack.stack import Stack
-from tests.conftest import Figure
+from tests.conftest import Figure, own_stack
 from tests.e2e.conftest import session_name
 
 SLOW: Final = 50
@@ -31,32 +34,9 @@ BOUND: Final = 3.0
 Times: TypeAlias = dict[str, list[float]]
 
 
-class Connection:
-    """HTTP/1.1 over one connection, by hand: a client library would take more of the processor than the service."""
-
-    def __init__(self, url: str, token: str) -> None:
-        self._address = urlsplit(url)
-        self._token = token
-
-    async def open(self) -> None:
-        self._reader, self._writer = await asyncio.open_connection(self._address.hostname, self._address.port)
-
-    async def put(self, session: str, index: int, body: bytes) -> int:
-        head = f"PUT /api/v1/sessions/{session}/chunks/{index} HTTP/1.1\r\nHost: x\r\n"
-        head += f"Authorization: Bearer {self._token}\r\nContent-Length: {len(body)}\r\n\r\n"
-        self._writer.write(head.encode())
-        self._writer.write(body)
-        status = await self._reader.readline()
-        length = 0
-        while (line := await self._reader.readline()) != b"\r\n":
-            name, _, value = line.partition(b":")
-            if name.lower() == b"content-length":
-                length = int(value)
-        await self._reader.readexactly(length)
-        return int(status.split()[1])
-
-    def close(self) -> None:
-        self._writer.close()
+async def put(connection: Connection, session: str, index: int, body: bytes) -> int:
+    status, _ = await connection.request("PUT", f"/api/v1/sessions/{session}/chunks/{index}", body)
+    return status
 
 
 async def flood(url: str, token: str, session: str) -> None:
@@ -67,17 +47,16 @@ async def flood(url: str, token: str, session: str) -> None:
     async def one(start: int) -> None:
         nonlocal sent
         connection = Connection(url, token)
-        await connection.open()
         index, body = start, os.urandom(FLOOD_BYTES)
         while True:
             await on.wait()
             if ended:
                 break
-            status = await connection.put(session, index, body)
+            status = await put(connection, session, index, body)
             assert status in (200, 201, 503), status
             index += FLOOD_IN_FLIGHT
             sent += 1
-        connection.close()
+        await connection.close()
 
     sending = asyncio.gather(*map(one, range(FLOOD_IN_FLIGHT)))
     while await loop.run_in_executor(None, sys.stdin.readline):
@@ -107,20 +86,19 @@ async def _slow(url: str, token: str, prefix: str, number: int, phases: Phases) 
     """Seconds until each acknowledgement to one slow recorder, by phase."""
     times: Times = {"quiet": [], "flooded": []}
     connection = Connection(url, token)
-    await connection.open()
     session, body = f"{prefix}-{number}", os.urandom(SLOW_BYTES)
     due, index = time.monotonic() + INTERVAL_SECONDS * number / SLOW, 0
     while not phases.ended:
         await asyncio.sleep(due - time.monotonic())
         began = time.monotonic()
         phase = phases.of(began)
-        assert await connection.put(session, index, body) == 201
+        assert await put(connection, session, index, body) == 201
         ended = time.monotonic()
         if phase is not None:
             times[phase].append(ended - began)
         index += 1
         due = max(due + INTERVAL_SECONDS, ended)
-    connection.close()
+    await connection.close()
     return times
 
 
@@ -158,8 +136,13 @@ def _shown(times: list[float], all_times: list[float]) -> str:
     return ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in shown.items())
 
 
-def test_a_flood_does_not_starve_the_slow(stack: Stack, figure: Figure) -> None:
-    times, sent = asyncio.run(_run(stack.processor_url, stack.tokens["record"]))
+@pytest.fixture
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    yield from own_stack(tmp_path_factory, measured=False)
+
+
+def test_a_flood_does_not_starve_the_slow(fresh: Stack, figure: Figure) -> None:
+    times, sent = asyncio.run(_run(fresh.processor_url, fresh.tokens["record"]))
     fewest = min(len(one[phase]) for one in times for phase in one)
     assert fewest > 5 * ROUNDS, "a machine that is so slow tells nothing"
     quiet, flooded = [p99(one["quiet"]) for one in times], [p99(one["flooded"]) for one in times]

@@ -2,14 +2,13 @@
 
 import asyncio
 import os
-import re
 from collections.abc import Iterator
-from pathlib import Path
 from statistics import median
-from urllib.parse import urlsplit
 
 import pytest
 
+from bench.load import Connection
+from bench.usage import resident_mib
 from scripts.devstack.stack import Stack
 from tests.conftest import Figure, own_stack
 
@@ -17,20 +16,15 @@ CHUNKS = int(os.environ.get("LUCID_MEMORY_CHUNKS", "6000"))
 SESSIONS = 1000
 _AT_ONCE = 32
 _CHUNK_BYTES = 4 * 1024
-_LIMIT_MIB = {"processor": 160, "storage": 200}
-"""Interpreter and libraries of a process that is measured for coverage included."""
+_LIMIT_MIB = {"processor": 128, "storage": 160}
+"""Interpreter and libraries included."""
 _GROWTH = 1.08
 
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack that has done nothing yet."""
-    yield from own_stack(tmp_path_factory)
-
-
-def _resident_mib(pid: int) -> float:
-    (line,) = (one for one in Path(f"/proc/{pid}/status").read_text().splitlines() if one.startswith("VmRSS"))
-    return int(line.split()[1]) / 1024
+    yield from own_stack(tmp_path_factory, measured=False)
 
 
 @pytest.mark.timeout(60 + CHUNKS / 50)
@@ -40,21 +34,17 @@ async def test_memory_is_bounded_and_flat(fresh: Stack, figure: Figure) -> None:
     content = os.urandom(_CHUNK_BYTES)
 
     async def record() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(fresh.processor_url).port)
+        connection = Connection(fresh.processor_url, fresh.tokens["record"])
         for number in left:
             path = f"/api/v1/sessions/memory-{number % SESSIONS}/chunks/{number // SESSIONS}"
-            head = f"PUT {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {fresh.tokens['record']}\r\n"
-            writer.write(f"{head}content-length: {len(content)}\r\n\r\n".encode() + content)
-            answer = await reader.readuntil(b"\r\n\r\n")
-            assert answer.startswith(b"HTTP/1.1 201"), answer
-            (length,) = re.findall(rb"(?i)content-length: ([0-9]+)", answer)
-            await reader.readexactly(int(length))
+            status, answer = await connection.request("PUT", path, content)
+            assert status == 201, answer
             if number % (CHUNKS // 100) == 0:
                 for service, figures in seen.items():
                     running = fresh.process(service)
                     assert running is not None
-                    figures.append(_resident_mib(running.pid))
-        writer.close()
+                    figures.append(resident_mib(running.pid))
+        await connection.close()
 
     async with asyncio.TaskGroup() as group:
         for _ in range(_AT_ONCE):

@@ -75,12 +75,9 @@ SHRED = (
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     # Without a spool a recorder hears of each death of storage.
     settings = {"processor": {"SPOOL": "off"}, "storage": {"ANCHOR_INTERVAL_SECONDS": "0.2"}}
-    with pytest.MonkeyPatch.context() as environment:
-        # A process that is killed does not tell what it covered, and without that it starts in half the time.
-        environment.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
-        for one in own_stack(tmp_path_factory, settings=settings):
-            one.anvil.call("evm_setIntervalMining", 0)
-            yield one
+    for one in own_stack(tmp_path_factory, settings=settings, measured=False):
+        one.anvil.call("evm_setIntervalMining", 0)
+        yield one
 
 
 @pytest.fixture
