@@ -6,13 +6,16 @@ from typing import Any, TypeAlias
 
 from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
 from starlette.routing import Match, Route
-from starlette.types import Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sessions import __version__
+from sessions.core.errors import CoreError
 from sessions.runtime import health, openapi, problems
 from sessions.runtime.audit import Audit
 from sessions.runtime.auth import Authenticator
+from sessions.runtime.errors import DomainError
 from sessions.runtime.headers import DOCS_PATH
 from sessions.runtime.log import REQUEST_ID_HEADER
 from sessions.runtime.middleware import RequestContext
@@ -28,6 +31,26 @@ class HotRoute(Route):
         """See `Route`."""
         match, child_scope = super().matches(scope)
         return match, {**child_scope, "route": self} if match is not Match.NONE else child_scope
+
+
+class HotRoutes:
+    """Serves plain ASGI routes before the framework is asked, whose way to them costs as much as what they do."""
+
+    def __init__(self, app: ASGIApp, routes: Sequence[HotRoute]) -> None:
+        self._app, self._routes = app, routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        for route in self._routes if scope["type"] == "http" else ():
+            match, child_scope = route.matches(scope)
+            if match is Match.FULL:
+                scope.update(child_scope)
+                try:
+                    await route.app(scope, receive, send)
+                except (DomainError, CoreError) as error:
+                    await problems.answer(Request(scope), error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 def make_app(
@@ -63,6 +86,7 @@ def make_app(
     problems.install(app)
     openapi.install(app, documented)
     quiet = frozenset(route.path for route, _ in hot_routes)
+    app.add_middleware(HotRoutes, routes=[route for route, _ in hot_routes])
     if cors_origins:
         # Tokens come in a header that the page has to know, so no cookies: no credentials in the sense of CORS.
         app.add_middleware(

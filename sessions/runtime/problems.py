@@ -66,37 +66,33 @@ def from_core(error: CoreError) -> DomainError:
             return DomainError("invalid-request", str(error))
 
 
-def _answer(request: Request, error: DomainError) -> Response:
+def answer(request: Request, error: DomainError | CoreError) -> Response:
     """The answer to a request that was refused, or failed; if that is of interest, it leaves an audit event."""
-    audit.of(request).refused(request.scope, error.code)
-    return response(error)
+    problem = from_core(error) if isinstance(error, CoreError) else error
+    audit.of(request).refused(request.scope, problem.code)
+    return response(problem)
 
 
-async def _domain(request: Request, error: Exception) -> Response:
-    assert isinstance(error, DomainError)
-    return _answer(request, error)
-
-
-async def _core(request: Request, error: Exception) -> Response:
-    assert isinstance(error, CoreError)
-    return _answer(request, from_core(error))
+async def _ours(request: Request, error: Exception) -> Response:
+    assert isinstance(error, DomainError | CoreError)
+    return answer(request, error)
 
 
 async def _validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first: dict[str, Any] = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part != "body")
-    return _answer(request, DomainError("invalid-request", f"{where or 'body'}: {first['msg']}"))
+    return answer(request, DomainError("invalid-request", f"{where or 'body'}: {first['msg']}"))
 
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    answer = _answer(request, DomainError(_BY_STATUS.get(error.status_code, "invalid-request"), str(error.detail)))
+    found = answer(request, DomainError(_BY_STATUS.get(error.status_code, "invalid-request"), str(error.detail)))
     for name, value in (error.headers or {}).items():
-        answer.headers[name] = value
+        found.headers[name] = value
     if error.status_code == 405 and (methods := _methods(request)):  # noqa: PLR2004
-        answer.headers["Allow"] = ", ".join(sorted(methods))
-    return answer
+        found.headers["Allow"] = ", ".join(sorted(methods))
+    return found
 
 
 def _methods(request: Request) -> set[str]:
@@ -112,8 +108,8 @@ def _methods(request: Request) -> set[str]:
 
 def install(app: FastAPI) -> None:
     """Make every error of the app a problem."""
-    app.add_exception_handler(DomainError, _domain)
-    app.add_exception_handler(CoreError, _core)
+    app.add_exception_handler(DomainError, _ours)
+    app.add_exception_handler(CoreError, _ours)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
 
