@@ -18,9 +18,10 @@ from sessions.runtime.log import REQUEST_ID_HEADER, request_id
 
 _CONNECT_SECONDS: Final = 3.0
 _KEEP_ALIVE_SECONDS: Final = 30.0
-_BROKEN_OFF: Final = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 """Below the server's, so that a connection is never used in the moment when the other side closes it."""
+_BROKEN_OFF: Final = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 _CONNECTIONS: Final = 64
+_SUBMITTING_CONNECTIONS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +77,23 @@ class StorageClient:
     """
 
     def __init__(self, url: str, token: str, timeout_seconds: float, tls: ssl.SSLContext | None = None) -> None:
-        self._http = httpx.AsyncClient(
-            base_url=url.rstrip("/"),
-            headers={"authorization": f"Bearer {token}"},
-            timeout=httpx.Timeout(timeout_seconds, connect=_CONNECT_SECONDS),
-            limits=httpx.Limits(
-                max_connections=_CONNECTIONS,
-                max_keepalive_connections=_CONNECTIONS,
-                keepalive_expiry=_KEEP_ALIVE_SECONDS,
-            ),
-            verify=tls or True,
-            trust_env=False,
-        )
+        def client(connections: int) -> httpx.AsyncClient:
+            return httpx.AsyncClient(
+                base_url=url.rstrip("/"),
+                headers={"authorization": f"Bearer {token}"},
+                timeout=httpx.Timeout(timeout_seconds, connect=_CONNECT_SECONDS),
+                limits=httpx.Limits(
+                    max_connections=connections,
+                    max_keepalive_connections=connections,
+                    keepalive_expiry=_KEEP_ALIVE_SECONDS,
+                ),
+                verify=tls or True,
+                trust_env=False,
+            )
+
+        self._http = client(_CONNECTIONS)
+        # A request looks at all connections of its pool, so the one that comes most often has a small one.
+        self._submitting = client(_SUBMITTING_CONNECTIONS)
 
     async def __aenter__(self) -> Self:
         """Ready to use."""
@@ -98,6 +104,7 @@ class StorageClient:
     ) -> None:
         """Close the connections."""
         await self._http.aclose()
+        await self._submitting.aclose()
 
     async def open(
         self, session_id: SessionId, metadata: Mapping[str, Any] | None, key: WrappedDek
@@ -126,6 +133,7 @@ class StorageClient:
             "/api/v1/envelopes",
             content=frames.join(envelopes),
             headers={"content-type": "application/octet-stream"},
+            client=self._submitting,
         )
         with _understood():
             answers = [FrameAnswer(**answer) for answer in response.json()["results"]]
@@ -192,7 +200,7 @@ class StorageClient:
     async def reachable(self) -> str | None:
         """None when storage can do its job, else why not."""
         try:
-            response = await self._http.get("/readyz", timeout=_CONNECT_SECONDS)
+            response = await _exchange(self._http, "GET", "/readyz", timeout=_CONNECT_SECONDS)
         except httpx.HTTPError as error:
             return f"STORAGE_URL does not answer ({_why(error)})"
         if response.status_code != httpx.codes.OK:
@@ -201,16 +209,24 @@ class StorageClient:
 
     async def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
         headers = {REQUEST_ID_HEADER: request_id(), **options.pop("headers", {})}
+        http: httpx.AsyncClient = options.pop("client", self._http)
         try:
             try:
-                response = await self._http.request(method, path, headers=headers, **options)
+                response = await _exchange(http, method, path, headers=headers, **options)
             except _BROKEN_OFF:  # a connection that was kept may be closed just now: all our requests may be repeated
-                response = await self._http.request(method, path, headers=headers, **options)
+                response = await _exchange(http, method, path, headers=headers, **options)
         except httpx.HTTPError as error:
             raise _unavailable(f"session-storage does not answer ({_why(error)})") from error
         if response.is_success:
             return response
         raise _problem(response)
+
+
+async def _exchange(http: httpx.AsyncClient, method: str, path: str, **options: Any) -> httpx.Response:
+    try:
+        return await http.request(method, path, **options)
+    except AttributeError as error:  # the library asks for the address of a connection that was lost as it was made
+        raise httpx.ConnectError("the connection was lost as it was made") from error
 
 
 def _why(error: httpx.HTTPError) -> str:

@@ -11,7 +11,8 @@ from sessions.runtime.errors import DomainError
 
 _ALGORITHMS: Final = {"sha-256": hashlib.sha256, "sha-512": hashlib.sha512}
 _ENTRY = re.compile(r"\s*([a-z*][a-z0-9_.*-]*)=:([A-Za-z0-9+/=]*):\s*")
-HEADER_PATTERN: Final = r"^\s*[a-z*][a-z0-9_.*-]*=:[A-Za-z0-9+/=]*:\s*(,\s*[a-z*][a-z0-9_.*-]*=:[A-Za-z0-9+/=]*:\s*)*$"
+HEADER_PATTERN: Final = r"^[a-z*][a-z0-9_.*-]*=:[A-Za-z0-9+/=]*:(\s*,\s*[a-z*][a-z0-9_.*-]*=:[A-Za-z0-9+/=]*:)*$"
+"""No space around it: that does not belong to a header's value (RFC 9110 section 5.5)."""
 
 
 def content_digest(content: Buffer) -> str:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import structlog
+from httpcore._backends.anyio import AnyIOStream
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -229,3 +230,14 @@ async def test_a_kept_connection_that_is_closed_meanwhile_costs_nothing() -> Non
     async with server, StorageClient(f"http://127.0.0.1:{port}", TOKEN, 5) as client:
         for _ in range(4):
             assert await client.envelope(A, 0) == b"*"
+
+
+async def test_a_connection_that_is_lost_as_it_is_made(
+    script: Script, scripted: StorageClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(_stream: AnyIOStream, _info: str) -> None:
+        raise AttributeError("'NoneType' object has no attribute 'getpeername'")
+
+    monkeypatch.setattr(AnyIOStream, "get_extra_info", lost)
+    assert (await _error(scripted.session(A))).code == "storage-unavailable"
+    assert await scripted.reachable() == "STORAGE_URL does not answer (ConnectError)"

@@ -225,6 +225,7 @@ async def test_a_resumed_order_that_is_refused_is_not_ordered_again() -> None:
     await house.session("a", 1)
     order = SealOrder(None, "recorder", EPOCH)
     await house.sessions.update(A, SessionStatus.OPEN, Change(status=SessionStatus.SEALING, seal_order=order))
+    house.time += timedelta(hours=1)
     assert await house.ledger.resume_seals(10) == 1
     assert house.sessions.records[A].seal_order == order
 
