@@ -235,7 +235,8 @@ async def test_a_kept_connection_that_is_closed_meanwhile_costs_nothing() -> Non
 async def test_a_connection_that_is_lost_as_it_is_made(
     script: Script, scripted: StorageClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lost(_stream: AnyIOStream, _info: str) -> None:
+    def lost(stream: AnyIOStream, _info: str) -> None:
+        stream._stream._transport.abort()
         raise AttributeError("'NoneType' object has no attribute 'getpeername'")
 
     monkeypatch.setattr(AnyIOStream, "get_extra_info", lost)
