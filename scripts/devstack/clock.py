@@ -22,7 +22,10 @@ def _library() -> Path | None:
 
 @dataclass(frozen=True, slots=True)
 class HostClock:
-    """A clock whose distance from the true time is in `file`, which is read again each time that somebody looks."""
+    """A clock whose distance from the true time is in `file`, which is read again once a second.
+
+    Not each time that somebody looks: that is thousands of times a second in a service that works.
+    """
 
     file: Path
 
@@ -34,7 +37,7 @@ class HostClock:
         return {
             "LD_PRELOAD": str(library),
             "FAKETIME_TIMESTAMP_FILE": str(self.file),
-            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "FAKETIME_DONT_RESET": "1",
             "NO_FAKE_STAT": "1",

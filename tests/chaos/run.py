@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from scripts.devstack import clock, partition
+from scripts.devstack import clock, partition, process
 from scripts.devstack.clock import HostClock
 from scripts.devstack.mongod import Mongod
 from scripts.devstack.process import free_port
 from scripts.devstack.replica_set import ReplicaSet
 from scripts.devstack.services import SERVICES
-from scripts.devstack.stack import Stack
+from scripts.devstack.stack import STACK_VARIABLE, Stack
 from tests.chaos.faults import Saboteur
 from tests.chaos.ledger import Ledger
 from tests.chaos.recorder import Recorder
@@ -167,7 +167,8 @@ async def _lane(faults: list[Fault], saboteur: Saboteur, outcome: Outcome, show:
     for fault in faults:
         await asyncio.sleep(fault.after_seconds)
         if show:
-            _say(f"  {fault.kind.value} for {fault.seconds:.1f} s")
+            chunks = outcome.ledger.acknowledged_chunks()
+            _say(f"  {chunks:>6} chunks, then {fault.kind.value} for {fault.seconds:.1f} s")
         await saboteur.do(fault)
         outcome.faults[fault.kind.value] += 1
 
@@ -208,6 +209,14 @@ async def run(
     return outcome
 
 
+async def _until_ended(seed: int, seconds: float, folder: Path) -> Outcome:
+    """A run that SIGTERM ends in good order."""
+    running = asyncio.current_task()
+    assert running is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
+    return await run(seed, seconds, folder, show=True)
+
+
 def _say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
@@ -235,11 +244,14 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     seed = random.SystemRandom().randrange(10**6) if given.seed is None else given.seed
     print(f"seed {seed}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     folder = Path(tempfile.mkdtemp(prefix="lucid-chaos-"))
     try:
-        outcome = asyncio.run(run(seed, given.minutes * 60, folder, show=True))
+        outcome = asyncio.run(_until_ended(seed, given.minutes * 60, folder))
+    except asyncio.CancelledError:
+        return 1
     finally:
+        for stray in process.marked(STACK_VARIABLE, str(folder / "stack")):  # a fault was just being undone
+            stray.stop()
         if given.keep:
             print(f"logs: {folder}")
         else:
