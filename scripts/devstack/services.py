@@ -111,7 +111,8 @@ def wait_ready(service: Service, running: Process, port: int, log: Path) -> None
     """
 
     def ready() -> bool:
-        return process.listens(running, port) and answers(f"http://127.0.0.1:{port}/readyz")
+        # Whose port it is, is a look at all connections of the machine: once there is an answer, and not before.
+        return answers(f"http://127.0.0.1:{port}/readyz") and process.listens(running, port)
 
     process.wait_ready(service, running, log, ready, process.START_SECONDS)
 
