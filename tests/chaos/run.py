@@ -34,7 +34,7 @@ from tests.chaos.wire import Wire
 
 _MIB: Final = 1024 * 1024
 _SPOOL_VOLUME_BYTES: Final = 128 * _MIB
-_DATABASE_VOLUME_BYTES: Final = 6 * 1024 * _MIB
+_DATABASE_VOLUME_BYTES: Final = 8 * 1024 * _MIB
 _DATABASE_FREE_MIN_BYTES: Final = 1024 * _MIB
 RECORDERS: Final = 16
 _PAUSE_SECONDS: Final = 0.25
