@@ -34,7 +34,9 @@ from tests.chaos.wire import Wire
 
 _MIB: Final = 1024 * 1024
 _SPOOL_VOLUME_BYTES: Final = 128 * _MIB
-_DATABASE_VOLUME_BYTES: Final = 8 * 1024 * _MIB
+_DATABASE_VOLUME_BYTES: Final = 6 * 1024 * _MIB
+_RECORDED_BYTES_PER_SECOND: Final = 2 * _MIB
+"""What three members come to hold in a second of the run, at most."""
 _DATABASE_FREE_MIN_BYTES: Final = 1024 * _MIB
 RECORDERS: Final = 16
 _PAUSE_SECONDS: Final = 0.25
@@ -112,7 +114,8 @@ async def _running(folder: Path, kinds: set[Kind], outcome: Outcome) -> AsyncIte
     """The stack with wires between its parts, on three mongods."""
     async with contextlib.AsyncExitStack() as everything:
         volumes: dict[str, Path] = {}
-        sizes = {"spool": _SPOOL_VOLUME_BYTES, "database": _DATABASE_VOLUME_BYTES}
+        database_bytes = _DATABASE_VOLUME_BYTES + int(outcome.seconds) * _RECORDED_BYTES_PER_SECOND
+        sizes = {"spool": _SPOOL_VOLUME_BYTES, "database": database_bytes}
         for name, size in sizes.items():
             if everything.enter_context(_volume(folder / name, size)):
                 volumes[name] = folder / name
