@@ -46,7 +46,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="how often each figure is measured (default 5)")
     parser.add_argument("--mib", type=int, default=192, help="size of the corpus that is made (default 192)")
     parser.add_argument("--seed", type=int, default=corpus.SEED, help="what it is made of")
-    parser.add_argument("--corpus", type=_own_corpus, metavar="DIR", help="your own files instead; nothing is written there")
+    parser.add_argument("--corpus", type=_own_corpus, metavar="DIR", help="your own files; nothing is written there")
     parser.add_argument("--only", choices=PARTS, action="append", help="measure this part alone; may come again")
     parser.add_argument("--quick", action="store_true", help="one round of little, to see that it runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
