@@ -134,13 +134,22 @@ def _missing(read: strict.Reader, count: int) -> MissingRanges:
     return tuple(gaps)
 
 
-def metadata_sha256(metadata: Mapping[str, Any]) -> Hash:
-    """Hash of the recorder's metadata object, in canonical JSON.
+def canonical_metadata(metadata: Mapping[str, Any]) -> bytes:
+    """The recorder's metadata object in canonical JSON (RFC 8785).
 
     Raises:
         ManifestFormatError: it holds a number or text that RFC 8785 cannot write.
     """
     try:
-        return Hash(hashlib.sha256(rfc8785.dumps(dict(metadata))).digest())
+        return rfc8785.dumps(dict(metadata))
     except (rfc8785.CanonicalizationError, RecursionError, UnicodeEncodeError) as error:
         raise ManifestFormatError(f"the metadata has no canonical form: {error}") from error
+
+
+def metadata_sha256(metadata: Mapping[str, Any]) -> Hash:
+    """Hash of the recorder's metadata object, in canonical JSON.
+
+    Raises:
+        ManifestFormatError: see `canonical_metadata`.
+    """
+    return Hash(hashlib.sha256(canonical_metadata(metadata)).digest())

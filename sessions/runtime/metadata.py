@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-import rfc8785
-
-from sessions.core.manifest import metadata_sha256
+from sessions.core import manifest
 from sessions.runtime.errors import DomainError
 
 MAX_METADATA_BYTES: Final = 64 * 1024
@@ -18,8 +16,7 @@ def canonical_metadata(metadata: Mapping[str, Any] | None) -> bytes:
         CoreError: they have no canonical form.
         DomainError: `invalid-request`, there is too much of them.
     """
-    metadata_sha256(metadata or {})  # says what has no canonical form
-    canonical = rfc8785.dumps(dict(metadata or {}))
+    canonical = manifest.canonical_metadata(metadata or {})
     if len(canonical) > MAX_METADATA_BYTES:
         raise DomainError("invalid-request", f"metadata may have at most {MAX_METADATA_BYTES} bytes as JSON")
     return canonical
