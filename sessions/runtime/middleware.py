@@ -57,12 +57,17 @@ class RequestContext:
         with structlog.contextvars.bound_contextvars(request_id=request_id), REQUESTS_IN_FLIGHT.track_inprogress():
             try:
                 await self._app(scope, receive, send_with_headers)
-            except Exception:  # noqa: BLE001 - the last resort: a problem body instead of a dropped connection
-                _log.exception("request_failed", method=scope["method"], path=scope["path"])
-                self._audit.refused(scope, "internal")
+            except Exception as error:  # noqa: BLE001 - the last resort: a problem body instead of a dropped connection
+                known = error.__cause__ if status else None  # Starlette's word for it: the answer had begun
+                if isinstance(known, DomainError):
+                    _log.warning("answer_broken_off", path=scope["path"], code=known.code, detail=known.detail)
+                    self._audit.refused(scope, known.code)
+                else:
+                    _log.exception("request_failed", method=scope["method"], path=scope["path"])
+                    self._audit.refused(scope, "internal")
                 if not status:
-                    error = DomainError("internal", "an unexpected error was logged under this request id")
-                    await problems.response(error)(scope, receive, send_with_headers)
+                    internal = DomainError("internal", "an unexpected error was logged under this request id")
+                    await problems.response(internal)(scope, receive, send_with_headers)
             finally:
                 for act in when_answered:
                     act()

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from sessions.runtime import log, middleware
 from sessions.runtime.audit import Audit
+from sessions.runtime.errors import DomainError
 from sessions.runtime.metrics import REQUEST_SECONDS, REQUESTS_IN_FLIGHT
 from sessions.runtime.middleware import RequestContext
 from tests.unit.runtime.apps import Written, app_of, client_of
@@ -34,6 +35,14 @@ def _routes() -> APIRouter:
         async def parts():
             yield b"some"
             raise RuntimeError("boom")
+
+        return StreamingResponse(parts())
+
+    @routes.get("/late-refusal")
+    async def late_refusal() -> StreamingResponse:
+        async def parts():
+            yield b"some"
+            raise DomainError("envelope-corrupt", "chunk 3 does not open")
 
         return StreamingResponse(parts())
 
@@ -160,7 +169,16 @@ async def test_a_crash_is_logged_with_its_trace_and_answered_without(fresh_log: 
     assert "Traceback" not in answer.text
 
 
-async def test_a_crash_after_the_head_is_logged_and_breaks_off(fresh_log: None) -> None:
+@pytest.mark.parametrize(
+    ("path", "logged"),
+    [
+        ("/late", {"event": "request_failed", "log_level": "error"}),
+        ("/late-refusal", {"event": "answer_broken_off", "log_level": "warning", "code": "envelope-corrupt"}),
+    ],
+)
+async def test_what_goes_wrong_after_the_head_is_logged_and_breaks_off(
+    fresh_log: None, path: str, logged: dict[str, str]
+) -> None:
     sent = []
 
     async def send(message: dict) -> None:
@@ -173,14 +191,15 @@ async def test_a_crash_after_the_head_is_logged_and_breaks_off(fresh_log: None) 
     scope = {
         "type": "http",
         "method": "GET",
-        "path": "/late",
+        "path": path,
         "headers": [],
         "query_string": b"",
         "http_version": "1.1",
     }
     with capture_logs() as events:
         await app_of(_routes())(scope, receive, send)
-    assert [event["event"] for event in events] == ["request_failed", "request_served"]
+    assert logged.items() <= events[0].items()
+    assert [event["event"] for event in events[1:]] == ["request_served"]
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
     assert sent[1]["more_body"] is True
 
