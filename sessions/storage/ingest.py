@@ -1,6 +1,7 @@
 """Taking envelopes in: check, store, and tell of each what became of it."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -29,6 +30,9 @@ from sessions.storage.store import (
 _INLINE_BYTES: Final = 64 * 1024
 """Up to here hashing takes less time than handing it to a thread."""
 MAX_FRAMES: Final = 4096
+_OPEN_SECONDS: Final = 1.0
+"""So long a session that was open is taken to be open still, before a chunk is stored; it is asked for after it."""
+_OPEN_SESSIONS: Final = 10_000
 _SEALING_POLL_SECONDS: Final = 0.05
 _SEALING_POLLS: Final = 200
 
@@ -82,10 +86,18 @@ def parse(body: Buffer) -> list[NewChunk]:
 class Intake:
     """Stores envelopes of any sessions."""
 
-    def __init__(self, sessions: SessionStore, chunks: ChunkStore, activity: Activity) -> None:
+    def __init__(
+        self,
+        sessions: SessionStore,
+        chunks: ChunkStore,
+        activity: Activity,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._sessions = sessions
         self._chunks = chunks
         self._activity = activity
+        self._clock = clock
+        self._open: dict[SessionId, float] = {}
 
     async def submit(self, body: Buffer, require: Callable[[SessionId], None] = lambda _: None) -> list[FrameAnswer]:
         """Store the envelopes of a request body; one answer each, in order.
@@ -101,13 +113,14 @@ class Intake:
         session_ids = list({chunk.session_id for chunk in chunks})
         for session_id in session_ids:
             require(require_recording(session_id))
-        before = await self._decided_statuses(session_ids)
+        before = await self._before(session_ids)
         await self._activity.note([one for one in session_ids if before.get(one) is SessionStatus.OPEN])
         reach(Point.CHUNK_NOTED)
         writable = [chunk for chunk in chunks if before.get(chunk.session_id) is SessionStatus.OPEN]
         outcomes = iter(await self._chunks.insert(writable) if writable else [])
         # The state is read again, after the insert: a seal that began in between may or may not have seen it.
         after = await self._sessions.statuses(session_ids) if writable else before
+        self._remember(session_ids, after)
         return [await self._answer(chunk, before, after, outcomes) for chunk in chunks]
 
     async def _answer(
@@ -123,6 +136,9 @@ class Intake:
         if status is not SessionStatus.OPEN:
             return await self._closed(chunk)
         outcome, stored_sha256 = next(outcomes)
+        if chunk.session_id not in after:  # the database was set back to before the session
+            await self._take_back(chunk)
+            return FrameAnswer(FrameResult.UNKNOWN_SESSION, None, None)
         if outcome is InsertOutcome.CONFLICT:
             return FrameAnswer(FrameResult.CONFLICT, stored_sha256, None)
         if after[chunk.session_id] is not SessionStatus.OPEN and not await self._covered(chunk):
@@ -148,9 +164,28 @@ class Intake:
             return True
         reach(Point.CHUNK_UNCOVERED)
         # The seal is final, so nobody else can come to count this chunk in.
-        taken_back = ChunkRecord(chunk.index, chunk.plaintext_bytes, chunk.fingerprint)
-        await self._chunks.remove(chunk.session_id, taken_back)
+        await self._take_back(chunk)
         return False
+
+    async def _take_back(self, chunk: NewChunk) -> None:
+        record = ChunkRecord(chunk.index, chunk.plaintext_bytes, chunk.fingerprint)
+        await self._chunks.remove(chunk.session_id, record)
+
+    async def _before(self, session_ids: list[SessionId]) -> Mapping[SessionId, SessionStatus]:
+        """States before the insert. One that was open a moment ago is not asked for: the state after it counts."""
+        since = self._clock() - _OPEN_SECONDS
+        before = {one: SessionStatus.OPEN for one in session_ids if self._open.get(one, since) > since}
+        others = [one for one in session_ids if one not in before]
+        return {**before, **await self._decided_statuses(others)} if others else before
+
+    def _remember(self, session_ids: list[SessionId], states: Mapping[SessionId, SessionStatus]) -> None:
+        now = self._clock()
+        for session_id in session_ids:
+            self._open.pop(session_id, None)
+            if states.get(session_id) is SessionStatus.OPEN:
+                self._open[session_id] = now
+        while len(self._open) > _OPEN_SESSIONS:  # the first is the one whose time is up first
+            del self._open[next(iter(self._open))]
 
     async def _decided_statuses(self, session_ids: list[SessionId]) -> Mapping[SessionId, SessionStatus]:
         """The sessions' states, none of them half-way to a seal, which may yet be refused."""

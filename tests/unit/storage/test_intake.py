@@ -234,3 +234,64 @@ async def test_a_session_that_vanishes_meanwhile(monkeypatch) -> None:
     with pytest.raises(DomainError) as caught:
         await house.intake.submit(_body(new_chunk("a", 1)))
     assert caught.value.code == "session-not-found"
+
+
+async def _at_first_one(house: House) -> list[str]:
+    """A chunk is stored, so that the session is known to be open; then each question for states is noted."""
+    await house.session("a")
+    assert await _results(house, new_chunk("a", 0)) == [STORED]
+    asked: list[str] = []
+    statuses = house.sessions.statuses
+
+    async def noted(session_ids: list[SessionId]) -> object:
+        asked.append(",".join(session_ids))
+        return await statuses(session_ids)
+
+    house.sessions.statuses = noted
+    return asked
+
+
+async def test_a_session_that_was_open_a_moment_ago_is_asked_for_only_after_the_insert(monkeypatch) -> None:
+    house = House()
+    asked = await _at_first_one(house)
+    await house.session("b")
+    asked.clear()
+    assert await _results(house, new_chunk("a", 1), new_chunk("b", 0)) == [STORED, STORED]
+    assert ["a" in one for one in asked].count(True) == 1, "and of b it is asked before, too"
+    assert sorted(asked[-1].split(",")) == ["a", "b"]
+    asked.clear()
+    monkeypatch.setattr(ingest, "_OPEN_SECONDS", 0.0)
+    assert await _results(house, new_chunk("a", 2)) == [STORED]
+    assert asked == ["a", "a"]
+
+
+async def test_a_session_that_was_open_a_moment_ago_and_is_sealed_takes_nothing_more() -> None:
+    house = House()
+    await _at_first_one(house)
+    await house.sealer.seal(A, None, "recorder")
+    assert await _results(house, new_chunk("a", 1)) == [SEALED]
+    assert sorted(house.chunks.records[A]) == [0]
+    assert not [key for key in house.chunks.bodies if key[1] == 1]
+    assert await _results(house, new_chunk("a", 0)) == [EXISTS]
+
+
+async def test_a_session_that_was_open_a_moment_ago_and_is_no_more_known_keeps_nothing() -> None:
+    house = House()
+    await _at_first_one(house)
+    del house.sessions.records[A]  # the database was set back
+    house.chunks.records[A].clear()
+    house.chunks.bodies.clear()
+    assert await _results(house, new_chunk("a", 1)) == [UNKNOWN]
+    assert not house.chunks.records[A]
+    assert not house.chunks.bodies
+
+
+async def test_only_so_many_open_sessions_are_remembered(monkeypatch) -> None:
+    monkeypatch.setattr(ingest, "_OPEN_SESSIONS", 1)
+    house = House()
+    asked = await _at_first_one(house)
+    await house.session("b")
+    assert await _results(house, new_chunk("b", 0)) == [STORED]
+    asked.clear()
+    assert await _results(house, new_chunk("a", 1)) == [STORED]
+    assert asked == ["a", "a"]
