@@ -11,12 +11,17 @@ _LENGTH: Final = struct.Struct(">I")
 LENGTH_BYTES: Final = _LENGTH.size
 
 
-def join(payloads: Iterable[Buffer]) -> bytes:
-    """Write payloads (each below 4 GiB) as frames."""
+def pieces(payloads: Iterable[Buffer]) -> list[Buffer]:
+    """Payloads (each below 4 GiB) as frames, the bytes of which follow one another in these pieces."""
     parts: list[Buffer] = []
     for payload in payloads:
         parts += (_LENGTH.pack(memoryview(payload).nbytes), payload)
-    return b"".join(parts)
+    return parts
+
+
+def join(payloads: Iterable[Buffer]) -> bytes:
+    """Payloads as frames, in one."""
+    return b"".join(pieces(payloads))
 
 
 def split(data: Buffer) -> Iterator[memoryview]:

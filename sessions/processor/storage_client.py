@@ -1,7 +1,7 @@
 """The way to session-storage: one HTTP client, every call of which may be repeated."""
 
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -13,15 +13,12 @@ from sessions.core import frames, key_ring
 from sessions.core.audit import AuditEvent
 from sessions.core.key_ring import KeyRing, WrappedDek
 from sessions.core.types import SessionId, session_id
+from sessions.processor.wire import CONNECT_SECONDS, KEEP_ALIVE_SECONDS, Wire
 from sessions.runtime.errors import PROBLEMS, DomainError
 from sessions.runtime.log import REQUEST_ID_HEADER, request_id
 
-_CONNECT_SECONDS: Final = 3.0
-_KEEP_ALIVE_SECONDS: Final = 30.0
-"""Below the server's, so that a connection is never used in the moment when the other side closes it."""
 _BROKEN_OFF: Final = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 _CONNECTIONS: Final = 64
-_SUBMITTING_CONNECTIONS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +74,20 @@ class StorageClient:
     """
 
     def __init__(self, url: str, token: str, timeout_seconds: float, tls: ssl.SSLContext | None = None) -> None:
-        def client(connections: int) -> httpx.AsyncClient:
-            return httpx.AsyncClient(
-                base_url=url.rstrip("/"),
-                headers={"authorization": f"Bearer {token}"},
-                timeout=httpx.Timeout(timeout_seconds, connect=_CONNECT_SECONDS),
-                limits=httpx.Limits(
-                    max_connections=connections,
-                    max_keepalive_connections=connections,
-                    keepalive_expiry=_KEEP_ALIVE_SECONDS,
-                ),
-                verify=tls or True,
-                trust_env=False,
-            )
-
-        self._http = client(_CONNECTIONS)
-        # A request looks at all connections of its pool, so the one that comes most often has a small one.
-        self._submitting = client(_SUBMITTING_CONNECTIONS)
+        headers = {"authorization": f"Bearer {token}"}
+        self._http = httpx.AsyncClient(
+            base_url=url.rstrip("/"),
+            headers=headers,
+            timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS),
+            limits=httpx.Limits(
+                max_connections=_CONNECTIONS,
+                max_keepalive_connections=_CONNECTIONS,
+                keepalive_expiry=KEEP_ALIVE_SECONDS,
+            ),
+            verify=tls or True,
+            trust_env=False,
+        )
+        self._wire = Wire(url, headers, timeout_seconds, tls)
 
     async def __aenter__(self) -> Self:
         """Ready to use."""
@@ -104,7 +98,7 @@ class StorageClient:
     ) -> None:
         """Close the connections."""
         await self._http.aclose()
-        await self._submitting.aclose()
+        self._wire.close()
 
     async def open(
         self, session_id: SessionId, metadata: Mapping[str, Any] | None, key: WrappedDek
@@ -128,13 +122,9 @@ class StorageClient:
 
     async def submit(self, envelopes: Sequence[bytes]) -> list[FrameAnswer]:
         """Store envelopes; one answer each."""
-        response = await self._call(
-            "POST",
-            "/api/v1/envelopes",
-            content=frames.join(envelopes),
-            headers={"content-type": "application/octet-stream"},
-            client=self._submitting,
-        )
+        pieces = frames.pieces(envelopes)
+        headers = {"content-type": "application/octet-stream", REQUEST_ID_HEADER: request_id()}
+        response = await _answered(lambda: self._wire.post("/api/v1/envelopes", pieces, headers))
         with _understood():
             answers = [FrameAnswer(**answer) for answer in response.json()["results"]]
         if len(answers) != len(envelopes):
@@ -200,7 +190,7 @@ class StorageClient:
     async def reachable(self) -> str | None:
         """None when storage can do its job, else why not."""
         try:
-            response = await _exchange(self._http, "GET", "/readyz", timeout=_CONNECT_SECONDS)
+            response = await _exchange(self._http, "GET", "/readyz", timeout=CONNECT_SECONDS)
         except httpx.HTTPError as error:
             return f"STORAGE_URL does not answer ({_why(error)})"
         if response.status_code != httpx.codes.OK:
@@ -208,18 +198,21 @@ class StorageClient:
         return None
 
     async def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
-        headers = {REQUEST_ID_HEADER: request_id(), **options.pop("headers", {})}
-        http: httpx.AsyncClient = options.pop("client", self._http)
+        headers = {REQUEST_ID_HEADER: request_id()}
+        return await _answered(lambda: _exchange(self._http, method, path, headers=headers, **options))
+
+
+async def _answered(exchange: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+    try:
         try:
-            try:
-                response = await _exchange(http, method, path, headers=headers, **options)
-            except _BROKEN_OFF:  # a connection that was kept may be closed just now: all our requests may be repeated
-                response = await _exchange(http, method, path, headers=headers, **options)
-        except httpx.HTTPError as error:
-            raise _unavailable(f"session-storage does not answer ({_why(error)})") from error
-        if response.is_success:
-            return response
-        raise _problem(response)
+            response = await exchange()
+        except _BROKEN_OFF:  # a connection that was kept may be closed just now: all our requests may be repeated
+            response = await exchange()
+    except httpx.HTTPError as error:
+        raise _unavailable(f"session-storage does not answer ({_why(error)})") from error
+    if response.is_success:
+        return response
+    raise _problem(response)
 
 
 async def _exchange(http: httpx.AsyncClient, method: str, path: str, **options: Any) -> httpx.Response:

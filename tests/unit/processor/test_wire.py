@@ -1,0 +1,173 @@
+"""The connections of the hot request, against real sockets."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from sessions.processor import wire
+from sessions.processor.wire import Wire
+
+_OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-a: b\r\n\r\nok"
+Answers = Callable[[int, int], bytes | None]
+"""What to answer to a connection's request, both counted from 0; None: close without an answer."""
+
+
+class _Server:
+    def __init__(self, answers: Answers) -> None:
+        self.answers = answers
+        self.connections = self.closed = 0
+        self.requests: list[bytes] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number, self.connections = self.connections, self.connections + 1
+        count = 0
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+                self.requests.append(head + await reader.readexactly(length))
+                answer = self.answers(number, count)
+                count += 1
+                if answer is None:
+                    break
+                writer.write(answer)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+            await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+            self.closed += 1
+
+
+@asynccontextmanager
+async def _against(answers: Answers, seconds: float = 5, path: str = "") -> AsyncIterator[tuple[Wire, _Server]]:
+    server = _Server(answers)
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    ours = Wire(f"http://127.0.0.1:{port}{path}", {"authorization": "Bearer t"}, seconds, None)
+    try:
+        yield ours, server
+    finally:
+        ours.close()
+        listening.close()
+        async with asyncio.timeout(5):
+            while server.closed < server.connections:
+                await asyncio.sleep(0.001)
+
+
+async def test_what_is_sent_and_what_comes_back() -> None:
+    async with _against(lambda _, __: _OK, path="/under/") as (ours, server):
+        answer = await ours.post("/x", [b"one", memoryview(b"two")], {"x-request-id": "r"})
+        assert (answer.status_code, answer.content, answer.headers["x-a"]) == (200, b"ok", "b")
+        (request,) = server.requests
+        head, _, body = request.partition(b"\r\n\r\n")
+        assert body == b"onetwo"
+        lines = head.split(b"\r\n")
+        assert lines[0] == b"POST /under/x HTTP/1.1"
+        assert lines[1].startswith(b"host: 127.0.0.1:")
+        assert lines[2:] == [b"authorization: Bearer t", b"x-request-id: r", b"content-length: 6"]
+
+
+async def test_a_connection_is_kept_and_two_requests_have_two() -> None:
+    async with _against(lambda _, __: _OK) as (ours, server):
+        for _ in range(3):
+            await ours.post("/", [], {})
+        assert server.connections == 1
+        await asyncio.gather(ours.post("/", [], {}), ours.post("/", [], {}))
+        assert server.connections == 2
+
+
+async def test_one_that_is_idle_for_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with _against(lambda _, __: _OK) as (ours, server):
+        await ours.post("/", [], {})
+        monkeypatch.setattr(wire, "KEEP_ALIVE_SECONDS", -1.0)
+        await ours.post("/", [], {})
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize("said", [True, False])
+async def test_one_that_the_server_closes_is_not_used_again(said: bool) -> None:
+    closing = _OK.replace(b"x-a: b", b"connection: close")
+    answers = iter([closing if said else _OK, None, _OK])
+    async with _against(lambda _, __: next(answers)) as (ours, server):
+        await ours.post("/", [], {})
+        if not said:  # it closes after a request that it did not answer
+            with pytest.raises(httpx.RemoteProtocolError, match="closed the connection without an answer"):
+                await ours.post("/", [], {})
+        else:
+            next(answers)
+        assert (await ours.post("/", [], {})).status_code == 200
+        assert server.connections == 2
+
+
+async def test_one_that_was_closed_while_it_was_idle_is_not_used_again() -> None:
+    async with _against(lambda _, __: _OK) as (ours, server):
+        await ours.post("/", [], {})
+        ours._idle[0].connection_lost(None)
+        assert (await ours.post("/", [], {})).status_code == 200
+        assert server.connections == 2
+
+
+async def test_bytes_that_nobody_asked_for_end_the_connection() -> None:
+    async with _against(lambda _, __: _OK + b"more") as (ours, server):
+        await ours.post("/", [], {})
+        await asyncio.sleep(0.05)
+        await ours.post("/", [], {})
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"SSH-2.0-OpenSSH\r\n", "not an HTTP answer"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n" + bytes(5000), "an answer of more than 4096 bytes"),
+    ],
+)
+async def test_no_answer_of_a_server(answer: bytes, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "ANSWER_MAX_BYTES", 4096)
+    async with _against(lambda _, __: answer) as (ours, _):
+        with pytest.raises(httpx.RemoteProtocolError, match=said):
+            await ours.post("/", [], {})
+
+
+async def test_an_answer_of_another_protocol_is_none_to_go_on_with() -> None:
+    switching = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n"
+    async with _against(lambda number, _: switching if number == 0 else _OK) as (ours, server):
+        assert (await ours.post("/", [], {})).status_code == 101
+        assert (await ours.post("/", [], {})).status_code == 200
+        assert server.connections == 2
+
+
+async def test_no_answer_in_time() -> None:
+    async with _against(lambda number, _: b"" if number == 0 else _OK, 0.05) as (ours, server):
+        with pytest.raises(httpx.ReadTimeout):
+            await ours.post("/", [], {})
+        await ours.post("/", [], {})
+        assert server.connections == 2, "the answer that may still come is nobody's"
+
+
+async def test_no_connection() -> None:
+    with pytest.raises(httpx.ConnectError):
+        await Wire("http://127.0.0.1:1", {}, 5, None).post("/", [], {})
+
+
+async def test_no_connection_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "CONNECT_SECONDS", 0.0)
+    async with _against(lambda _, __: _OK) as (ours, _):
+        with pytest.raises(httpx.ConnectTimeout):
+            await ours.post("/", [], {})
+
+
+async def test_who_gives_up_leaves_no_connection_to_be_used() -> None:
+    async with _against(lambda number, _: b"" if number == 0 else _OK) as (ours, server):
+        waiting = asyncio.create_task(ours.post("/", [], {}))
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await ours.post("/", [], {})
+        assert server.connections == 2
