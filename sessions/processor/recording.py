@@ -20,6 +20,7 @@ from sessions.processor.pipeline import Submitter
 from sessions.processor.spooling import Spooling
 from sessions.processor.storage_client import FrameAnswer, StorageClient
 from sessions.processor.storage_watch import AWAY_CODES
+from sessions.processor.turns import Turns
 from sessions.runtime.audit import require_recording
 from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
@@ -76,6 +77,7 @@ class Recording:
         self._executor = executor
         self._zstd_level = zstd_level
         self._spooling = spooling
+        self._turns = Turns()
 
     def require_room(self, session_id: SessionId, size_bytes: int) -> None:
         """Before a body is read: refuse a chunk of this size, should it have to go to a spool that has no room.
@@ -244,6 +246,7 @@ class Recording:
 
     async def _work(self, size_bytes: int, work: Callable[[], T]) -> T:
         if size_bytes <= SEAL_INLINE_BYTES:
+            await self._turns.mine()
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
