@@ -1,6 +1,7 @@
 """session-storage away: no recorder sees an error, nothing acknowledged is lost, and the spool drains in order.
 
-SPOOL_OUTAGE_SECONDS sets how long it is away (600 for ten minutes); by itself a few seconds.
+SPOOL_OUTAGE_SECONDS sets how long it is away (600 for ten minutes), by itself a few seconds, and SPOOL_PAUSE_SECONDS how
+long each recorder pauses after a chunk.
 """
 
 import os
@@ -26,6 +27,7 @@ from tests.e2e.conftest import Api, session_name
 
 RECORDERS = 16
 OUTAGE_SECONDS = float(os.environ.get("SPOOL_OUTAGE_SECONDS", "3"))
+PAUSE_SECONDS = float(os.environ.get("SPOOL_PAUSE_SECONDS", "0.05"))
 DIRECT_SECONDS = 2.0
 
 
@@ -59,7 +61,7 @@ def _content(session: str, index: int, largest: int) -> bytes:
 class Recorders:
     """Sixteen of them, each with a session, which never stop and never forgive an error."""
 
-    def __init__(self, stack: Stack, largest: int = 20_000, pause: float = 0.05, *, forgiving: bool = False) -> None:
+    def __init__(self, stack: Stack, largest: int = 20_000, pause: float = PAUSE_SECONDS, *, forgiving: bool = False) -> None:
         self.stack = stack
         self.largest = largest
         self.pause = pause
