@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench import anchoring, corpus, latency, report, sealing, tools
-from bench.ingest import CELLS, QUICK_CELLS, Ingest
+from bench.ingest import BAR_CELLS, CELLS, QUICK_CELLS, Ingest
+from bench.profiling import ProfileError
 from bench.results import Results
 from scripts.devstack.process import ROOT
 from scripts.devstack.stack import Stack
@@ -48,6 +49,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=corpus.SEED, help="what it is made of")
     parser.add_argument("--corpus", type=_own_corpus, metavar="DIR", help="your own files; nothing is written there")
     parser.add_argument("--only", choices=PARTS, action="append", help="measure this part alone; may come again")
+    parser.add_argument("--profile", action="store_true", help="show where the services' time goes")
     parser.add_argument("--quick", action="store_true", help="one round of little, to see that it runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw the plots there")
@@ -111,6 +113,8 @@ class Run:
         for number in range(1 if options.quick else options.rounds):
             _told(f"round {number + 1}")
             self._round(number, source)
+        if options.profile:
+            self._profile(source)
         if "anchoring" in self._parts:  # once: gas does not vary, and 10,000 sessions take their time
             batches = anchoring.BATCHES[:3] if options.quick else anchoring.BATCHES
             with self._stack() as (_, stack):
@@ -144,6 +148,12 @@ class Run:
                 sizes = sealing.SIZES[:2] if quick else sealing.SIZES
                 asyncio.run(sealing.measure(stack, number, sizes, self.results, _told))
 
+    def _profile(self, source: corpus.Corpus) -> None:
+        with self._stack() as (work, stack):
+            ingest = Ingest(stack, source, work, self.results, _told)
+            for cell in QUICK_CELLS if self._options.quick else BAR_CELLS:
+                ingest.profile(cell)
+
 
 def main(arguments: list[str]) -> int:
     """The command line; 0 when each bar that was measured is reached."""
@@ -153,6 +163,9 @@ def main(arguments: list[str]) -> int:
     run = Run(options, folder)
     try:
         run.run()
+    except ProfileError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
     finally:
         if options.keep:
             print(f"data and logs: {folder}")

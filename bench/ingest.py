@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from bench import tools
 from bench.corpus import Corpus
+from bench.profiling import Profile
 from bench.results import Results, percentile
 from bench.usage import Meter
 from scripts.devstack.stack import Stack
@@ -46,6 +47,7 @@ CELLS: Final = (
     *(Cell(8 * MIB, sessions) for sessions in (1, 8, 64)),
 )
 QUICK_CELLS: Final = (Cell(64 * KIB, 8), Cell(MIB, 16), Cell(8 * MIB, 1))
+BAR_CELLS: Final = (Cell(64 * KIB, 64), Cell(MIB, 16), Cell(8 * MIB, 8))
 TOOLS_CELL: Final = Cell(MIB, 16)
 """What backup tools are compared with."""
 
@@ -120,6 +122,23 @@ class Ingest:
             self._results.add(f"{name} | CPU {part}", seconds / outcome["bytes"] * 1024 * MIB, "s/GiB")
         for part, peak in meter.peaks().items():
             self._results.add(f"{name} | memory {part}", peak, "MiB")
+
+    def profile(self, cell: Cell) -> None:
+        """Record once more, and see what the services do meanwhile.
+
+        Raises:
+            ProfileError: that cannot be seen here.
+        """
+        self._told(f"profile of {cell.name}")
+        sampled = Profile(pids(self._stack), self._work)
+        sampled.start()
+        try:
+            subordinate("bench.load", self.order(cell, f"profile-{cell.chunk_bytes}-{cell.sessions}"))
+        finally:
+            found = sampled.stop()
+        for part, stages in found.items():
+            for stage, share in stages.items():
+                self._results.add(f"profile {cell.name} | {part} | {stage}", share * 100, "%")
 
     def _bare(self, cell: Cell) -> None:
         name = f"bare {cell.name}"

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from bench import anchoring, ingest, sealing
 from bench.ingest import CELLS, TOOLS_CELL
+from bench.profiling import REST, SERVICES, STAGES
 from bench.results import Bar, Results, slope
 
 _COLUMNS: Final = 80
@@ -89,6 +90,18 @@ def _costs(results: Results) -> Table:
     return table
 
 
+def _profile(results: Results) -> Table:
+    """One row a stage; a column for each service and cell."""
+    cells = [cell for cell in CELLS if any(name.startswith(f"profile {cell.name} |") for name in results.series)]
+    heads = [f"{part}\n{cell.name}" for part in SERVICES for cell in cells]
+    table = _table("Where the services' CPU time goes, in %", "", *heads)
+    for stage in [*(stage for stage, _ in STAGES), REST]:
+        names = [f"profile {cell.name} | {part} | {stage}" for part in SERVICES for cell in cells]
+        if any(name in results.series for name in names):
+            table.add_row(stage, *(_shown(results.median(name)) for name in names))
+    return table
+
+
 def _sealing(results: Results) -> Table:
     table = _table("Sealing and proving", "chunks", "seal, s", "more MiB", "a proof, ms")
     sizes = [size for size in sealing.SIZES if f"seal {size} | time" in results.series]
@@ -125,7 +138,7 @@ def _bars(results: Results) -> Table:
 def show(results: Results) -> None:
     """Print all tables of what was measured."""
     console = Console(width=_COLUMNS, highlight=False)
-    for make in (_recording, _tools, _costs, _sealing, _batches, _bars):
+    for make in (_recording, _tools, _costs, _profile, _sealing, _batches, _bars):
         table = make(results)
         if table.row_count:
             console.print(table)

@@ -14,7 +14,7 @@ from scripts.devstack.process import ROOT
 
 
 def test_a_short_run(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "bench", "--quick", "--only", "recording", "--only", "sealing"]
+    command = [sys.executable, "-m", "bench", "--quick", "--only", "recording", "--only", "sealing", "--profile"]
     command += ["--json", str(tmp_path / "figures.json"), "--plots", str(tmp_path / "plots")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -25,6 +25,9 @@ def test_a_short_run(tmp_path: Path) -> None:
         assert found["figures"][name]["median"] > 0
     for figure in ("ours 8 MiB x 1 | CPU processor", "ours 8 MiB x 1 | memory storage", "lag processor | p99"):
         assert figure in found["figures"]
+    stages = {name: one["median"] for name, one in found["figures"].items() if name.startswith("profile 64 KiB x 8 | ")}
+    assert stages["profile 64 KiB x 8 | processor | zstd, AES-GCM"] > 1
+    assert 99 < sum(stages.values()) < 201, "of each of the two services all of its time"
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {"bench-recording.svg", "bench-sealing.svg"}
 
 

@@ -61,7 +61,9 @@ def _content(session: str, index: int, largest: int) -> bytes:
 class Recorders:
     """Sixteen of them, each with a session, which never stop and never forgive an error."""
 
-    def __init__(self, stack: Stack, largest: int = 20_000, pause: float = PAUSE_SECONDS, *, forgiving: bool = False) -> None:
+    def __init__(
+        self, stack: Stack, largest: int = 20_000, pause: float = PAUSE_SECONDS, *, forgiving: bool = False
+    ) -> None:
         self.stack = stack
         self.largest = largest
         self.pause = pause
