@@ -4,6 +4,7 @@ An event is its own record: nothing else says what it should be but, once the da
 """
 
 import asyncio
+from collections.abc import Sequence
 
 from sessions.core.audit import day_of
 from sessions.core.envelope import fingerprint
@@ -32,6 +33,12 @@ class WithTrail:
             return await self._bodies.read(session_id, chunk)
         found = await self._events.page(session_id, chunk.index, 1)
         return found[0].data if found and found[0].index == chunk.index else None
+
+    async def read_many(self, session_id: SessionId, chunks: Sequence[ChunkRecord]) -> list[bytes | None]:
+        """See `BodyReader`."""
+        if day_of(session_id) is None:
+            return await self._bodies.read_many(session_id, chunks)
+        return [await self.read(session_id, chunk) for chunk in chunks]
 
 
 def _records(session_id: SessionId, events: list[StoredEvent]) -> list[ChunkRecord]:

@@ -1,5 +1,7 @@
 """What session-storage shows of a session: chunk records, envelopes, proofs and receipts."""
 
+import itertools
+
 from sessions.core import tiles
 from sessions.core.envelope import missing_leaf_input
 from sessions.core.manifest import Manifest
@@ -48,9 +50,32 @@ class Evidence:
         chunk = await self._chunk(record, index)
         body = await self._bodies.read(session_id, chunk)
         if body is None:
-            detail = f"the body of chunk {index} of session {session_id} is missing or cut short in the database"
-            raise DomainError("envelope-corrupt", detail, session_id=session_id, index=index)
+            raise _missing(session_id, index)
         return body
+
+    async def envelopes(self, session_id: SessionId, start: int, limit: int, max_bytes: int) -> list[bytes]:
+        """Envelopes of the chunks from `start` on, in order of index: at most `limit` and `max_bytes`, but always one.
+
+        They end before one whose body is missing, so that what comes before it can be read.
+
+        Raises:
+            DomainError: `session-not-found`, `session-shredded`, `chunk-not-found` when there is none at `start`,
+                `envelope-corrupt`.
+        """
+        record = await self._ledger.readable(session_id)
+        chunks, room = [await self._chunk(record, start)], max_bytes
+        room -= chunks[0].fingerprint.envelope_bytes
+        if limit > 1 and room > 0:
+            for chunk in (await self.chunks(session_id, start + 1, limit - 1))[0]:
+                room -= chunk.fingerprint.envelope_bytes
+                if room < 0:
+                    break
+                chunks.append(chunk)
+        bodies = await self._bodies.read_many(session_id, chunks)
+        found = [body for body in itertools.takewhile(lambda body: body is not None, bodies) if body is not None]
+        if not found:
+            raise _missing(session_id, start)
+        return found
 
     async def proof(self, session_id: SessionId, index: int) -> ChunkProof:
         """The proof that a chunk is in its sealed session; it reads a few hundred hashes, however long the session.
@@ -133,3 +158,8 @@ class Evidence:
                 detail = f"the record of chunk {index} of session {session_id} is missing in the database"
                 raise DomainError("envelope-corrupt", detail, session_id=session_id, index=index)
         return leaves
+
+
+def _missing(session_id: SessionId, index: int) -> DomainError:
+    detail = f"the body of chunk {index} of session {session_id} is missing or cut short in the database"
+    return DomainError("envelope-corrupt", detail, session_id=session_id, index=index)

@@ -178,6 +178,10 @@ class MemoryChunks:
         """See `BodyStore`."""
         return self.bodies.get((session_id, chunk.index, chunk.fingerprint.envelope_sha256))
 
+    async def read_many(self, session_id: SessionId, chunks: Sequence[ChunkRecord]) -> list[bytes | None]:
+        """See `BodyStore`."""
+        return [await self.read(session_id, chunk) for chunk in chunks]
+
     async def drop(self, session_id: SessionId) -> None:
         """See `BodyStore`."""
         for key in [key for key in self.bodies if key[0] == session_id]:

@@ -43,6 +43,12 @@ def _record(document: Document) -> ChunkRecord:
     )
 
 
+def _joined(chunk: ChunkRecord, parts: list[bytes]) -> bytes | None:
+    size = chunk.fingerprint.envelope_bytes
+    body = parts[0] if len(parts) == 1 else b"".join(parts)
+    return body if len(body) == size and len(parts) == _part_count(size) else None
+
+
 def _part_count(envelope_bytes: int) -> int:
     return -(-envelope_bytes // BODY_PART_BYTES)
 
@@ -110,12 +116,30 @@ class MongoChunks:
 
     async def read(self, session_id: SessionId, chunk: ChunkRecord) -> bytes | None:
         """See `BodyStore`."""
-        digest, size = chunk.fingerprint.envelope_sha256, chunk.fingerprint.envelope_bytes
         async with translated():
-            cursor = self._bodies.find(_body_range(session_id, chunk.index, digest), sort=[("_id", 1)])
+            wanted = _body_range(session_id, chunk.index, chunk.fingerprint.envelope_sha256)
+            cursor = self._bodies.find(wanted, sort=[("_id", 1)])
             parts = [bytes(document["data"]) for document in await cursor.to_list()]
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        return body if len(body) == size and len(parts) == _part_count(size) else None
+        return _joined(chunk, parts)
+
+    async def read_many(self, session_id: SessionId, chunks: Sequence[ChunkRecord]) -> list[bytes | None]:
+        """See `BodyStore`."""
+        if not chunks:
+            return []
+        parts: dict[tuple[int, bytes], list[bytes]] = {}
+        async with translated():
+            wanted = {
+                "$gte": _chunk_id(session_id, chunks[0].index),
+                "$lt": _chunk_id(session_id, chunks[-1].index + 1),
+            }
+            cursor = self._bodies.find({"_id": wanted}, sort=[("_id", 1)])
+            for document in await cursor.to_list():
+                key = document["_id"]
+                parts.setdefault((int(key["i"]), bytes(key["e"])), []).append(bytes(document["data"]))
+        return [
+            _joined(chunk, parts.get((chunk.index, chunk.fingerprint.envelope_sha256[:_BODY_KEY_BYTES]), []))
+            for chunk in chunks
+        ]
 
     async def drop(self, session_id: SessionId) -> None:
         """See `BodyStore`."""

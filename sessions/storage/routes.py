@@ -1,9 +1,10 @@
 """session-storage's REST interface, but for the hot route in `submit.py`."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from sessions.core import frames
 from sessions.core.audit import Action
 from sessions.core.types import SessionId, session_id
 from sessions.runtime import audit
@@ -30,6 +31,7 @@ from sessions.storage.shredding import Shredder
 from sessions.storage.store import Cursor, SessionFilter, SessionStatus, ShredReason
 
 READERS = allow(Role.AUDIT, Role.PROCESSOR)
+ENVELOPES_MAX_BYTES: Final = 4 * 1024 * 1024
 _OCTETS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 }
@@ -225,6 +227,27 @@ def _reader_routes(routes: APIRouter, evidence: Evidence, by_reader: list[Any]) 
         """An envelope, byte for byte as it was stored."""
         body = await evidence.envelope(name(session_id), checked_index(index))
         return Response(body, media_type="application/octet-stream")
+
+    @routes.get(
+        "/{session_id}/envelopes",
+        dependencies=by_reader,
+        response_class=Response,
+        responses={
+            **_OCTETS,
+            **responses("session-not-found", "chunk-not-found", "session-shredded", "envelope-corrupt"),
+        },
+    )
+    async def envelopes(
+        session_id: SessionIdPath,
+        start: Annotated[int, Query(ge=0, le=2**53 - 1)] = 0,
+        limit: Limit = 1000,
+    ) -> Response:
+        """Envelopes from a chunk on, as frames (u32 big-endian length, then the envelope), in order of index.
+
+        As many as are asked for, or as go into a few MiB; at least one. Each says its index itself.
+        """
+        found = await evidence.envelopes(name(session_id), start, limit, ENVELOPES_MAX_BYTES)
+        return Response(frames.join(found), media_type="application/octet-stream")
 
     @routes.get(
         "/{session_id}/chunks/{index}/proof",

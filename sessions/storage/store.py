@@ -205,6 +205,9 @@ class BodyReader(Protocol):
     async def read(self, session_id: SessionId, chunk: ChunkRecord) -> bytes | None:
         """An envelope; None when any part of it is not there."""
 
+    async def read_many(self, session_id: SessionId, chunks: Sequence[ChunkRecord]) -> list[bytes | None]:
+        """As `read`, of chunks in ascending order of index."""
+
 
 class BodyStore(BodyReader, Protocol):
     """Bodies that can be deleted."""

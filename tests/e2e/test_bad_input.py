@@ -425,6 +425,7 @@ ROUTES: dict[str, list[tuple[str, str, dict[str, Any], set[str]]]] = {
         ("GET", "/api/v1/sessions/{session_id}/manifest", {}, {"audit", "processor"}),
         ("GET", "/api/v1/sessions/{session_id}/chunks", {}, {"audit", "processor"}),
         ("GET", "/api/v1/sessions/{session_id}/chunks/{index}/envelope", {}, {"audit", "processor"}),
+        ("GET", "/api/v1/sessions/{session_id}/envelopes", {}, {"audit", "processor"}),
         ("GET", "/api/v1/sessions/{session_id}/chunks/{index}/proof", {}, {"audit", "processor"}),
         ("GET", "/api/v1/sessions/{session_id}/receipt", {}, {"audit", "processor"}),
         ("GET", "/api/v1/anchors", {}, {"audit", "processor"}),

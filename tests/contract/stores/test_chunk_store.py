@@ -180,3 +180,18 @@ async def test_a_body_is_read_by_its_own_hash_only(stores: ChunksAndBodies) -> N
     await stores.chunks.insert([chunk])
     other = replace(chunk.fingerprint, envelope_sha256=bytes(32))
     assert await stores.bodies.read(A, replace(_record(chunk), fingerprint=other)) is None
+
+
+async def test_bodies_of_many_chunks_at_once(stores: ChunksAndBodies) -> None:
+    chunks = [new_chunk("a", index, os.urandom(size)) for index, size in ((0, 10), (1, 3 * MIB), (2, 0), (5, 10))]
+    await stores.chunks.insert([*chunks, new_chunk("b", 1), new_chunk("a", 6)])
+    await stores.chunks.insert([new_chunk("a", 0, b"other")])
+    wanted = [_record(chunk) for chunk in chunks]
+    assert await stores.bodies.read_many(A, wanted) == [chunk.envelope for chunk in chunks]
+    assert await stores.bodies.read_many(A, wanted[1:2]) == [chunks[1].envelope]
+    assert await stores.bodies.read_many(A, []) == []
+    other = replace(wanted[2], fingerprint=new_chunk("a", 2, b"other").fingerprint)
+    first, last = chunks[0].envelope, chunks[3].envelope
+    assert await stores.bodies.read_many(A, [wanted[0], other, wanted[3]]) == [first, None, last]
+    missing = _record(new_chunk("a", 4))
+    assert await stores.bodies.read_many(A, [missing, wanted[3]]) == [None, last]

@@ -11,7 +11,7 @@ from sessions.core import proof as proofs
 from sessions.core.types import SessionId
 from sessions.runtime.errors import DomainError
 from sessions.storage.sealing import covers
-from tests.unit.storage.chunks import House, envelope_of, new_chunk
+from tests.unit.storage.chunks import House, envelope_of, event, new_chunk
 
 A = SessionId("a")
 
@@ -84,6 +84,36 @@ async def test_envelopes_come_byte_for_byte_before_and_after_the_seal() -> None:
         for index in (1, 3):
             assert await _code(house.evidence.envelope(A, index)) == "chunk-not-found"
         await house.ledger.seal(A, None, "idle")
+
+
+async def test_several_envelopes_at_once() -> None:
+    house = House()
+    await house.session("a", 0, 1, 2, 4)
+    data = [envelope_of("a", index) for index in range(5)]
+    size = len(data[0])
+
+    async def found(start: int, limit: int, max_bytes: int = 10**6) -> list[bytes]:
+        return await house.evidence.envelopes(A, start, limit, max_bytes)
+
+    for _ in range(2):
+        assert await found(0, 2) == data[:2]
+        assert await found(1, 9) == [data[1], data[2], data[4]], "each says its index itself"
+        assert await found(0, 9, 3 * size) == data[:3]
+        assert await found(0, 9, 3 * size - 1) == data[:2]
+        assert await found(0, 9, 1) == data[:1], "one at least"
+        assert await _code(found(3, 9)) == "chunk-not-found"
+        await house.ledger.seal(A, None, "idle")
+    house.chunks.bodies = {key: body for key, body in house.chunks.bodies.items() if key[1] != 2}
+    assert await found(0, 9) == data[:2], "up to the one that is missing"
+    assert await _code(found(2, 9)) == "envelope-corrupt"
+
+
+async def test_the_events_of_a_day_at_once() -> None:
+    house = House()
+    await house.trail.write([event(0), event(1), event(2)])
+    (name,) = house.events.events
+    found = await house.evidence.envelopes(name, 1, 9, 10**6)
+    assert found == [event(1).to_bytes(), event(2).to_bytes()]
 
 
 async def test_what_takes_a_seal() -> None:
