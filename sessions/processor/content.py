@@ -3,10 +3,10 @@
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from sessions.core.types import SessionId
 from sessions.processor.recording import Recording
@@ -16,7 +16,13 @@ from sessions.runtime.errors import DomainError
 
 _PAGE_CHUNKS: Final = 1000
 _AHEAD: Final = 4
+"""So many groups of chunks are fetched and opened before they are asked for."""
+_GROUP_BYTES: Final = 1024 * 1024
+"""Envelopes and plaintexts of a group: small chunks share a request to session-storage."""
 _RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
+
+
+_Opened: TypeAlias = tuple[list[bytes], DomainError | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,31 +104,58 @@ class Content:
         first, _ = await self._storage.chunks(session_id, 0, _PAGE_CHUNKS)
         if not first:
             raise _corrupt(session_id, 0, "has no record")
-        largest = max(chunk.plaintext_bytes + chunk.envelope_bytes for chunk in first)
+        sizes = [_held_bytes(chunk) for chunk in first]
+        largest = max(*sizes, min(_GROUP_BYTES, sum(sizes)))
         # The stream is closed by hand: a reader that goes away would leave its chunks to the garbage collector.
         async with self._budget.reserve(largest * (_AHEAD + 1)), aclosing(self._bytes(session_id, span)) as stream:
             yield stream
 
     async def _bytes(self, session_id: SessionId, span: Span) -> AsyncGenerator[bytes, None]:
-        ahead: deque[tuple[int, asyncio.Task[bytes]]] = deque()
+        ahead: deque[tuple[int, asyncio.Task[_Opened]]] = deque()
         try:
-            async for offset, chunk in self._places(session_id, span):
-                task = asyncio.create_task(self._read(session_id, chunk))
-                ahead.append((offset, task))
+            async for offset, group in self._groups(session_id, span):
+                ahead.append((offset, asyncio.create_task(self._read(session_id, group))))
                 if len(ahead) > _AHEAD:
-                    yield _cut(span, *await _first(ahead))
+                    for part in _parts(span, *await _first(ahead)):
+                        yield part
             while ahead:
-                yield _cut(span, *await _first(ahead))
+                for part in _parts(span, *await _first(ahead)):
+                    yield part
         finally:
             for _, task in ahead:
                 task.cancel()
             await asyncio.gather(*(task for _, task in ahead), return_exceptions=True)
 
-    async def _read(self, session_id: SessionId, chunk: StoredChunk) -> bytes:
-        data = await self._recording.read(session_id, chunk.index)
-        if len(data) != chunk.plaintext_bytes:  # the record said where in the recording it begins and ends
-            raise _corrupt(session_id, chunk.index, "has another length than its record says")
-        return data
+    async def _read(self, session_id: SessionId, group: list[StoredChunk]) -> _Opened:
+        """The chunks of a group, as far as they can be read, and what is wrong with the next."""
+        opened: list[bytes] = []
+        try:
+            while len(opened) < len(group):
+                first = group[len(opened)]
+                for data in await self._storage.envelopes(session_id, first.index, len(group) - len(opened)):
+                    chunk = group[len(opened)]
+                    plaintext = await self._recording.open(session_id, chunk.index, data)
+                    if len(plaintext) != chunk.plaintext_bytes:  # the record said where it begins and ends
+                        raise _corrupt(session_id, chunk.index, "has another length than its record says")
+                    opened.append(plaintext)
+        except DomainError as error:
+            return opened, error
+        return opened, None
+
+    async def _groups(self, session_id: SessionId, span: Span) -> AsyncIterator[tuple[int, list[StoredChunk]]]:
+        """The chunks of a span, those that follow one another in groups, and where each group starts."""
+        group, begin, size = list[StoredChunk](), 0, 0
+        async for offset, chunk in self._places(session_id, span):
+            held = _held_bytes(chunk)
+            if group and (size + held > _GROUP_BYTES or len(group) == _PAGE_CHUNKS):
+                yield begin, group
+                group, size = [], 0
+            if not group:
+                begin = offset
+            group.append(chunk)
+            size += held
+        if group:
+            yield begin, group
 
     async def _places(self, session_id: SessionId, span: Span) -> AsyncIterator[tuple[int, StoredChunk]]:
         """The chunks that have bytes of the span, and where each starts in the recording.
@@ -152,15 +185,29 @@ def _corrupt(session_id: SessionId, index: int, problem: str) -> DomainError:
     return DomainError("envelope-corrupt", detail, session_id=session_id, index=index)
 
 
-async def _first(ahead: deque[tuple[int, asyncio.Task[bytes]]]) -> tuple[int, bytes]:
+def _held_bytes(chunk: StoredChunk) -> int:
+    return chunk.plaintext_bytes + chunk.envelope_bytes
+
+
+async def _first(ahead: deque[tuple[int, asyncio.Task[_Opened]]]) -> tuple[int, _Opened]:
     offset, task = ahead[0]
-    data = await task
+    opened = await task
     ahead.popleft()
-    return offset, data
+    return offset, opened
 
 
-def _cut(span: Span, offset: int, data: bytes) -> bytes:
-    return data[max(0, span.start - offset) : span.end - offset]
+def _parts(span: Span, offset: int, opened: _Opened) -> Iterator[bytes]:
+    """What of a group's chunks is in the span.
+
+    Raises:
+        DomainError: what is wrong with the chunk that would come next.
+    """
+    plaintexts, error = opened
+    for plaintext in plaintexts:
+        yield plaintext[max(0, span.start - offset) : span.end - offset]
+        offset += len(plaintext)
+    if error is not None:
+        raise error
 
 
 async def _nothing() -> AsyncIterator[bytes]:

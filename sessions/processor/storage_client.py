@@ -11,6 +11,7 @@ import httpx
 
 from sessions.core import frames, key_ring
 from sessions.core.audit import AuditEvent
+from sessions.core.errors import FrameFormatError
 from sessions.core.key_ring import KeyRing, WrappedDek
 from sessions.core.types import SessionId, session_id
 from sessions.processor.wire import CONNECT_SECONDS, KEEP_ALIVE_SECONDS, Wire
@@ -147,6 +148,18 @@ class StorageClient:
     async def envelope(self, session_id: SessionId, index: int) -> bytes:
         """An envelope's bytes."""
         return (await self._call("GET", f"/api/v1/sessions/{session_id}/chunks/{index}/envelope")).content
+
+    async def envelopes(self, session_id: SessionId, start: int, limit: int) -> list[bytes]:
+        """Envelopes of the chunks from `start` on, in order of index: one at least, and at most `limit`."""
+        params = {"start": start, "limit": limit}
+        response = await self._call("GET", f"/api/v1/sessions/{session_id}/envelopes", params=params)
+        try:
+            found = [bytes(frame) for frame in frames.split(response.content)]
+        except FrameFormatError as error:
+            raise _unavailable(f"session-storage answered with no envelopes: {error}") from error
+        if not 0 < len(found) <= limit:
+            raise _unavailable("session-storage answered with another number of envelopes")
+        return found
 
     async def shred(self, session_id: SessionId, requested_by: str) -> dict[str, Any]:
         """Shred a session for the holder of the token of that name; gives its status."""

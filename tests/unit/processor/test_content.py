@@ -87,16 +87,38 @@ async def test_several_pages(parts: Parts, monkeypatch) -> None:
 
 async def test_only_the_chunks_of_the_range_are_fetched(parts: Parts, monkeypatch) -> None:
     whole = await _record(parts, *[os.urandom(10) for _ in range(10)])
-    fetched: list[int] = []
-    read = parts.recording.read
-
-    async def noted(session: SessionId, index: int) -> bytes:
-        fetched.append(index)
-        return await read(session, index)
-
-    monkeypatch.setattr(parts.recording, "read", noted)
+    fetched = _noted(parts, monkeypatch)
     assert await _read(parts, 35, 51, 100) == whole[35:51]
-    assert fetched == [3, 4, 5]
+    assert fetched == [(3, 3)], "small chunks come together"
+
+
+def _noted(parts: Parts, monkeypatch, most: int = 1000) -> list[tuple[int, int]]:
+    """Each request for envelopes (from, how many); of which session-storage gives at most so many."""
+    fetched: list[tuple[int, int]] = []
+    envelopes = parts.storage.envelopes
+
+    async def noted(session: SessionId, start: int, limit: int) -> list[bytes]:
+        fetched.append((start, limit))
+        return await envelopes(session, start, min(limit, most))
+
+    monkeypatch.setattr(parts.storage, "envelopes", noted)
+    return fetched
+
+
+async def test_large_chunks_come_one_by_one(parts: Parts, monkeypatch) -> None:
+    monkeypatch.setattr(content, "_GROUP_BYTES", 200)  # of a chunk and its envelope together
+    whole = await _record(parts, *[os.urandom(size) for size in (90, 90, 1, 1, 300, 1)])
+    fetched = _noted(parts, monkeypatch)
+    assert await _read(parts, 0, 483, 483) == whole
+    assert [start for start, _ in fetched] == [0, 1, 2, 4, 5]
+    assert parts.budget.used_bytes == 0
+
+
+async def test_storage_gives_fewer_than_it_was_asked_for(parts: Parts, monkeypatch) -> None:
+    whole = await _record(parts, *[os.urandom(10) for _ in range(10)])
+    fetched = _noted(parts, monkeypatch, most=4)
+    assert await _read(parts, 0, 100, 100) == whole
+    assert fetched == [(0, 10), (4, 6), (8, 2)]
 
 
 async def test_an_empty_recording(parts: Parts, house: House) -> None:
@@ -148,7 +170,7 @@ async def test_a_reader_that_goes_away_leaves_no_task_and_no_byte(parts: Parts) 
             async for _ in stream:
                 raise RuntimeError
     assert parts.budget.used_bytes == 0
-    left = {task for task in asyncio.all_tasks() - before if "Recording.read" in repr(task.get_coro())}
+    left = {task for task in asyncio.all_tasks() - before if "Content._read" in repr(task.get_coro())}
     assert not left
 
 

@@ -65,6 +65,8 @@ async def test_against_storage_itself(storage: StorageClient, house: House) -> N
     assert chunk == StoredChunk(0, 5, len(data), answer.envelope_sha256, answer.leaf_hash)
     assert await storage.envelope(A, 0) == data
     assert (await _error(storage.envelope(A, 1))).code == "chunk-not-found"
+    assert await storage.envelopes(A, 0, 9) == [data]
+    assert (await _error(storage.envelopes(A, 1, 9))).code == "chunk-not-found"
     sealed = await storage.seal(A, 1)
     assert sealed["manifest"]["chunk_count"] == 1
     assert (await storage.shred(A, "admin-1"))["status"] == "shredded"
@@ -147,6 +149,14 @@ async def test_success_of_something_else(script: Script, scripted: StorageClient
     ):
         error = await _error(work())
         assert (error.code, error.retry_after_seconds) == ("storage-unavailable", 1)
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"\0\0\0\5four", frames.join([b"x"] * 4)])
+async def test_no_envelopes(script: Script, scripted: StorageClient, body: bytes) -> None:
+    script.answers.append(Response(body, 200))
+    error = await _error(scripted.envelopes(A, 0, 3))
+    assert (error.code, error.retry_after_seconds) == ("storage-unavailable", 1)
+    assert script.requests[0][1] == "/api/v1/sessions/a/envelopes?start=0&limit=3"
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"5", b"null", b"[5]"])
