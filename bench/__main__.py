@@ -236,9 +236,6 @@ def main(arguments: list[str]) -> int:
         else:
             shutil.rmtree(folder, ignore_errors=True)
     about = machine()
-    print("\n".join(f"{name:<13}{value}" for name, value in about.items()))
-    report.show(run.results)
-    print("\n".join(run.left_out))
     if options.json:
         document: dict[str, Any] = {
             "machine": about,
@@ -247,6 +244,9 @@ def main(arguments: list[str]) -> int:
             "figures": run.results.document(),
         }
         options.json.write_text(json.dumps(document, indent=1) + "\n")
+    print("\n".join(f"{name:<13}{value}" for name, value in about.items()))
+    report.show(run.results)
+    print("\n".join(run.left_out))
     if options.plots:
         from bench import plots
 

@@ -74,8 +74,8 @@ def _tools(results: Results) -> Table:
     for name, there, back in whole:
         speeds = [f"{there} | speed", f"{back} | speed"]
         if speeds[0] in results.series:
-            shown = [text for speed in speeds for text in (shown(results.median(speed)), _spread(results, speed))]
-            table.add_row(name, *shown)
+            cells = [text for speed in speeds for text in (shown(results.median(speed)), _spread(results, speed))]
+            table.add_row(name, *cells)
     return table
 
 
