@@ -45,11 +45,11 @@ class Line:
         Neither part is negative: nothing becomes cheaper by being more.
 
         Raises:
-            ValueError: there is no point.
+            ValueError: there is no point, or one whose value is not above 0.
         """
-        if not points:
-            raise ValueError("a line needs a point that was measured")
-        weights = [1 / max(value, 1e-12) ** 2 for _, value in points]
+        if not points or min(value for _, value in points) <= 0:
+            raise ValueError("a line needs points that were measured, above 0")
+        weights = [1 / value**2 for _, value in points]
         whole = sum(weights)
         middle_x = sum(w * x for w, (x, _) in zip(weights, points, strict=True)) / whole
         middle_y = sum(w * y for w, (_, y) in zip(weights, points, strict=True)) / whole
@@ -165,12 +165,13 @@ def fit(results: Results) -> Fit:
     checks: list[Check] = []
 
     def line(what: str, unit: str, fitted: Mapping[str, float], checked: Mapping[str, float]) -> Line:
-        points = [(count, value) for name, count in fitted.items() if (value := results.median(name)) is not None]
+        # What took no time was below the resolution of the clock of processes, 10 ms.
+        points = [(count, value) for name, count in fitted.items() if (value := results.median(name))]
         if not points:
             raise ValueError(f"the run has no {next(iter(fitted))!r}, nor any like it: measure without --only")
         found = Line.through(points)
         for name, count in checked.items():
-            if (value := results.median(name)) is not None:
+            if value := results.median(name):
                 checks.append(
                     Check(f"{what}, {name.partition(' | ')[0].removeprefix('ours ')}", unit, found.at(count), value)
                 )

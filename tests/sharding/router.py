@@ -43,6 +43,7 @@ _HELLO: Final[Document] = {
     "maxWireVersion": 17,
     "ok": 1.0,
 }
+_NO_SUCH_COMMAND: Final = 59
 _CODEC: Final = CodecOptions[Document](tz_aware=True)
 
 
@@ -140,14 +141,14 @@ class _Handler(socketserver.BaseRequestHandler):
             return self._on_collection(name, database, command)
         if name == "findAndModify":
             return self._ask(self._owner(database, command), command)
+        if name not in ("dbStats", "distinct", "count"):
+            return {"ok": 0.0, "code": _NO_SUCH_COMMAND, "errmsg": f"no such command: '{name}'"}
         answers = {shard: self._ask(shard, command) for shard in SHARDS}
         if name == "dbStats":
             return {"ok": 1.0, "raw": answers}
-        if name == "distinct":
-            return {"ok": 1.0, "values": list({value: 1 for one in answers.values() for value in one["values"]})}
         if name == "count":
             return {"ok": 1.0, "n": sum(one["n"] for one in answers.values())}
-        return next(iter(answers.values()))  # dropDatabase, at the end
+        return {"ok": 1.0, "values": list({value: 1 for one in answers.values() for value in one["values"]})}
 
     def _on_collection(self, name: str, database: str, command: Document) -> Document:
         primary = self._primary(database)

@@ -48,9 +48,21 @@ def test_a_line_has_no_negative_part(points: list[tuple[float, float]], once: fl
     assert each is None or found.each == pytest.approx(each)
 
 
-def test_a_line_through_nothing() -> None:
-    with pytest.raises(ValueError, match="needs a point"):
-        Line.through([])
+@pytest.mark.parametrize("points", [[], [(1, 0.0)], [(1, 1.0), (2, -1.0)]])
+def test_a_line_through_nothing(points: list[tuple[float, float]]) -> None:
+    with pytest.raises(ValueError, match="needs points"):
+        Line.through(points)
+
+
+def test_what_took_too_little_time_to_be_measured_is_left_out() -> None:
+    found = results()
+    cells = [name for name in found.series if name.endswith("| CPU storage")]
+    for name in cells:
+        if "8 MiB" in name or "64 KiB x 1 " in name:
+            found.series[name].values[:] = [0.0]
+    fitted = model.fit(found)
+    assert not [check for check in fitted.checks if check.what.startswith("CPU of storage")]
+    assert fitted.cpu["storage"].each > 0
 
 
 def test_it_is_fitted_on_small_sizes_and_held_against_large_ones() -> None:
