@@ -146,6 +146,7 @@ class Run:
         self.results = Results()
         self.left_out: list[str] = []
         self._parts = options.only or list(PARTS)
+        self.rounds = 1 if options.quick else options.rounds
 
     def run(self) -> None:
         """Measure."""
@@ -155,7 +156,7 @@ class Run:
         else:
             _told("making the corpus")
             source = corpus.make(self._folder / "corpus", 12 if options.quick else options.mib, options.seed)
-        for number in range(1 if options.quick else options.rounds):
+        for number in range(self.rounds):
             _told(f"round {number + 1}")
             self._round(number, source)
         if "anchoring" in self._parts:  # once: gas does not vary, and 10,000 sessions take their time
@@ -220,6 +221,15 @@ def _told_of(options: argparse.Namespace) -> int:
     return 0
 
 
+def _document(run: Run, arguments: list[str]) -> dict[str, Any]:
+    return {
+        "machine": machine(),
+        "command": _command(arguments).strip(),
+        "rounds": run.rounds,
+        "figures": run.results.document(),
+    }
+
+
 def main(arguments: list[str]) -> int:
     """The command line; 0 when each bar that was measured is reached."""
     options = _options(arguments)
@@ -231,19 +241,13 @@ def main(arguments: list[str]) -> int:
     try:
         run.run()
     finally:
+        if options.json:  # what was measured is not lost with what fails after it
+            options.json.write_text(json.dumps(_document(run, arguments), indent=1) + "\n")
         if options.keep:
             print(f"data and logs: {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
     about = machine()
-    if options.json:
-        document: dict[str, Any] = {
-            "machine": about,
-            "command": _command(arguments).strip(),
-            "rounds": 1 if options.quick else options.rounds,
-            "figures": run.results.document(),
-        }
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
     print("\n".join(f"{name:<13}{value}" for name, value in about.items()))
     report.show(run.results)
     print("\n".join(run.left_out))
