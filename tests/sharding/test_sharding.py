@@ -63,8 +63,9 @@ def queries(cluster: Cluster, database: str) -> dict[tuple[str, str], set[str]]:
         for entry in cluster.client(name)[database]["system.profile"].find(kinds):
             command = entry["command"]
             condition = command.get("filter", command.get("q", command.get("query", command.get("pipeline"))))
-            key = (entry["ns"].partition(".")[2], repr(condition))
-            found.setdefault(key, set()).add(name)
+            collection = entry["ns"].partition(".")[2]
+            if condition is not None and collection in KEYS:  # what prepares a collection has none
+                found.setdefault((collection, repr(condition)), set()).add(name)
     return found
 
 

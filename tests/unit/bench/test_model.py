@@ -85,7 +85,7 @@ def test_it_predicts_what_it_has_not_seen() -> None:
     """On the figures of a real run. It is off by some: the machine was busy."""
     checks = model.fit(results()).checks
     assert {check.what.partition(",")[0] for check in checks} >= {"CPU of processor", "CPU of storage", "CPU of mongod"}
-    assert len(checks) >= 4
+    assert len(checks) >= 3
     near = [check for check in checks if -0.67 < check.off < 2]
     assert len(near) >= len(checks) / 2, [(check.what, check.off) for check in checks]
 
