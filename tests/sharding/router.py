@@ -21,7 +21,7 @@ from tests.sharding.cluster import CONFIG, MAJORITY, SHARDS, Cluster
 
 Document = dict[str, Any]
 
-OWN: Final = "asked by the stand-in itself"
+OWN: Final = "asked by the tests themselves"
 """The comment of a query that no service asked."""
 
 _HEADER: Final = struct.Struct("<iiii")
