@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import os
 import platform
 import re
@@ -19,8 +20,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from bench import anchoring, corpus, latency, report, sealing, tools
-from bench.ingest import BAR_CELLS, CELLS, QUICK_CELLS, Ingest
+from bench import anchoring, corpus, disk, latency, markdown, model, model_tables, report, sealing, tools
+from bench.ingest import BAR_CELLS, CELLS, KIB, QUICK_CELLS, Ingest
 from bench.profiling import ProfileError
 from bench.results import Results
 from scripts.devstack.process import ROOT
@@ -42,6 +43,33 @@ def _own_corpus(folder: str) -> corpus.Corpus:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def _command(arguments: list[str]) -> str:
+    """The command to have it again; where it wrote to is nobody's business."""
+    kept = [f"{one} " for one in arguments]
+    for name in ("--json", "--plots", "--corpus"):
+        kept = [one for one in kept if not one.startswith(f"{name}=")]
+        while f"{name} " in kept:
+            at = kept.index(f"{name} ")
+            del kept[at : at + 2]
+    return "scripts/bench " + "".join(kept)
+
+
+def _measured(path: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(Path(path).read_text())
+        Results.of_document(found["figures"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise argparse.ArgumentTypeError(f"{path} is not what --json writes: {error}") from error
+    return found
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
 def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description="How fast it is, beside other ways.")
     parser.add_argument("--rounds", type=int, default=5, help="how often each figure is measured (default 5)")
@@ -53,6 +81,25 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one round of little, to see that it runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw the plots there")
+    parser.add_argument(
+        "--markdown", type=_measured, metavar="FILE", help="print what a FILE of --json holds, for documents"
+    )
+    parser.add_argument(
+        "--model", type=_measured, metavar="FILE", help="print what a fleet would need, by a FILE of --json"
+    )
+    for name, default, what in (
+        ("sessions-a-day", 1e6, "sessions a day"),
+        ("session-minutes", 10, "length of a session"),
+        ("chunk-kib", 64, "size of a chunk"),
+        ("chunk-seconds", 1, "time between two chunks of a session"),
+        ("peak", 3, "the busiest time, in means of a day"),
+        ("keep-days", 90, "how long recordings are kept"),
+        ("members", 3, "members of a replica set of MongoDB"),
+        ("interval-seconds", 60, "time between two anchors"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=_positive, default=default, help=f"--model: {what} (default {default:,g})"
+        )
     parser.add_argument("--keep", action="store_true", help="keep data and logs, and say where")
     return parser.parse_args(arguments)
 
@@ -101,6 +148,7 @@ class Run:
         self.results = Results()
         self.left_out: list[str] = []
         self._parts = options.only or list(PARTS)
+        self.rounds = 1 if options.quick else options.rounds
 
     def run(self) -> None:
         """Measure."""
@@ -110,7 +158,7 @@ class Run:
         else:
             _told("making the corpus")
             source = corpus.make(self._folder / "corpus", 12 if options.quick else options.mib, options.seed)
-        for number in range(1 if options.quick else options.rounds):
+        for number in range(self.rounds):
             _told(f"round {number + 1}")
             self._round(number, source)
         if options.profile:
@@ -119,6 +167,7 @@ class Run:
             batches = anchoring.BATCHES[:3] if options.quick else anchoring.BATCHES
             with self._stack() as (_, stack):
                 asyncio.run(anchoring.measure(stack, batches, self.results, _told))
+                disk.measure_sessions(stack, self.results)
 
     @contextlib.contextmanager
     def _stack(self) -> Iterator[tuple[Path, Stack]]:
@@ -142,6 +191,7 @@ class Run:
                 for job in ingest.jobs(number, QUICK_CELLS if quick else CELLS, rivals):
                     job()
                 _add_lag(self.results, before, _lags(stack))
+                disk.measure(stack, self.results)
             if "latency" in self._parts:
                 latency.measure(ingest, number, 3 if quick else 20, self.results, _told)
             if "sealing" in self._parts:
@@ -155,9 +205,46 @@ class Run:
                 ingest.profile(cell)
 
 
+def _told_of(options: argparse.Namespace) -> int:
+    """Print what a run before this one came to."""
+    if options.markdown:
+        print(markdown.show(options.markdown))
+        return 0
+    load = model.Workload(
+        sessions_a_day=options.sessions_a_day,
+        session_minutes=options.session_minutes,
+        chunk_bytes=round(options.chunk_kib * KIB),
+        chunk_seconds=options.chunk_seconds,
+        peak=options.peak,
+        keep_days=options.keep_days,
+        members=round(options.members),
+        interval_seconds=options.interval_seconds,
+    )
+    try:
+        found = model.fit(Results.of_document(options.model["figures"]))
+    except ValueError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    print(markdown.about(options.model))
+    print()
+    print(model_tables.show(found, load))
+    return 0
+
+
+def _document(run: Run, arguments: list[str]) -> dict[str, Any]:
+    return {
+        "machine": machine(),
+        "command": _command(arguments).strip(),
+        "rounds": run.rounds,
+        "figures": run.results.document(),
+    }
+
+
 def main(arguments: list[str]) -> int:
     """The command line; 0 when each bar that was measured is reached."""
     options = _options(arguments)
+    if options.markdown or options.model:
+        return _told_of(options)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     folder = Path(tempfile.mkdtemp(prefix="lucid-bench-"))
     run = Run(options, folder)
@@ -167,6 +254,8 @@ def main(arguments: list[str]) -> int:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     finally:
+        if options.json:  # what was measured is not lost with what fails after it
+            options.json.write_text(json.dumps(_document(run, arguments), indent=1) + "\n")
         if options.keep:
             print(f"data and logs: {folder}")
         else:
@@ -175,9 +264,6 @@ def main(arguments: list[str]) -> int:
     print("\n".join(f"{name:<13}{value}" for name, value in about.items()))
     report.show(run.results)
     print("\n".join(run.left_out))
-    if options.json:
-        document: dict[str, Any] = {"machine": about, "rounds": options.rounds, "figures": run.results.document()}
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
     if options.plots:
         from bench import plots
 

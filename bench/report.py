@@ -31,7 +31,8 @@ BARS: Final = (
 )
 
 
-def _shown(value: float | None) -> str:
+def shown(value: float | None) -> str:
+    """A figure in three places or so; `-` for none."""
     if value is None:
         return "-"
     if value >= 1000:  # noqa: PLR2004
@@ -57,7 +58,7 @@ def _recording(results: Results) -> Table:
     for cell in CELLS:
         ours, bare = f"ours {cell.name}", f"bare {cell.name}"
         names = (f"{ours} | speed", f"{ours} | p50", f"{ours} | p99", f"{bare} | speed")
-        speed, p50, p99, bare_speed = (_shown(results.median(name)) for name in names)
+        speed, p50, p99, bare_speed = (shown(results.median(name)) for name in names)
         spreads = _spread(results, f"{ours} | speed"), _spread(results, f"{bare} | speed")
         ratio = results.ratio(f"{ours} | speed", f"{bare} | speed")
         if speed != "-":
@@ -74,8 +75,8 @@ def _tools(results: Results) -> Table:
     for name, there, back in whole:
         speeds = [f"{there} | speed", f"{back} | speed"]
         if speeds[0] in results.series:
-            shown = [text for speed in speeds for text in (_shown(results.median(speed)), _spread(results, speed))]
-            table.add_row(name, *shown)
+            cells = [text for speed in speeds for text in (shown(results.median(speed)), _spread(results, speed))]
+            table.add_row(name, *cells)
     return table
 
 
@@ -86,7 +87,7 @@ def _costs(results: Results) -> Table:
         ours = f"ours {cell.name}"
         if f"{ours} | speed" in results.series:
             names = [f"{ours} | {what} {part}" for what in ("CPU", "memory") for part in ingest.SERVICES]
-            table.add_row(cell.name, *(_shown(results.median(name)) for name in names))
+            table.add_row(cell.name, *(shown(results.median(name)) for name in names))
     return table
 
 
@@ -107,7 +108,7 @@ def _sealing(results: Results) -> Table:
     sizes = [size for size in sealing.SIZES if f"seal {size} | time" in results.series]
     figures = ("seal {} | time", "seal {} | more memory", "prove in {} | time")
     for size in sizes:
-        table.add_row(f"{size:,}", *(_shown(results.median(name.format(size))) for name in figures))
+        table.add_row(f"{size:,}", *(shown(results.median(name.format(size))) for name in figures))
     if len(sizes) > 1:
         growth = [slope(sizes, [results.series[name.format(size)].middle for size in sizes]) for name in figures[::2]]
         table.caption = f"a seal grows as n^{growth[0]:.2f}, a proof as n^{growth[1]:.2f}"
@@ -121,7 +122,7 @@ def _batches(results: Results) -> Table:
     for size in anchoring.BATCHES:
         figures = ("made in", "gas", "gas a session", "a receipt, fetched and verified")
         if f"batch of {size} | gas" in results.series:
-            table.add_row(f"{size:,}", *(_shown(results.median(f"batch of {size} | {name}")) for name in figures))
+            table.add_row(f"{size:,}", *(shown(results.median(f"batch of {size} | {name}")) for name in figures))
     return table
 
 
@@ -131,7 +132,7 @@ def _bars(results: Results) -> Table:
         met = bar.met(results)
         said = "not measured" if met is None else "reached" if met else "MISSED"
         sign = "<=" if bar.at_most else ">="
-        table.add_row(bar.what, f"{sign} {_shown(bar.bound)}", _shown(bar.value(results)), said)
+        table.add_row(bar.what, f"{sign} {shown(bar.bound)}", shown(bar.value(results)), said)
     return table
 
 

@@ -1,7 +1,7 @@
 """Figures of a run: each measured several times, told by median and spread."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -59,6 +59,11 @@ class Results:
     def document(self) -> dict[str, Any]:
         """As JSON."""
         return {name: one.document() for name, one in self.series.items()}
+
+    @classmethod
+    def of_document(cls, document: Mapping[str, Any]) -> "Results":
+        """Figures as `document` gave them."""
+        return cls({name: Series(one["unit"], list(one["values"])) for name, one in document.items()})
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ class Mongod:
     """A MongoDB server: one that we start, or (without `folder`) the one that MONGODB_URL names.
 
     `extra` are further command-line arguments, `marks` further variables of its environment; `test_commands` allows
-    fail points.
+    fail points; `set_name` is the name of its replica set, if it is to be in one.
     """
 
     folder: Path | None
@@ -56,6 +56,7 @@ class Mongod:
     test_commands: bool = False
     extra: tuple[str, ...] = ()
     marks: Mapping[str, str] = field(default_factory=dict)
+    set_name: str = REPLICA_SET
     url: str = ""
     port: int = 0
     process: Process | None = field(default=None)
@@ -104,14 +105,14 @@ class Mongod:
         if self.test_commands:
             command += ["--setParameter", "enableTestCommands=1"]
         if self.mode != "standalone":
-            command += ["--replSet", REPLICA_SET, "--oplogSize", "64"]
+            command += ["--replSet", self.set_name, "--oplogSize", "64"]
         self.process = process.start([*command, *self.extra], self.log, {**os.environ, **self.marks})
         try:
             process.wait_ready("mongod", self.process, self.log, self._ready, process.START_SECONDS)
         except StartError as error:
             raise with_package(error) from None
         self.url = f"mongodb://127.0.0.1:{self.port}/" + (
-            f"?replicaSet={REPLICA_SET}" if self.mode == "replset" else ""
+            f"?replicaSet={self.set_name}" if self.mode == "replset" else ""
         )
 
     def _ready(self) -> bool:
@@ -130,7 +131,7 @@ class Mongod:
                 if client.admin.command("hello")["isWritablePrimary"] or self.mode == "member":
                     return True
                 members = [{"_id": 0, "host": f"127.0.0.1:{self.port}"}]
-                client.admin.command("replSetInitiate", {"_id": REPLICA_SET, "members": members})
+                client.admin.command("replSetInitiate", {"_id": self.set_name, "members": members})
         except OperationFailure as error:
             if error.code != 23:  # AlreadyInitialized: the election is under way  # noqa: PLR2004
                 raise StartError("mongod", f"the replica set was refused: {error}") from error

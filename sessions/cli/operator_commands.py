@@ -1,14 +1,16 @@
-"""tokens, deploy-contract: what an operator needs to set the services up."""
+"""tokens, deploy-contract, shard-setup: what an operator needs to set the services up."""
 
 import base64
 import hashlib
 import os
 import re
 import secrets
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -16,6 +18,9 @@ from sessions.cli import output, settings
 from sessions.cli.exits import CommandError, ExitCode
 from sessions.cli.settings import Json
 from sessions.client.errors import TargetError, TargetTakenError
+
+if TYPE_CHECKING:
+    from sessions.storage.provision.sharding import Step
 
 TOKEN_RANDOM_BYTES: Final = 32
 _TOKEN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -100,6 +105,50 @@ def deploy_contract(
         output.document(answer)
     else:
         output.fields(answer.items())
+
+
+def shard_setup(
+    mongodb_url_file: Annotated[
+        Path, typer.Option(metavar="FILE", help="MongoDB URL of a mongos, with an administrator.", show_default=False)
+    ],
+    database: Annotated[str, typer.Option(metavar="NAME", help="That of session-storage.")] = "lucid_sessions",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Spread the database over the shards of a MongoDB cluster. Safe to repeat."""
+    try:
+        from sessions.storage.provision.sharding import ShardingError, shard
+    except ImportError as error:
+        raise CommandError(
+            f"sharding needs a library that is not installed ({error.name})", "pip install 'lucid-sessions[sharding]'"
+        ) from error
+    url = settings.read_text(mongodb_url_file, "file with the MongoDB URL").strip()
+    try:
+        plan = shard(url, database, dry_run=dry_run)
+    except ShardingError as error:
+        raise CommandError(str(error), error.hint) from error
+    if as_json:
+        output.document({"dry_run": dry_run, **asdict(plan)})
+        return
+    todo = "to be sharded" if dry_run else "sharded now"
+    output.fields(
+        [
+            ("database", plan.database),
+            ("shards", ", ".join(plan.shards)),
+            *(
+                (step.collection, f"{'sharded already' if step.done else todo} by {_key(step.key)}, {_held(step)}")
+                for step in plan.steps
+            ),
+        ]
+    )
+
+
+def _held(step: "Step") -> str:
+    return "new" if step.documents is None else f"documents: {step.documents:,}"
+
+
+def _key(key: Mapping[str, int | str]) -> str:
+    return "{" + ", ".join(f"{field}: {order}" for field, order in key.items()) + "}"
 
 
 def _is_time(text: str) -> bool:

@@ -38,15 +38,20 @@ class Room(StrEnum):
 
 
 async def free_bytes(db: Database) -> int | None:
-    """Free bytes of the file system that MongoDB writes to; None when the server does not tell (a sharded cluster).
+    """Free bytes of the file system that MongoDB writes to, of several shards the least; None when it does not tell.
 
     Raises:
         DomainError: `database-unavailable`.
     """
     async with translated():
         stats = await db.command("dbStats")
-    total, used = stats.get("fsTotalSize"), stats.get("fsUsedSize")
-    return None if total is None or used is None else int(total - used)
+    # A mongos gives what each shard says: a chunk goes to one of them. One without this database says that it has 0.
+    known = [
+        int(one["fsTotalSize"] - one["fsUsedSize"])
+        for one in stats.get("raw", {"": stats}).values()
+        if one.get("fsTotalSize")
+    ]
+    return min(known, default=None)
 
 
 class DiskWatch:

@@ -1,7 +1,7 @@
 """MongoDB: the connection, what is created at start, and how the driver's errors become ours.
 
 All writes are of one document and need no transaction, so a standalone `mongod`, a replica set and a sharded cluster
-(sharded on `_id`) all do. Write concern is majority and journaled: acknowledged means on disk.
+(`provision/sharding.py`) all do. Write concern is majority and journaled: acknowledged means on disk.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from sessions.runtime.errors import DomainError
+from sessions.storage.mongo_options import OPTIONS
 
 Document: TypeAlias = dict[str, Any]
 Database: TypeAlias = AsyncDatabase[Document]
@@ -27,7 +28,6 @@ _log = structlog.get_logger()
 _SELECT_SERVER_MS: Final = 5_000
 _OPERATION_MS: Final = 20_000
 _RETRY_SECONDS: Final = 1.0
-_NO_BLOCK_COMPRESSION: Final = {"wiredTiger": {"configString": "block_compressor=none"}}  # ciphertext does not shrink
 COLLECTION_EXISTS: Final = 48
 _AUTHENTICATION_FAILED: Final = 18
 NEWEST: Final = (("opened_at", -1), ("_id", -1))
@@ -97,9 +97,8 @@ async def ensure_collections(db: Database) -> None:
     """Create collections, validators and indexes, or bring them up to date. Safe to repeat, and by several replicas."""
     for name, schema in _SCHEMAS.items():
         validator = {"$jsonSchema": schema}
-        options: dict[str, Any] = {"storageEngine": _NO_BLOCK_COMPRESSION} if name == "bodies" else {}
         try:
-            await db.create_collection(name, validator=validator, check_exists=False, **options)
+            await db.create_collection(name, validator=validator, check_exists=False, **OPTIONS.get(name, {}))
         except (CollectionInvalid, OperationFailure) as error:
             if getattr(error, "code", COLLECTION_EXISTS) != COLLECTION_EXISTS:
                 raise

@@ -33,6 +33,11 @@ def _body_id(session_id: SessionId, index: int, envelope_sha256: bytes, part: An
     return {**_chunk_id(session_id, index), "e": Binary(envelope_sha256[:_BODY_KEY_BYTES]), "p": part}
 
 
+def of_session(session_id: SessionId) -> Document:
+    """Beside a range of `_id`: tells the router of a sharded cluster, which does not read it off a range, the shard."""
+    return {"_id.s": session_id}
+
+
 def _record(document: Document) -> ChunkRecord:
     return ChunkRecord(
         index=int(document["_id"]["i"]),
@@ -95,7 +100,10 @@ class MongoChunks:
         """See `ChunkStore`."""
         async with translated():
             cursor = self._chunks.find(
-                {"_id": {"$gte": _chunk_id(session_id, start), "$lt": {"s": session_id, "i": MaxKey()}}},
+                {
+                    "_id": {"$gte": _chunk_id(session_id, start), "$lt": {"s": session_id, "i": MaxKey()}},
+                    **of_session(session_id),
+                },
                 sort=[("_id", 1)],
                 limit=limit,
                 batch_size=limit,
@@ -132,7 +140,7 @@ class MongoChunks:
                 "$gte": _chunk_id(session_id, chunks[0].index),
                 "$lt": _chunk_id(session_id, chunks[-1].index + 1),
             }
-            cursor = self._bodies.find({"_id": wanted}, sort=[("_id", 1)])
+            cursor = self._bodies.find({"_id": wanted, **of_session(session_id)}, sort=[("_id", 1)])
             for document in await cursor.to_list():
                 key = document["_id"]
                 parts.setdefault((int(key["i"]), bytes(key["e"])), []).append(bytes(document["data"]))
@@ -145,7 +153,7 @@ class MongoChunks:
         """See `BodyStore`."""
         async with translated():
             await self._bodies.delete_many(
-                {"_id": {"$gte": {"s": session_id}, "$lt": {"s": session_id, "i": MaxKey()}}}
+                {"_id": {"$gte": {"s": session_id}, "$lt": {"s": session_id, "i": MaxKey()}}, **of_session(session_id)}
             )
 
     async def _delete_body(self, session_id: SessionId, index: int, fingerprint: Fingerprint) -> None:
@@ -167,7 +175,8 @@ def _body_range(session_id: SessionId, index: int, digest: bytes) -> Document:
         "_id": {
             "$gte": _body_id(session_id, index, digest, 0),
             "$lt": _body_id(session_id, index, digest, MaxKey()),
-        }
+        },
+        **of_session(session_id),
     }
 
 

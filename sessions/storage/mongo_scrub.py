@@ -10,6 +10,7 @@ from pymongo import UpdateOne
 from sessions.core.types import SessionId
 from sessions.storage.mongo import Database, Document, translated
 from sessions.storage.mongo_audit import AUDIT_EVENTS
+from sessions.storage.mongo_chunks import of_session
 from sessions.storage.scrub_store import BodyKey, Finding, KeptFinding, Kind, Part, Position
 
 _BACKGROUND: Final = "background"
@@ -62,7 +63,7 @@ class MongoBodyScan:
     async def parts(self, session_id: SessionId, key: BodyKey) -> AsyncIterator[bytes]:
         """See `BodyScan`."""
         place = {"s": session_id, "i": Int64(key.index), "e": Binary(key.digest)}
-        wanted = {"_id": {"$gte": {**place, "p": 0}, "$lt": {**place, "p": MaxKey()}}}
+        wanted = {"_id": {"$gte": {**place, "p": 0}, "$lt": {**place, "p": MaxKey()}}, **of_session(session_id)}
         found = self._bodies.find(wanted, sort=[("_id", 1)], batch_size=_PARTS_AT_ONCE)
         async with translated(), found as cursor:
             async for document in cursor:

@@ -12,7 +12,7 @@ from sessions.core.types import Hash, SessionId
 from sessions.storage.key_documents import key_document, key_of
 from sessions.storage.mongo import NEWEST, Database, Document, translated
 from sessions.storage.mongo_audit import RECORDINGS
-from sessions.storage.mongo_chunks import insert_new
+from sessions.storage.mongo_chunks import insert_new, of_session
 from sessions.storage.store import (
     Change,
     Cursor,
@@ -217,6 +217,6 @@ class MongoTiles:
 
     async def drop(self, session_id: SessionId, attempt: str) -> None:
         """See `TileStore`."""
-        prefix = {"s": session_id, "a": attempt}
+        first, behind = {"s": session_id, "a": attempt}, {"s": session_id, "a": attempt + "\0"}
         async with translated():
-            await self._tiles.delete_many({"_id": {"$gte": prefix, "$lt": {"s": session_id, "a": attempt + "\0"}}})
+            await self._tiles.delete_many({"_id": {"$gte": first, "$lt": behind}, **of_session(session_id)})

@@ -87,15 +87,22 @@ def test_deploying(bare: Run, anvil: Anvil, tmp_path: Path) -> None:
     assert bare("deploy-contract", "--rpc", anvil.url, "--key-file", tmp_path / "none").code == 1
 
 
-def test_deploying_without_the_library(tmp_path: Path) -> None:
-    code = """
+@pytest.mark.parametrize(
+    ("arguments", "library", "what", "extra"),
+    [
+        (["deploy-contract", "--rpc", "http://127.0.0.1:1", "--key-file", "none"], "web3", "deploying", "chain"),
+        (["shard-setup", "--mongodb-url-file", "none"], "pymongo", "sharding", "sharding"),
+    ],
+)
+def test_without_the_library(arguments: list[str], library: str, what: str, extra: str) -> None:
+    code = f"""
 import sys
-sys.modules["web3"] = None
+sys.modules["{library}"] = None
 from sessions.cli.main import main
-sys.exit(main(["deploy-contract", "--rpc", "http://127.0.0.1:1", "--key-file", "none"]))
+sys.exit(main({arguments}))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == (
-        "error: deploying needs a library that is not installed (web3) (pip install 'lucid-sessions[chain]')\n"
+        f"error: {what} needs a library that is not installed ({library}) (pip install 'lucid-sessions[{extra}]')\n"
     )

@@ -207,6 +207,7 @@ def test_no_command_is_help(run: Run) -> None:
         "envelopes",
         "verify",
         "deploy-contract",
+        "shard-setup",
         "keys new",
         "tokens new",
     ],
