@@ -11,7 +11,7 @@ import typer
 from sessions.cli import output, settings
 from sessions.cli.exits import CommandError, ExitCode
 from sessions.cli.settings import TRANSFER_RETRY_SECONDS, Json
-from sessions.client.errors import BusyError, UnreachableError
+from sessions.client.errors import BusyError, SourceError, UnreachableError
 from sessions.core.types import session_id
 
 Session = Annotated[str, typer.Argument(metavar="SESSION", help="Id of the session.", show_default=False)]
@@ -49,6 +49,8 @@ def record(
     """
     name = session_id(session or new_session_id())
     extra = settings.metadata_object(metadata)
+    if source != "-" and not Path(source).exists():  # said before an id is made up for it
+        raise SourceError(f"cannot open {source}: there is no such file", "give a file, or - for stdin")
     output.note(f"session {name}")
     with settings.of(context).client(TRANSFER_RETRY_SECONDS) as client, output.progress("record") as advance:
         try:
@@ -160,4 +162,4 @@ def replay(
     if as_json:
         output.document({"session_id": session, "file": out, "start": start, "bytes": count})
     else:
-        output.note(f"{count} bytes of session {session}")
+        output.note(f"{output.size(count)} of session {session}" + (f", from byte {start} on" if start else ""))

@@ -22,7 +22,7 @@ def scrub(
     sample: Annotated[str, typer.Option(metavar="PERCENT", help="Share of the bodies, chosen by chance.")] = "100%",
     as_json: Json = False,
 ) -> None:
-    """Have all that is stored read again, and say what is wrong.
+    """Have all that is stored read again, and compared.
 
     Every body with its record, and the records of sealed sessions with their
     tree and manifest. It needs the role admin or audit, and repairs nothing.

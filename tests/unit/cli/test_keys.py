@@ -209,7 +209,7 @@ def test_counting_on_a_terminal(monkeypatch, capsys) -> None:
     with output.progress("keys", counted=True) as advance:
         advance(5, 10)
         advance(10, 10)
-    assert "10/10" in capsys.readouterr().err
+    assert "10 of 10" in capsys.readouterr().err
 
 
 def test_export(run: Run, fake: Fake, recorded: Recorded, tmp_path: Path) -> None:
