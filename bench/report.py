@@ -99,7 +99,7 @@ def _profile(results: Results) -> Table:
     for stage in [*(stage for stage, _ in STAGES), REST]:
         names = [f"profile {cell.name} | {part} | {stage}" for part in SERVICES for cell in cells]
         if any(name in results.series for name in names):
-            table.add_row(stage, *(_shown(results.median(name)) for name in names))
+            table.add_row(stage, *(shown(results.median(name)) for name in names))
     return table
 
 

@@ -66,7 +66,12 @@ def _parser() -> argparse.ArgumentParser:
         ("env", 'print settings of the command line for it, to be used as: eval "$(scripts/stack env)"'),
     ):
         one = commands.add_parser(command, help=text)
-        one.add_argument("--dir", type=Path, default=ROOT / ".stack", help="its folder (default: .stack)")
+        one.add_argument(
+            "--dir",
+            type=Path,
+            default=Path(os.environ.get("LUCID_STACK_DIR") or ROOT / ".stack"),
+            help="its folder (default: what LUCID_STACK_DIR names, else .stack)",
+        )
         if command == "start":
             one.add_argument("--mongo", choices=("standalone", "replset"), default="standalone")
             one.add_argument(

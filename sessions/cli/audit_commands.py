@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sessions.cli import output, settings, verify_command
+from sessions.cli import examples, output, settings, verify_command
 from sessions.cli.exits import CommandError, ExitCode
 from sessions.cli.settings import Json
 from sessions.client.errors import AnswerError
@@ -16,7 +16,7 @@ audit = typer.Typer(help="Who did, or was refused, what.", no_args_is_help=True)
 Day = Annotated[str, typer.Argument(metavar="DAY", help="A UTC day, as 2026-01-31.", show_default=False)]
 
 
-@audit.command("list")
+@audit.command("list", epilog=examples.of("audit list"))
 def list_days(context: typer.Context, as_json: Json = False) -> None:
     """List the days of the audit trail, newest first.
 
@@ -42,7 +42,7 @@ def list_days(context: typer.Context, as_json: Json = False) -> None:
     output.table(columns, rows)
 
 
-@audit.command("show")
+@audit.command("show", epilog=examples.of("audit show"))
 def show(context: typer.Context, day: Day, as_json: Json = False) -> None:
     """Show the events of a day, in order.
 
@@ -57,7 +57,7 @@ def show(context: typer.Context, day: Day, as_json: Json = False) -> None:
         output.paragraph(*_words(item))
 
 
-@audit.command("verify")
+@audit.command("verify", epilog=examples.of("audit verify"))
 def verify(
     context: typer.Context,
     *,

@@ -19,10 +19,10 @@ OutFile = Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Wh
 def list_sessions(
     context: typer.Context,
     *,
-    status: Annotated[str | None, typer.Option(help="open, sealing, sealed or shredded.")] = None,
-    opened_after: Annotated[str | None, typer.Option(metavar="TIME", help="RFC 3339.")] = None,
-    opened_before: Annotated[str | None, typer.Option(metavar="TIME", help="RFC 3339.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    status: Annotated[str | None, typer.Option(metavar="STATUS", help="open, sealing, sealed or shredded.")] = None,
+    opened_after: Annotated[str | None, typer.Option(metavar="TIME", help="As 2027-01-31T00:00:00Z.")] = None,
+    opened_before: Annotated[str | None, typer.Option(metavar="TIME", help="The same.")] = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 100,
     as_json: Json = False,
 ) -> None:
     """List sessions, newest first."""
@@ -67,7 +67,11 @@ def receipt(
     wait: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Wait so long until confirmed.")] = 0.0,
     as_json: Json = False,
 ) -> None:
-    """Fetch the receipt of a sealed session: the file that proves it to third parties."""
+    """Fetch the receipt, which proves a session to anybody.
+
+    The session has to be sealed. Its anchor is confirmed some time later:
+    --wait for it, or fetch the receipt again.
+    """
     last = ""
 
     def on_wait(state: str) -> None:
@@ -91,11 +95,14 @@ def receipt(
 def proof(
     context: typer.Context,
     session: Session,
-    index: Annotated[int, typer.Argument(min=0, help="Index of the chunk.", show_default=False)],
+    index: Annotated[int, typer.Argument(min=0, metavar="INDEX", help="Index of the chunk.", show_default=False)],
     out: OutFile = "-",
     as_json: Json = False,
 ) -> None:
-    """Fetch the proof that a chunk is in its session's tree; it is verified."""
+    """Fetch the proof that a chunk is in its session.
+
+    It is checked before it is written.
+    """
     with settings.of(context).client() as client:
         got = client.proof(session, index)
     _deliver(got.to_json(), out, as_json=as_json, summary={"session_id": session, "index": index, "file": out})
@@ -107,7 +114,10 @@ def envelopes(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Made if need be.", show_default=False)],
     as_json: Json = False,
 ) -> None:
-    """Fetch all sealed chunks of a session, for verify --recording-envelopes."""
+    """Fetch the chunks of a session as stored, encrypted.
+
+    For verify --recording-envelopes. They tell nothing without the key.
+    """
     with settings.of(context).client(TRANSFER_RETRY_SECONDS) as client, output.progress("envelopes") as advance:
         total = client.status(session).envelope_bytes
         count, size = client.envelopes(session, folder, progress=lambda _count, done: advance(done, total))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from sessions.cli import output, recover_command, secret_files, settings
+from sessions.cli import examples, output, recover_command, secret_files, settings
 from sessions.cli.auditor_commands import OutFile
 from sessions.cli.exits import CommandError, ExitCode
 from sessions.cli.recorder_commands import Session
@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 _KEK_ID = re.compile(key_ring.KEK_ID_PATTERN[1:-1])
 _SHOWN: Final = 10
 
-keys = typer.Typer(help="Key-encryption keys (KEKs) of chunk-processor, and recovery.", no_args_is_help=True)
+keys = typer.Typer(help="Keys of chunk-processor (KEKs), and recovery.", no_args_is_help=True)
 
 
-@keys.command("new")
+@keys.command("new", epilog=examples.of("keys new"))
 def new_key(
-    key_id: Annotated[str | None, typer.Option("--id", help="Name of the key; made up when absent.")] = None,
+    key_id: Annotated[
+        str | None, typer.Option("--id", metavar="NAME", help="Name of the key; made up when absent.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="A new file, readable by you alone.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Make a key-encryption key: a line ID:BASE64 for KEK_FILE.
 
@@ -39,17 +42,21 @@ def new_key(
     if not _KEK_ID.fullmatch(name):
         raise CommandError("--id is not 1 to 64 of A-Z a-z 0-9 . _ -", code=ExitCode.USAGE)
     line = f"{name}:{base64.b64encode(secrets.token_bytes(key_ring.KEY_BYTES)).decode()}"
-    if out is None:
+    if out is not None:
+        secret_files.write_new(out, line + "\n")
+    if as_json:
+        output.document({"kek_id": name, "file": str(out)} if out else {"kek_id": name, "line": line})
+    elif out is None:
         output.line(line)
-        return
-    secret_files.write_new(out, line + "\n")
-    output.note(f"key {name} written to {out}; keep a copy offline")
+    else:
+        output.note(f"key {name} written to {out}; keep a copy offline")
 
 
-@keys.command("new-recovery")
+@keys.command("new-recovery", epilog=examples.of("keys new-recovery"))
 def new_recovery(
     private: Annotated[Path, typer.Option(metavar="FILE", help="New; keep it offline.", show_default=False)],
     public: Annotated[Path, typer.Option(metavar="FILE", help="New; for the services.", show_default=False)],
+    as_json: Json = False,
 ) -> None:
     """Make a recovery key pair, one half for offline.
 
@@ -70,11 +77,15 @@ def new_recovery(
     except Exception:
         private.unlink()  # ours, and of no use without the other half
         raise
-    output.note(f"recipient {recovery.RecoveryKey(private_line).recipient_id}")
+    recipient = recovery.RecoveryKey(private_line).recipient_id
+    if as_json:
+        output.document({"recipient": recipient, "private": str(private), "public": str(public)})
+        return
+    output.note(f"recipient {recipient}")
     output.note(f"private key in {private}: move it offline; public key in {public}: RECOVERY_PUBLIC_KEY_FILE")
 
 
-@keys.command("status")
+@keys.command("status", epilog=examples.of("keys status"))
 def status(context: typer.Context, as_json: Json = False) -> None:
     """Say how many sessions need which KEK.
 
@@ -102,7 +113,7 @@ def status(context: typer.Context, as_json: Json = False) -> None:
         output.paragraph("[i]", f"without recovery: {', '.join(found.unsealed[:_SHOWN])}{more}; rotate seals them")
 
 
-@keys.command("rotate")
+@keys.command("rotate", epilog=examples.of("keys rotate"))
 def rotate(context: typer.Context, as_json: Json = False) -> None:
     """Bring the keys of all sessions under the active KEK. No recording is touched.
 
@@ -136,7 +147,7 @@ def rotate(context: typer.Context, as_json: Json = False) -> None:
         raise typer.Exit(ExitCode.FAILED)
 
 
-@keys.command("retire")
+@keys.command("retire", epilog=examples.of("keys retire"))
 def retire(
     context: typer.Context,
     key_id: Annotated[str, typer.Argument(metavar="ID", help="Name of the KEK.", show_default=False)],
@@ -192,8 +203,8 @@ def _refuse_while_needed(found: "KeyStatus", key_id: str) -> None:
         )
 
 
-@keys.command("export")
-def export(context: typer.Context, session: Session, out: OutFile = "-") -> None:
+@keys.command("export", epilog=examples.of("keys export"))
+def export(context: typer.Context, session: Session, out: OutFile = "-", as_json: Json = False) -> None:
     """Fetch the key ring of a session, for recover.
 
     It needs the role admin. The ring is encrypted, but a copy of it outlives shredding: keep it with care.
@@ -204,7 +215,10 @@ def export(context: typer.Context, session: Session, out: OutFile = "-") -> None
         output.document(key_ring.to_json(ring))
         return
     secret_files.write_new(Path(out), json.dumps(key_ring.to_json(ring), indent=2) + "\n")
-    output.note(f"{len(ring.keys)} keys of session {session} in {out}")
+    if as_json:
+        output.document({"session_id": session, "file": out, "keys": len(ring.keys)})
+    else:
+        output.note(f"{len(ring.keys)} keys of session {session} in {out}")
 
 
-keys.command("recover")(recover_command.recover)
+keys.command("recover", epilog=examples.of("keys recover"))(recover_command.recover)

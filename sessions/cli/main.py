@@ -10,6 +10,7 @@ import typer
 from sessions.cli import (
     audit_commands,
     auditor_commands,
+    examples,
     key_commands,
     operator_commands,
     output,
@@ -59,18 +60,18 @@ def common(
     context.obj = Settings(processor_url, storage_url, token_file, retry_seconds)
 
 
-app.command("record")(recorder_commands.record)
-app.command("status")(recorder_commands.status)
-app.command("seal")(recorder_commands.seal)
-app.command("replay")(recorder_commands.replay)
-app.command("list")(auditor_commands.list_sessions)
-app.command("receipt")(auditor_commands.receipt)
-app.command("proof")(auditor_commands.proof)
-app.command("envelopes")(auditor_commands.envelopes)
-app.command("verify")(verify_command.verify)
-app.command("scrub")(scrub_command.scrub)
-app.command("deploy-contract")(operator_commands.deploy_contract)
-app.command("shard-setup")(operator_commands.shard_setup)
+app.command("record", epilog=examples.of("record"))(recorder_commands.record)
+app.command("status", epilog=examples.of("status"))(recorder_commands.status)
+app.command("seal", epilog=examples.of("seal"))(recorder_commands.seal)
+app.command("replay", epilog=examples.of("replay"))(recorder_commands.replay)
+app.command("list", epilog=examples.of("list"))(auditor_commands.list_sessions)
+app.command("receipt", epilog=examples.of("receipt"))(auditor_commands.receipt)
+app.command("proof", epilog=examples.of("proof"))(auditor_commands.proof)
+app.command("envelopes", epilog=examples.of("envelopes"))(auditor_commands.envelopes)
+app.command("verify", epilog=examples.of("verify"))(verify_command.verify)
+app.command("scrub", epilog=examples.of("scrub"))(scrub_command.scrub)
+app.command("deploy-contract", epilog=examples.of("deploy-contract"))(operator_commands.deploy_contract)
+app.command("shard-setup", epilog=examples.of("shard-setup"))(operator_commands.shard_setup)
 app.add_typer(audit_commands.audit, name="audit")
 app.add_typer(key_commands.keys, name="keys")
 app.add_typer(retention_commands.retention, name="retention")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from sessions.cli import output, settings
+from sessions.cli import examples, output, settings
 from sessions.cli.exits import CommandError, ExitCode
 from sessions.cli.settings import Json
 from sessions.client.errors import TargetError, TargetTakenError
@@ -40,10 +40,13 @@ class Role(StrEnum):
     PROCESSOR = "processor"
 
 
-@tokens.command("new")
+_ROLES: Final = f"What it allows: {', '.join(Role)}. May be given again."
+
+
+@tokens.command("new", epilog=examples.of("tokens new"))
 def new_token(
-    name: Annotated[str, typer.Option(help="Whose token it is, for the logs.", show_default=False)],
-    role: Annotated[list[Role], typer.Option(help="What it allows; may be given again.", show_default=False)],
+    name: Annotated[str, typer.Option(metavar="NAME", help="Whose token it is, for the logs.", show_default=False)],
+    role: Annotated[list[Role], typer.Option(metavar="ROLE", help=_ROLES, show_default=False)],
     *,
     sessions: Annotated[
         str | None, typer.Option(metavar="PREFIX", help="Only for sessions whose ids begin so; all, if left out.")
@@ -54,7 +57,10 @@ def new_token(
     append: Annotated[Path | None, typer.Option(metavar="FILE", help="The services' TOKENS_FILE.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a bearer token: itself on stdout, this once; its hash into FILE, else on stderr."""
+    """Make a bearer token, which is shown this once.
+
+    Itself on stdout; the line of TOKENS_FILE, with its hash, into FILE, else on stderr.
+    """
     if not _TOKEN_NAME.fullmatch(name):
         raise CommandError("--name is not 1 to 64 of A-Z a-z 0-9 . _ -, first a letter or digit", code=ExitCode.USAGE)
     if sessions is not None and not _SESSIONS.fullmatch(sessions):
@@ -83,7 +89,10 @@ def deploy_contract(
     ],
     as_json: Json = False,
 ) -> None:
-    """Put the anchor contract onto a chain, once. The key that pays gets no rights over it."""
+    """Put the anchor contract onto a chain, once.
+
+    The key that pays gets no rights over it.
+    """
     try:
         from sessions.storage.contract.deploy import DeployError, deploy
     except ImportError as error:

@@ -87,7 +87,8 @@ def table(columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) ->
     from rich.console import Console
     from rich.table import Table
 
-    grid = Table(box=None, pad_edge=False, header_style="bold")
+    # One space between columns: then an id that was made up fits.
+    grid = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for place, (title, right) in enumerate(columns):
         grid.add_column(title, justify="right" if right else "left", no_wrap=place > 0, overflow="fold")
     for row in rows:
@@ -98,24 +99,14 @@ def table(columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) ->
 
 @contextmanager
 def progress(what: str, *, counted: bool = False) -> Iterator[Advance]:
-    """A bar on stderr, when that is a terminal: of bytes, with their rate, or of things that are `counted`."""
+    """A bar on stderr, when that is a terminal: of bytes or of things that are `counted`, with rate and time."""
     if not sys.stderr.isatty():
         yield lambda _done, _total: None
         return
-    from rich import progress as bars
-    from rich.console import Console
+    from sessions.cli.bars import bar
 
-    console = Console(stderr=True)
-    console = Console(stderr=True, width=min(console.width, WIDTH))
-    columns = (
-        bars.TextColumn("{task.description}"),
-        bars.BarColumn(bar_width=None),
-        *((bars.MofNCompleteColumn(),) if counted else (bars.DownloadColumn(True), bars.TransferSpeedColumn())),
-        bars.TimeRemainingColumn(),
-    )
-    with bars.Progress(*columns, console=console) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    with bar(what, counted=counted) as advance:
+        yield advance
 
 
 def save(path: Path, text: str) -> None:

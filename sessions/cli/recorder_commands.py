@@ -11,10 +11,10 @@ import typer
 from sessions.cli import output, settings
 from sessions.cli.exits import CommandError, ExitCode
 from sessions.cli.settings import TRANSFER_RETRY_SECONDS, Json
-from sessions.client.errors import BusyError, UnreachableError
+from sessions.client.errors import BusyError, SourceError, UnreachableError
 from sessions.core.types import session_id
 
-Session = Annotated[str, typer.Argument(help="Id of the session.", show_default=False)]
+Session = Annotated[str, typer.Argument(metavar="SESSION", help="Id of the session.", show_default=False)]
 
 
 def new_session_id() -> str:
@@ -34,10 +34,12 @@ def record(
     context: typer.Context,
     *,
     source: Annotated[str, typer.Argument(metavar="FILE", help="The recording; - for stdin.", show_default=False)],
-    session: Annotated[str | None, typer.Option(help="Id of the session; made up when absent.")] = None,
-    chunk_bytes: Annotated[int, typer.Option(min=1, help="Size of a chunk.")] = 1024 * 1024,
-    in_flight: Annotated[int, typer.Option(min=1, max=64, help="Chunks under way at once.")] = 4,
-    metadata: Annotated[str | None, typer.Option(help="JSON object, or @FILE.", show_default=False)] = None,
+    session: Annotated[str | None, typer.Option(metavar="ID", help="Id of the session; made up when absent.")] = None,
+    chunk_bytes: Annotated[int, typer.Option(min=1, metavar="BYTES", help="Size of a chunk.")] = 1024 * 1024,
+    in_flight: Annotated[int, typer.Option(min=1, max=64, metavar="N", help="Chunks under way at once.")] = 4,
+    metadata: Annotated[
+        str | None, typer.Option(metavar="JSON", help="An object to keep with it, or @FILE.", show_default=False)
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with a session that was begun.")] = True,
     as_json: Json = False,
 ) -> None:
@@ -47,6 +49,8 @@ def record(
     """
     name = session_id(session or new_session_id())
     extra = settings.metadata_object(metadata)
+    if source != "-" and not Path(source).exists():  # said before an id is made up for it
+        raise SourceError(f"cannot open {source}: there is no such file", "give a file, or - for stdin")
     output.note(f"session {name}")
     with settings.of(context).client(TRANSFER_RETRY_SECONDS) as client, output.progress("record") as advance:
         try:
@@ -109,10 +113,13 @@ def status(context: typer.Context, session: Session, as_json: Json = False) -> N
 def seal(
     context: typer.Context,
     session: Session,
-    chunk_count: Annotated[int | None, typer.Option(min=0, help="How many chunks there must be.")] = None,
+    chunk_count: Annotated[int | None, typer.Option(min=0, metavar="N", help="How many chunks there must be.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Fix a session's chunk count and root; it takes no more chunks."""
+    """Fix a session's chunk count and root for good.
+
+    It takes no more chunks then. The same again gives the same answer.
+    """
     with settings.of(context).client() as client:
         sealed = client.seal(session, chunk_count)
     if as_json:
@@ -134,7 +141,7 @@ def replay(
     *,
     session: Session,
     out: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Where to; - for stdout.")] = "-",
-    start: Annotated[int, typer.Option(min=0, help="First byte to fetch.")] = 0,
+    start: Annotated[int, typer.Option(min=0, metavar="BYTE", help="First byte to fetch.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -155,4 +162,4 @@ def replay(
     if as_json:
         output.document({"session_id": session, "file": out, "start": start, "bytes": count})
     else:
-        output.note(f"{count} bytes of session {session}")
+        output.note(f"{output.size(count)} of session {session}" + (f", from byte {start} on" if start else ""))

@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 import typer
 
-from sessions.cli import output, settings
+from sessions.cli import examples, output, settings
 from sessions.cli.recorder_commands import Session
 from sessions.cli.settings import Json
 
@@ -14,9 +14,9 @@ _FATE: Final = {"shred": "goes next", "held": "stays: legal hold", "retained": "
 retention = typer.Typer(help="How long sessions are kept.", no_args_is_help=True)
 
 
-@retention.command("due")
+@retention.command("due", epilog=examples.of("retention due"))
 def due(context: typer.Context, as_json: Json = False) -> None:
-    """List sessions whose time is up: which go next, and which stay and why.
+    """List sessions whose time is up, and what becomes of each.
 
     It needs the role admin or audit, and changes nothing.
     """
@@ -29,7 +29,7 @@ def due(context: typer.Context, as_json: Json = False) -> None:
     output.table((("SESSION", False), ("DUE", False), ("WHAT HAPPENS", False)), rows)
 
 
-@retention.command("set")
+@retention.command("set", epilog=examples.of("retention set"))
 def set_terms(
     context: typer.Context,
     session: Session,

@@ -22,7 +22,7 @@ def scrub(
     sample: Annotated[str, typer.Option(metavar="PERCENT", help="Share of the bodies, chosen by chance.")] = "100%",
     as_json: Json = False,
 ) -> None:
-    """Read again what session-storage keeps, and compare it with what was stored.
+    """Have all that is stored read again, and compared.
 
     Every body with its record, and the records of sealed sessions with their
     tree and manifest. It needs the role admin or audit, and repairs nothing.

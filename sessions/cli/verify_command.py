@@ -91,7 +91,7 @@ def _read(name: str) -> bytes:
             with Path(name).open("rb") as file:
                 data = file.read(_MAX_RECEIPT_BYTES + 1)
     except OSError as error:
-        raise CommandError(f"cannot read {name}: {error.strerror}") from error
+        raise CommandError(f"cannot read {name}: {error.strerror}", "it is a file, or - for stdin") from error
     if len(data) > _MAX_RECEIPT_BYTES:
         raise CommandError(f"{name} is larger than any receipt ({_MAX_RECEIPT_BYTES} bytes)")
     return data

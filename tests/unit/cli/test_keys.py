@@ -31,6 +31,8 @@ def test_a_key_on_stdout(bare: Run) -> None:
     assert len(base64.b64decode(key, validate=True)) == 32
     assert bare("keys", "new").out != bare("keys", "new").out
     assert bare("keys", "new", "--id", "a b").code == 2
+    told = json.loads(bare("keys", "new", "--id", "2026-b", "--json").out)
+    assert (told["kek_id"], told["line"].partition(":")[0]) == ("2026-b", "2026-b")
 
 
 def test_a_key_in_a_file_that_is_never_overwritten(bare: Run, tmp_path: Path) -> None:
@@ -40,6 +42,8 @@ def test_a_key_in_a_file_that_is_never_overwritten(bare: Run, tmp_path: Path) ->
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     before = path.read_text()
     assert before.split(":")[1].strip() not in done.err
+    told = bare("keys", "new", "--id", "b", "--out", tmp_path / "other", "--json")
+    assert json.loads(told.out) == {"kek_id": "b", "file": str(tmp_path / "other")}
     again = bare("keys", "new", "--out", path)
     assert again.code == 6
     assert "never overwritten" in again.err
@@ -56,6 +60,10 @@ def test_a_recovery_pair(bare: Run, tmp_path: Path) -> None:
     assert key.recipient_id == Recipient(public.read_text()).recipient_id
     assert f"recipient {key.recipient_id}" in done.err
     assert private.read_text().partition(":")[2][:30] not in done.err
+    pair = ("--private", tmp_path / "private-2", "--public", tmp_path / "public-2")
+    told = json.loads(bare("keys", "new-recovery", *pair, "--json").out)
+    assert told["recipient"] == Recipient((tmp_path / "public-2").read_text()).recipient_id
+    assert told["private"] == str(tmp_path / "private-2")
     before = private.read_text(), public.read_text()
     for pair in ((private, tmp_path / "new"), (tmp_path / "new", public), (private, public)):
         assert bare("keys", "new-recovery", "--private", pair[0], "--public", pair[1]).code == 6
@@ -209,17 +217,19 @@ def test_counting_on_a_terminal(monkeypatch, capsys) -> None:
     with output.progress("keys", counted=True) as advance:
         advance(5, 10)
         advance(10, 10)
-    assert "10/10" in capsys.readouterr().err
+    assert "10 of 10" in capsys.readouterr().err
 
 
 def test_export(run: Run, fake: Fake, recorded: Recorded, tmp_path: Path) -> None:
-    fake.fault("GET", "/s/keys", *(JSONResponse(key_ring.to_json(recorded.ring)) for _ in range(4)))
+    fake.fault("GET", "/s/keys", *(JSONResponse(key_ring.to_json(recorded.ring)) for _ in range(5)))
     path = tmp_path / "ring"
     assert run("keys", "export", "s", "-o", path).code == 0
     assert key_ring.from_bytes(path.read_bytes()) == recorded.ring
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert run("keys", "export", "s", "-o", path).code == 6
     assert json.loads(run("keys", "export", "s").out) == key_ring.to_json(recorded.ring)
+    told = json.loads(run("keys", "export", "s", "-o", tmp_path / "ring-2", "--json").out)
+    assert told == {"session_id": "s", "file": str(tmp_path / "ring-2"), "keys": len(recorded.ring.keys)}
     fake.fault("GET", "/t/keys", JSONResponse(key_ring.to_json(recorded.ring)))
     assert run("keys", "export", "t").code == 1
 

@@ -35,7 +35,7 @@ def test_from_a_file_and_back(run: Run, fake: Fake, file: Path, tmp_path: Path) 
     assert "it covers every chunk" in done.out
     assert fake.sessions["s"].metadata == {"who": "me"}
     back = run("replay", "s", "-o", tmp_path / "back")
-    assert (back.code, back.out, back.err) == (0, "", f"{len(DATA)} bytes of session s\n")
+    assert (back.code, back.out, back.err) == (0, "", f"{output.size(len(DATA))} of session s\n")
     assert (tmp_path / "back").read_bytes() == DATA
     again = run("replay", "s", "-o", tmp_path / "back")
     assert again.code == 6
