@@ -14,6 +14,7 @@ from sessions.processor.fair_queue import FairQueue
 from sessions.processor.storage_client import FrameAnswer, StorageClient
 from sessions.processor.storage_watch import StorageWatch
 from sessions.runtime.errors import DomainError
+from sessions.runtime.metrics import BATCH_BUCKETS, LATENCY_BUCKETS, SIZE_BUCKETS
 
 POSTS_IN_FLIGHT: Final = 2
 POST_BYTES: Final = 16 * 1024 * 1024
@@ -28,7 +29,13 @@ _RETRY_SECONDS: Final = 0.2
 BATCH_ENVELOPES = Histogram(
     "lucid_submit_batch_envelopes",
     "Envelopes in one POST to session-storage.",
-    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 1024),
+    buckets=BATCH_BUCKETS,
+)
+BATCH_BYTES = Histogram(
+    "lucid_submit_batch_bytes", "Bytes of the envelopes in one POST to session-storage.", buckets=SIZE_BUCKETS
+)
+SUBMIT_SECONDS = Histogram(
+    "lucid_submit_duration_seconds", "Time until a POST was answered or given up.", buckets=LATENCY_BUCKETS
 )
 
 
@@ -86,8 +93,10 @@ class Submitter:
     async def _post(self, batch: list[_Item]) -> None:
         # A recorder that went away has cancelled its future; its envelope goes all the same, it is idempotent.
         BATCH_ENVELOPES.observe(len(batch))
+        BATCH_BYTES.observe(sum(len(envelope) for envelope, _ in batch))
         try:
-            answers = await self._send([envelope for envelope, _ in batch])
+            with SUBMIT_SECONDS.time():
+                answers = await self._send([envelope for envelope, _ in batch])
         except Exception as error:  # noqa: BLE001 - each waiter gets it
             # Of storage that is away the next POST would hear the same, perhaps only after a while.
             lost = self._watch is not None and isinstance(error, DomainError) and self._watch.lost(error)

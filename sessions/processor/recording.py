@@ -1,12 +1,13 @@
 """The use case: a chunk comes in, and is answered when it is durable, and only then."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Histogram
 
 from sessions.core import envelope as envelopes
 from sessions.core.errors import EnvelopeFormatError
@@ -23,11 +24,23 @@ from sessions.processor.storage_watch import AWAY_CODES
 from sessions.runtime.audit import require_recording
 from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
+from sessions.runtime.metrics import LATENCY_BUCKETS, SIZE_BUCKETS
 
 T = TypeVar("T")
 CHUNKS = Counter("lucid_chunks_total", "Chunks by outcome.", ("outcome",))
 PLAINTEXT_BYTES = Counter("lucid_chunk_plaintext_bytes_total", "Bytes of chunks that were stored.")
-SEALED_BYTES = Counter("lucid_chunk_envelope_bytes_total", "Bytes of their envelopes.")
+SEALED_BYTES = Counter("lucid_chunk_envelope_bytes_total", "Bytes of the envelopes of chunks that were stored.")
+CHUNK_SIZE = Histogram("lucid_chunk_size_bytes", "Sizes of chunks that were stored.", buckets=SIZE_BUCKETS)
+ENVELOPE_SIZE = Histogram(
+    "lucid_envelope_size_bytes", "Sizes of the envelopes of chunks that were stored.", buckets=SIZE_BUCKETS
+)
+SEAL_SECONDS = Histogram(
+    "lucid_chunk_seal_duration_seconds",
+    "Time to compress and encrypt a chunk, with the wait for a thread.",
+    buckets=LATENCY_BUCKETS,
+)
+for _outcome in ("stored", "spooled", "repeated", "conflict"):
+    CHUNKS.labels(_outcome)
 ACKNOWLEDGED: Final = ("stored", "exists")
 
 
@@ -109,7 +122,9 @@ class Recording:
             def seal(dek: Dek = ring.active) -> SealedChunk:
                 return crypt.seal(dek, session_id, index, plaintext, self._zstd_level)
 
+            began = time.perf_counter()
             sealed = await self._work(len(plaintext), seal)
+            SEAL_SECONDS.observe(time.perf_counter() - began)
             reach(Point.CHUNK_SEALED)
             answer = await self._submit(session_id, sealed.envelope)
             if answer is None:
@@ -267,6 +282,8 @@ def _recorded(
     CHUNKS.labels(durability).inc()
     PLAINTEXT_BYTES.inc(sealed.plaintext_bytes)
     SEALED_BYTES.inc(ours.envelope_bytes)
+    CHUNK_SIZE.observe(sealed.plaintext_bytes)
+    ENVELOPE_SIZE.observe(ours.envelope_bytes)
     return Recorded(
         session_id=session_id,
         index=index,

@@ -13,7 +13,7 @@ from sessions.runtime import headers, problems
 from sessions.runtime.audit import Audit
 from sessions.runtime.errors import DomainError
 from sessions.runtime.log import REQUEST_ID_HEADER
-from sessions.runtime.metrics import REQUEST_SECONDS, REQUESTS_IN_FLIGHT
+from sessions.runtime.metrics import REQUEST_SECONDS, REQUESTS_IN_FLIGHT, method_label
 
 _log = structlog.get_logger()
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -73,7 +73,7 @@ class RequestContext:
                     act()
             seconds = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "unmatched")
-            REQUEST_SECONDS.labels(scope["method"], route, status).observe(seconds)
+            REQUEST_SECONDS.labels(method_label(scope["method"]), route, status).observe(seconds)
             log = _log.debug if route in self._quiet and status < 400 else _log.info  # noqa: PLR2004
             log(
                 "request_served",
