@@ -128,10 +128,10 @@ class Intake:
         answers = [await self._answer(chunk, before, after, outcomes) for chunk in chunks]
         BATCH_ENVELOPES.observe(len(chunks))
         BATCH_BYTES.observe(len(body))
-        for chunk, answer in zip(chunks, answers, strict=True):
+        for answer in answers:
             ENVELOPES.labels(answer.result.value).inc()
-            if answer.result is FrameResult.STORED:
-                ENVELOPE_BYTES.inc(chunk.fingerprint.envelope_bytes)
+        stored = [chunk for chunk, answer in zip(chunks, answers, strict=True) if answer.result is FrameResult.STORED]
+        ENVELOPE_BYTES.inc(sum(chunk.fingerprint.envelope_bytes for chunk in stored))
         return answers
 
     async def _insert(self, chunks: list[NewChunk]) -> Sequence[tuple[InsertOutcome, Hash]]:

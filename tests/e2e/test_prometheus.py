@@ -252,13 +252,14 @@ def test_a_chain_that_is_away_and_what_waits_for_it(
     first, second = session_name("waits"), session_name("waits")
     api.record(first, [b"x"])
     # While one batch is in no block no other is made, so the next session waits for a batch.
-    assert wait_until(lambda: database["sessions"].count_documents({"_id": first, "batch": {"$exists": True}}) == 1, 30)
+    waiting = {"anchor.state": {"$in": ["pending", "submitted"]}}
+    assert wait_until(lambda: database["batches"].count_documents(waiting) > 0, 30)
     api.record(second, [b"x"])
     long_ago = datetime.now(UTC) - timedelta(hours=2)
     database["sessions"].update_one({"_id": second}, {"$set": {"seal_order.sealed_at": long_ago}})
     assert watch.fires("LucidAnchorFailing")
     assert watch.fires("LucidAnchorLate")
-    assert watch.holds("lucid_anchor_backlog_sessions == 2")
+    assert watch.holds("lucid_anchor_backlog_sessions >= 2")
     stack.resume("anvil")
     assert watch.holds("lucid_anchor_backlog_sessions == 0")
     assert watch.ends("LucidAnchorLate")
