@@ -21,6 +21,7 @@ from sessions.processor.pipeline import Submitter
 from sessions.processor.spooling import Spooling
 from sessions.processor.storage_client import FrameAnswer, StorageClient
 from sessions.processor.storage_watch import AWAY_CODES
+from sessions.runtime import tracing
 from sessions.runtime.audit import require_recording
 from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
@@ -123,7 +124,8 @@ class Recording:
                 return crypt.seal(dek, session_id, index, plaintext, self._zstd_level)
 
             began = time.perf_counter()
-            sealed = await self._work(len(plaintext), seal)
+            with tracing.span("seal", {"chunk.bytes": len(plaintext)}):
+                sealed = await self._work(len(plaintext), seal)
             SEAL_SECONDS.observe(time.perf_counter() - began)
             reach(Point.CHUNK_SEALED)
             answer = await self._submit(session_id, sealed.envelope)

@@ -13,6 +13,7 @@ from sessions.core import frames, key_ring
 from sessions.core.audit import AuditEvent
 from sessions.core.key_ring import KeyRing, WrappedDek
 from sessions.core.types import SessionId, session_id
+from sessions.runtime import tracing
 from sessions.runtime.errors import PROBLEMS, DomainError
 from sessions.runtime.log import REQUEST_ID_HEADER, request_id
 
@@ -208,7 +209,7 @@ class StorageClient:
         return None
 
     async def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
-        headers = {REQUEST_ID_HEADER: request_id(), **options.pop("headers", {})}
+        headers = {REQUEST_ID_HEADER: request_id(), **tracing.headers(), **options.pop("headers", {})}
         http: httpx.AsyncClient = options.pop("client", self._http)
         try:
             try:

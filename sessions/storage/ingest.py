@@ -11,6 +11,7 @@ from prometheus_client import Counter, Histogram
 from sessions.core import envelope, frames
 from sessions.core.errors import FormatError
 from sessions.core.types import Buffer, Hash, SessionId
+from sessions.runtime import tracing
 from sessions.runtime.audit import require_recording
 from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
@@ -135,7 +136,7 @@ class Intake:
         return answers
 
     async def _insert(self, chunks: list[NewChunk]) -> Sequence[tuple[InsertOutcome, Hash]]:
-        with STORE_SECONDS.time():
+        with STORE_SECONDS.time(), tracing.span("store", {"batch.envelopes": len(chunks)}):
             return await self._chunks.insert(chunks)
 
     async def _answer(

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 
 from sessions import __version__
 from sessions.core.audit import Action, Outcome
-from sessions.runtime import killpoints, log, server, tls
+from sessions.runtime import killpoints, log, server, tls, tracing
 from sessions.runtime.app import make_app
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
@@ -205,11 +205,15 @@ def main() -> int:
         context = tls.server_context(settings, settings.tls_client_ca_file)
         asyncio.run(anchoring.check_configuration(settings))
         app = build(settings)
+        stop_tracing = tracing.start(settings.service_name)
     except ConfigurationError as error:
         exit_with(error)
     except killpoints.KillPointError as error:
         exit_with(ConfigurationError(killpoints.AT, str(error)))
-    return server.serve(app, settings, context)
+    try:
+        return server.serve(app, settings, context)
+    finally:
+        stop_tracing()
 
 
 if __name__ == "__main__":
