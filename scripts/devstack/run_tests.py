@@ -23,6 +23,7 @@ _PACKAGES: Final = {
     "docker-registry": "docker-registry",
     "ffmpeg": "ffmpeg",
     "ffprobe": "ffmpeg",
+    "promtool": "prometheus",
 }
 _CONTAINER_PLATFORMS: Final = ("linux/amd64", "linux/arm64")
 _COVERAGE: Final = [sys.executable, "-m", "coverage"]
@@ -117,6 +118,7 @@ GROUPS: Final[Mapping[str, Callable[[], str]]] = {
     "containers": containers_problem,
     "desktop": partial(programs_problem, "Xvfb", "ffmpeg", "ffprobe"),
     "partition": partition.problem,
+    "prometheus": partial(programs_problem, "prometheus", "promtool"),
     "replicas": partial(programs_problem, "haproxy"),
     "rivals": partial(programs_problem, "restic", "borg"),
 }

@@ -33,6 +33,8 @@ _PAUSE_SECONDS: Final = 0.2
 _CLOSED: Final = ("session-sealed", "session-shredded")
 DRAINED = Counter("lucid_spool_drained_total", "Entries that session-storage has taken or had.", ("kind",))
 SEALS_REFUSED = Counter("lucid_spool_seals_refused_total", "Seals that waited and were refused; the session is open.")
+for _kind in Kind:
+    DRAINED.labels(_kind.name.lower())
 _log = structlog.get_logger()
 
 

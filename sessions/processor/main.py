@@ -34,7 +34,7 @@ from sessions.processor.spool_segments import SEGMENT_BYTES, Segments, SpoolFold
 from sessions.processor.spooling import Spooling
 from sessions.processor.storage_client import StorageClient
 from sessions.processor.storage_watch import StorageWatch
-from sessions.runtime import killpoints, log, server, tls
+from sessions.runtime import killpoints, log, server, tls, tracing
 from sessions.runtime.app import make_app
 from sessions.runtime.audit import Audit
 from sessions.runtime.budget import ByteBudget
@@ -141,11 +141,15 @@ def main() -> int:
         log.configure("DEBUG" if settings.debug else settings.log_level, settings.service_name)
         context = tls.server_context(settings)
         app = build(settings)
+        stop_tracing = tracing.start(settings.service_name)
     except ConfigurationError as error:
         exit_with(error)
     except killpoints.KillPointError as error:
         exit_with(ConfigurationError(killpoints.AT, str(error)))
-    return server.serve(app, settings, context)
+    try:
+        return server.serve(app, settings, context)
+    finally:
+        stop_tracing()
 
 
 if __name__ == "__main__":

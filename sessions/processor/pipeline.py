@@ -5,7 +5,7 @@ POST takes, sessions take turns.
 """
 
 import asyncio
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from prometheus_client import Histogram
 
@@ -13,7 +13,9 @@ from sessions.core.types import SessionId
 from sessions.processor.fair_queue import FairQueue
 from sessions.processor.storage_client import FrameAnswer, StorageClient
 from sessions.processor.storage_watch import StorageWatch
+from sessions.runtime import tracing
 from sessions.runtime.errors import DomainError
+from sessions.runtime.metrics import BATCH_BUCKETS, LATENCY_BUCKETS, SIZE_BUCKETS
 
 POSTS_IN_FLIGHT: Final = 2
 POST_BYTES: Final = 16 * 1024 * 1024
@@ -28,11 +30,18 @@ _RETRY_SECONDS: Final = 0.2
 BATCH_ENVELOPES = Histogram(
     "lucid_submit_batch_envelopes",
     "Envelopes in one POST to session-storage.",
-    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 1024),
+    buckets=BATCH_BUCKETS,
+)
+BATCH_BYTES = Histogram(
+    "lucid_submit_batch_bytes", "Bytes of the envelopes in one POST to session-storage.", buckets=SIZE_BUCKETS
+)
+SUBMIT_SECONDS = Histogram(
+    "lucid_submit_duration_seconds", "Time until a POST was answered or given up.", buckets=LATENCY_BUCKETS
 )
 
 
-_Item: TypeAlias = tuple[bytes, asyncio.Future[FrameAnswer]]
+_Item: TypeAlias = tuple[bytes, asyncio.Future[FrameAnswer], Any]
+"""Envelope, who waits for it, and where in a trace."""
 
 
 class Submitter:
@@ -62,7 +71,7 @@ class Submitter:
             if self._last is not None:
                 self._shared_until = loop.time() + SHARED_SECONDS
             self._last = session_id
-        self._queue.put(session_id, len(envelope), (envelope, answer))
+        self._queue.put(session_id, len(envelope), (envelope, answer, tracing.here()))
         self._pump()
         return await answer
 
@@ -86,16 +95,19 @@ class Submitter:
     async def _post(self, batch: list[_Item]) -> None:
         # A recorder that went away has cancelled its future; its envelope goes all the same, it is idempotent.
         BATCH_ENVELOPES.observe(len(batch))
+        BATCH_BYTES.observe(sum(len(envelope) for envelope, *_ in batch))
         try:
-            answers = await self._send([envelope for envelope, _ in batch])
+            facts = {"batch.envelopes": len(batch)}
+            with SUBMIT_SECONDS.time(), tracing.span("submit", facts, of=[where for *_, where in batch]):
+                answers = await self._send([envelope for envelope, *_ in batch])
         except Exception as error:  # noqa: BLE001 - each waiter gets it
             # Of storage that is away the next POST would hear the same, perhaps only after a while.
             lost = self._watch is not None and isinstance(error, DomainError) and self._watch.lost(error)
-            for _, waiting in [*batch, *(self._queue.clear() if lost else ())]:
+            for _, waiting, _ in [*batch, *(self._queue.clear() if lost else ())]:
                 if not waiting.done():
                     waiting.set_exception(error)
         else:
-            for (_, waiting), answer in zip(batch, answers, strict=True):
+            for (_, waiting, _), answer in zip(batch, answers, strict=True):
                 if not waiting.done():
                     waiting.set_result(answer)
 

@@ -1,12 +1,12 @@
 """The use case: a chunk comes in, and is answered when it is durable, and only then."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
-from prometheus_client import Counter
+from prometheus_client import Histogram
 
 from sessions.core import envelope as envelopes
 from sessions.core.errors import EnvelopeFormatError
@@ -17,45 +17,24 @@ from sessions.processor.key_rings import KeyRings
 from sessions.processor.keys import Dek
 from sessions.processor.killpoints import Point
 from sessions.processor.pipeline import Submitter
+from sessions.processor.recorded import CHUNKS, Recorded, recorded
 from sessions.processor.spooling import Spooling
 from sessions.processor.storage_client import FrameAnswer, StorageClient
 from sessions.processor.storage_watch import AWAY_CODES
 from sessions.processor.turns import Turns
+from sessions.runtime import tracing
 from sessions.runtime.audit import require_recording
 from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
+from sessions.runtime.metrics import LATENCY_BUCKETS
 
 T = TypeVar("T")
-CHUNKS = Counter("lucid_chunks_total", "Chunks by outcome.", ("outcome",))
-PLAINTEXT_BYTES = Counter("lucid_chunk_plaintext_bytes_total", "Bytes of chunks that were stored.")
-SEALED_BYTES = Counter("lucid_chunk_envelope_bytes_total", "Bytes of their envelopes.")
+SEAL_SECONDS = Histogram(
+    "lucid_chunk_seal_duration_seconds",
+    "Time to compress and encrypt a chunk, with the wait for a thread.",
+    buckets=LATENCY_BUCKETS,
+)
 ACKNOWLEDGED: Final = ("stored", "exists")
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """A chunk that is durable. `created`: now, by this request."""
-
-    session_id: SessionId
-    index: int
-    plaintext_bytes: int
-    envelope_bytes: int
-    envelope_sha256: str
-    leaf_hash: str
-    created: bool
-    durability: Literal["stored", "spooled"] = "stored"
-
-    def to_json(self) -> dict[str, Any]:
-        """The answer to the recorder."""
-        return {
-            "session_id": self.session_id,
-            "index": self.index,
-            "plaintext_bytes": self.plaintext_bytes,
-            "envelope_bytes": self.envelope_bytes,
-            "envelope_sha256": self.envelope_sha256,
-            "leaf_hash": self.leaf_hash,
-            "durability": self.durability,
-        }
 
 
 class Recording:
@@ -111,14 +90,17 @@ class Recording:
             def seal(dek: Dek = ring.active) -> SealedChunk:
                 return crypt.seal(dek, session_id, index, plaintext, self._zstd_level)
 
-            sealed = await self._work(len(plaintext), seal)
+            began = time.perf_counter()
+            with tracing.span("seal", {"chunk.bytes": len(plaintext)}):
+                sealed = await self._work(len(plaintext), seal)
+            SEAL_SECONDS.observe(time.perf_counter() - began)
             reach(Point.CHUNK_SEALED)
             answer = await self._submit(session_id, sealed.envelope)
             if answer is None:
                 assert spooling is not None
                 await spooling.keep_key(session_id, ring.wrapped)
                 if await spooling.keep(session_id, index, sealed.envelope, sealed.plaintext_bytes):
-                    return _recorded(session_id, index, sealed, "spooled")
+                    return recorded(session_id, index, sealed, "spooled")
                 continue  # another request of the same chunk was faster: it is compared
             if answer.result != "unknown-session":
                 break
@@ -260,23 +242,4 @@ def _acknowledge(session_id: SessionId, index: int, sealed: SealedChunk, stored_
             retry_after_seconds=1,
         )
     reach(Point.CHUNK_STORED)
-    return _recorded(session_id, index, sealed, "stored")
-
-
-def _recorded(
-    session_id: SessionId, index: int, sealed: SealedChunk, durability: Literal["stored", "spooled"]
-) -> Recorded:
-    ours = sealed.fingerprint
-    CHUNKS.labels(durability).inc()
-    PLAINTEXT_BYTES.inc(sealed.plaintext_bytes)
-    SEALED_BYTES.inc(ours.envelope_bytes)
-    return Recorded(
-        session_id=session_id,
-        index=index,
-        plaintext_bytes=sealed.plaintext_bytes,
-        envelope_bytes=ours.envelope_bytes,
-        envelope_sha256=ours.envelope_sha256.hex(),
-        leaf_hash=ours.leaf_hash.hex(),
-        created=True,
-        durability=durability,
-    )
+    return recorded(session_id, index, sealed, "stored")

@@ -21,6 +21,8 @@ _log = structlog.get_logger()
 STEP_MAX_RINGS: Final = 100
 _REPLACE_AT_ONCE: Final = 100
 REWRAPPED = Counter("lucid_keys_rewrapped_total", "Keys wrapped anew under the active KEK, by outcome.", ("outcome",))
+for _outcome in ("replaced", "overtaken", "failed"):
+    REWRAPPED.labels(_outcome)
 
 
 @dataclass(frozen=True, slots=True)

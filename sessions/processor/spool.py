@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
 from sessions.core import envelope
 from sessions.core.errors import CoreError
@@ -25,12 +25,20 @@ from sessions.processor.spool_room import SpoolRoom, full
 from sessions.processor.spool_segments import Place, Recovered, Segments
 from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
+from sessions.runtime.metrics import LATENCY_BUCKETS
 
 GROUP_BYTES: Final = 16 * 1024 * 1024
 _WATCH_SECONDS: Final = 5.0
 SPOOLED = Counter("lucid_spooled_total", "Entries that were written to the spool.", ("kind",))
 QUARANTINED = Counter("lucid_spool_quarantined_total", "Entries that were set aside, by why.", ("reason",))
 SET_ASIDE = Gauge("lucid_spool_quarantine_entries", "Entries that lie in the quarantine now.")
+WRITE_SECONDS = Histogram(
+    "lucid_spool_write_duration_seconds", "Time to write a group of entries and fsync it.", buckets=LATENCY_BUCKETS
+)
+for _kind in Kind:
+    SPOOLED.labels(_kind.name.lower())
+for _reason in ("damaged", "conflict", "chunk-not-found", "session-shredded", "opening-refused"):
+    QUARANTINED.labels(_reason)
 _log = structlog.get_logger()
 
 
@@ -165,7 +173,8 @@ class Spool:
         places: list[Place] = []
         free: int | None = None
         try:
-            places = await loop.run_in_executor(self._thread, self._segments.append, entries)
+            with WRITE_SECONDS.time():
+                places = await loop.run_in_executor(self._thread, self._segments.append, entries)
             free = await loop.run_in_executor(self._thread, self._segments.free_bytes)
         except Exception as failure:  # noqa: BLE001 - each who waits is told; nothing was acknowledged
             error = self._failed(failure)

@@ -7,6 +7,7 @@ import structlog
 from prometheus_client import Gauge
 
 from sessions.runtime.errors import DomainError
+from sessions.runtime.metrics import UNKNOWN
 
 MAX_ENTRIES: Final = 250_000
 """The index has about 400 bytes for each (tests/unit/processor/test_spool.py measures it): 100 MB at most."""
@@ -15,9 +16,10 @@ _MIB: Final = 1024 * 1024
 
 STATE = Gauge("lucid_spool_state", "Room in the spool: 0 ok, 1 low, 2 critical, 3 full.")
 USED_BYTES = Gauge("lucid_spool_bytes", "Bytes of the spool's files, of what is set aside too.")
-LIMIT_BYTES = Gauge("lucid_spool_limit_bytes", "SPOOL_MAX_BYTES.")
+LIMIT_BYTES = Gauge("lucid_spool_limit_bytes", "SPOOL_MAX_BYTES: the most that the spool may take.")
 ENTRIES = Gauge("lucid_spool_entries", "Entries that wait for session-storage.")
-FREE_BYTES = Gauge("lucid_spool_disk_free_bytes", "Free space on the spool's disk.")
+FREE_BYTES = Gauge("lucid_spool_disk_free_bytes", "Free space on the spool's disk; NaN before it was measured.")
+FREE_BYTES.set(UNKNOWN)
 _log = structlog.get_logger()
 
 

@@ -15,6 +15,7 @@ from sessions.core.errors import FrameFormatError
 from sessions.core.key_ring import KeyRing, WrappedDek
 from sessions.core.types import SessionId, session_id
 from sessions.processor.wire import CONNECT_SECONDS, KEEP_ALIVE_SECONDS, Wire
+from sessions.runtime import tracing
 from sessions.runtime.errors import PROBLEMS, DomainError
 from sessions.runtime.log import REQUEST_ID_HEADER, request_id
 
@@ -124,7 +125,7 @@ class StorageClient:
     async def submit(self, envelopes: Sequence[bytes]) -> list[FrameAnswer]:
         """Store envelopes; one answer each."""
         pieces = frames.pieces(envelopes)
-        headers = {"content-type": "application/octet-stream", REQUEST_ID_HEADER: request_id()}
+        headers = {"content-type": "application/octet-stream", REQUEST_ID_HEADER: request_id(), **tracing.headers()}
         response = await _answered(lambda: self._wire.post("/api/v1/envelopes", pieces, headers))
         with _understood():
             answers = [FrameAnswer(**answer) for answer in response.json()["results"]]
@@ -211,7 +212,7 @@ class StorageClient:
         return None
 
     async def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
-        headers = {REQUEST_ID_HEADER: request_id()}
+        headers = {REQUEST_ID_HEADER: request_id(), **tracing.headers()}
         return await _answered(lambda: _exchange(self._http, method, path, headers=headers, **options))
 
 

@@ -43,6 +43,9 @@ _NOT_A_NAME: Final = re.compile(r"[^A-Za-z0-9._-]")
 
 WRITTEN = Counter("lucid_audit_events_total", "Audit events that this service had written.")
 DROPPED = Counter("lucid_audit_dropped_total", "Refusals that are in no audit event but one that counts them.")
+REFUSED = Counter("lucid_requests_refused_total", "Requests refused for their token, by the problem's code.", ("code",))
+# Looked up once: a refusal is to cost next to nothing.
+_REFUSED: Final = {code: REFUSED.labels(code) for code, (status, _) in PROBLEMS.items() if status in _REFUSALS}
 _log = structlog.get_logger()
 
 
@@ -145,6 +148,8 @@ class Audit:
     def refused(self, scope: Scope, code: str) -> None:
         """Note that a request was answered with a problem, if it was of a privileged act or refused for its token."""
         status = PROBLEMS[code][0]
+        if status in _REFUSALS:
+            _REFUSED[code].inc()
         action: Action | None = scope.get(ACTION)
         if action is None and status not in _REFUSALS:
             return

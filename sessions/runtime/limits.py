@@ -14,6 +14,8 @@ from prometheus_client import Counter
 from sessions.runtime.errors import DomainError
 
 LIMITED = Counter("lucid_requests_limited_total", "Requests that were answered with 429, by the limit.", ("limit",))
+for _limit in ("connections", "rate", "failures"):
+    LIMITED.labels(_limit)
 FAILURES_PER_SECOND: Final = 20
 FAILURES_BURST: Final = 200
 """So many answers of 401 at once, and then a second; a token that is valid is never refused for others' failures."""

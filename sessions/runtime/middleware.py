@@ -9,11 +9,11 @@ from uuid import uuid4
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sessions.runtime import headers, problems
+from sessions.runtime import headers, problems, tracing
 from sessions.runtime.audit import Audit
 from sessions.runtime.errors import DomainError
 from sessions.runtime.log import REQUEST_ID_HEADER
-from sessions.runtime.metrics import REQUEST_SECONDS, REQUESTS_IN_FLIGHT
+from sessions.runtime.metrics import REQUEST_SECONDS, REQUESTS_IN_FLIGHT, method_label
 
 _log = structlog.get_logger()
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -54,7 +54,11 @@ class RequestContext:
         when_answered: list[Callable[[], None]] = []
         scope[WHEN_ANSWERED] = when_answered
         started = time.perf_counter()
-        with structlog.contextvars.bound_contextvars(request_id=request_id), REQUESTS_IN_FLIGHT.track_inprogress():
+        with (
+            structlog.contextvars.bound_contextvars(request_id=request_id),
+            REQUESTS_IN_FLIGHT.track_inprogress(),
+            tracing.received(scope["headers"], method_label(scope["method"])) as tell,
+        ):
             try:
                 await self._app(scope, receive, send_with_headers)
             except Exception as error:  # noqa: BLE001 - the last resort: a problem body instead of a dropped connection
@@ -73,7 +77,8 @@ class RequestContext:
                     act()
             seconds = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "unmatched")
-            REQUEST_SECONDS.labels(scope["method"], route, status).observe(seconds)
+            tell(route, status)
+            REQUEST_SECONDS.labels(method_label(scope["method"]), route, status).observe(seconds)
             log = _log.debug if route in self._quiet and status < 400 else _log.info  # noqa: PLR2004
             log(
                 "request_served",

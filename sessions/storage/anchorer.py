@@ -192,8 +192,6 @@ class Anchorer:
                 self.status.chain_ok = True
         finally:
             self._in_flight = bool(waiting)
-            oldest = min((record.created_at for record in waiting), default=None)
-            self.status.oldest_unanchored_seconds = (self._now() - oldest).total_seconds() if oldest else 0.0
 
     async def _look_back(self, token: int) -> None:
         """See that the chain has what it had confirmed: a node of one's own may be put back to an older state.

@@ -11,14 +11,12 @@ class AnchorerStatus:
         leader: Whether this replica acts.
         chain_ok: Whether the chain answered when it was asked last; None before that.
         last_error: Why it did not, or what else went wrong in the last round; None when all went well.
-        oldest_unanchored_seconds: Age of the oldest batch that is in no block; 0 without one. Known to the leader.
         balance_wei: What the publisher's account held when it was asked last, in wei.
     """
 
     leader: bool = False
     chain_ok: bool | None = None
     last_error: str | None = None
-    oldest_unanchored_seconds: float = 0.0
     balance_wei: int | None = None
     batches_made: int = 0
     sessions_batched: int = 0

@@ -5,12 +5,12 @@ from secrets import token_hex
 from typing import Final, Protocol
 
 import structlog
-from prometheus_client import Gauge
 
 from sessions.runtime.health import Check
 from sessions.runtime.settings import ConfigurationError, read_secret
 from sessions.runtime.times import Clock, now
 from sessions.storage.anchor import ChainMisconfiguredError, ChainUnavailableError
+from sessions.storage.anchor_metrics import METRICS
 from sessions.storage.anchorer import Anchorer
 from sessions.storage.evm import EvmChain
 from sessions.storage.mongo import Database, Readiness
@@ -20,13 +20,8 @@ from sessions.storage.settings import StorageSettings
 
 _LEASE_SECONDS: Final = 30.0
 _START_CHECK_TIMEOUT_SECONDS: Final = 5.0
-_WEI_PER_COIN: Final = 10**18
 
 _log = structlog.get_logger()
-OLDEST_UNANCHORED = Gauge("lucid_anchor_oldest_unanchored_seconds", "Age of the oldest batch that is in no block.")
-BALANCE = Gauge("lucid_anchor_balance_coins", "What the publisher's account holds, in units of the chain's coin.")
-LEADER = Gauge("lucid_anchor_leader", "1 while this replica holds the anchorer's lease.")
-BATCHES = Gauge("lucid_anchor_batches", "Batches of this process by the step they took.", ("step",))
 
 
 class Anchoring(Protocol):
@@ -56,13 +51,6 @@ class On:
     def __init__(self, anchorer: Anchorer, chain: EvmChain) -> None:
         self._anchorer = anchorer
         self._chain = chain
-        status = anchorer.status
-        OLDEST_UNANCHORED.set_function(lambda: status.oldest_unanchored_seconds)
-        BALANCE.set_function(lambda: (status.balance_wei or 0) / _WEI_PER_COIN)
-        LEADER.set_function(lambda: float(status.leader))
-        BATCHES.labels("made").set_function(lambda: float(status.batches_made))
-        BATCHES.labels("included").set_function(lambda: float(status.batches_included))
-        BATCHES.labels("confirmed").set_function(lambda: float(status.batches_confirmed))
 
     async def run(self, readiness: Readiness) -> None:
         """Anchor until cancelled."""
@@ -89,6 +77,7 @@ def build(settings: StorageSettings, db: Database, batches: MongoBatches, clock:
         ConfigurationError: a setting of the chain is missing or wrong.
     """
     if settings.anchoring == "off":
+        METRICS.show(None)
         return Off()
     chain = _chain(settings)
     lease = MongoLease(db, "anchorer", f"{socket.gethostname()}-{token_hex(4)}", _LEASE_SECONDS)
@@ -100,6 +89,7 @@ def build(settings: StorageSettings, db: Database, batches: MongoBatches, clock:
         batch_max_sessions=settings.anchor_batch_max_sessions,
         now=clock,
     )
+    METRICS.show(anchorer.status, settings.anchor_interval_seconds)
     return On(anchorer, chain)
 
 

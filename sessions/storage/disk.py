@@ -13,6 +13,7 @@ from prometheus_client import Gauge
 
 from sessions.runtime.errors import DomainError
 from sessions.runtime.health import Check
+from sessions.runtime.metrics import UNKNOWN
 from sessions.storage.mongo import Database, Readiness, translated
 
 POLL_SECONDS: Final = 5.0
@@ -25,7 +26,10 @@ WRITTEN_FACTOR: Final = 2
 """Bytes on disk for each that is stored: in the journal, and in the collection's file."""
 _MIB: Final = 1024 * 1024
 
-FREE_BYTES = Gauge("lucid_database_disk_free_bytes", "Free space on MongoDB's disk, as far as it tells.")
+FREE_BYTES = Gauge("lucid_database_disk_free_bytes", "Free space on MongoDB's disk; NaN as long as it does not tell.")
+FREE_MIN_BYTES = Gauge("lucid_database_disk_free_min_bytes", "DATABASE_FREE_MIN_BYTES: with less nothing is recorded.")
+AWAY = Gauge("lucid_database_away", "1 while MongoDB does not answer, or has not yet.")
+FREE_BYTES.set(UNKNOWN)
 _log = structlog.get_logger()
 
 
@@ -63,6 +67,8 @@ class DiskWatch:
         self._free_bytes: int | None = None
         self._taken_bytes = 0
         self.room = Room.OK
+        FREE_MIN_BYTES.set(free_min_bytes)
+        AWAY.set(1)
 
     async def run(self, readiness: Readiness) -> None:
         """Watch until cancelled."""
@@ -76,7 +82,9 @@ class DiskWatch:
         try:
             free = await self._measure()
         except DomainError:
+            AWAY.set(1)
             return
+        AWAY.set(0)
         if free is None:
             return
         self._free_bytes, self._taken_bytes = free, 0

@@ -22,6 +22,8 @@ _PAUSE_MAX_SECONDS: Final = 60.0
 _GRACE_MAX_SECONDS: Final = 600.0
 
 IDLE_SEALS = Counter("lucid_idle_seals_total", "Abandoned sessions, by what became of them.", ("outcome",))
+for _outcome in ("sealed", "refused"):
+    IDLE_SEALS.labels(_outcome)
 _log = structlog.get_logger()
 
 

@@ -2,17 +2,21 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from prometheus_client import Counter, Histogram
+
 from sessions.core import envelope, frames
 from sessions.core.errors import FormatError
 from sessions.core.types import Buffer, Hash, SessionId
+from sessions.runtime import tracing
 from sessions.runtime.audit import require_recording
 from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
+from sessions.runtime.metrics import BATCH_BUCKETS, LATENCY_BUCKETS, SIZE_BUCKETS
 from sessions.storage import problems
 from sessions.storage.activity import Activity
 from sessions.storage.killpoints import Point
@@ -36,6 +40,16 @@ _OPEN_SESSIONS: Final = 10_000
 _SEALING_POLL_SECONDS: Final = 0.05
 _SEALING_POLLS: Final = 200
 
+ENVELOPES = Counter("lucid_envelopes_total", "Envelopes by what became of them.", ("result",))
+ENVELOPE_BYTES = Counter("lucid_envelope_bytes_total", "Bytes of envelopes that were stored.")
+BATCH_ENVELOPES = Histogram("lucid_received_batch_envelopes", "Envelopes in one request.", buckets=BATCH_BUCKETS)
+BATCH_BYTES = Histogram("lucid_received_batch_bytes", "Bytes of one request with envelopes.", buckets=SIZE_BUCKETS)
+STORE_SECONDS = Histogram(
+    "lucid_store_duration_seconds",
+    "Time until the database had journaled the envelopes of one request.",
+    buckets=LATENCY_BUCKETS,
+)
+
 
 class FrameResult(StrEnum):
     """What became of one envelope."""
@@ -45,6 +59,10 @@ class FrameResult(StrEnum):
     CONFLICT = "conflict"
     SEALED = "sealed"
     UNKNOWN_SESSION = "unknown-session"
+
+
+for _result in FrameResult:
+    ENVELOPES.labels(_result.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +135,22 @@ class Intake:
         await self._activity.note([one for one in session_ids if before.get(one) is SessionStatus.OPEN])
         reach(Point.CHUNK_NOTED)
         writable = [chunk for chunk in chunks if before.get(chunk.session_id) is SessionStatus.OPEN]
-        outcomes = iter(await self._chunks.insert(writable) if writable else [])
+        outcomes = iter(await self._insert(writable) if writable else [])
         # The state is read again, after the insert: a seal that began in between may or may not have seen it.
         after = await self._sessions.statuses(session_ids) if writable else before
         self._remember(session_ids, after)
-        return [await self._answer(chunk, before, after, outcomes) for chunk in chunks]
+        answers = [await self._answer(chunk, before, after, outcomes) for chunk in chunks]
+        BATCH_ENVELOPES.observe(len(chunks))
+        BATCH_BYTES.observe(len(body))
+        for answer in answers:
+            ENVELOPES.labels(answer.result.value).inc()
+        stored = [chunk for chunk, answer in zip(chunks, answers, strict=True) if answer.result is FrameResult.STORED]
+        ENVELOPE_BYTES.inc(sum(chunk.fingerprint.envelope_bytes for chunk in stored))
+        return answers
+
+    async def _insert(self, chunks: list[NewChunk]) -> Sequence[tuple[InsertOutcome, Hash]]:
+        with STORE_SECONDS.time(), tracing.span("store", {"batch.envelopes": len(chunks)}):
+            return await self._chunks.insert(chunks)
 
     async def _answer(
         self,

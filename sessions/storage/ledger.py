@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from prometheus_client import Counter
+
 from sessions.core.key_ring import MAX_KEYS, WrappedDek
 from sessions.core.manifest import Manifest, SealedBy, metadata_sha256
 from sessions.core.receipt import Anchor
@@ -30,6 +32,7 @@ from sessions.storage.store import (
 )
 
 RESUME_SEAL_AFTER = timedelta(seconds=30)
+OPENED = Counter("lucid_sessions_opened_total", "Sessions that were opened.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class Ledger:
             )
         )
         reach(Point.OPENING_STORED)
+        OPENED.inc(created)
         if not created:
             if record.status is SessionStatus.SHREDDED:
                 raise problems.session_shredded(record)

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 
 from sessions import __version__
 from sessions.core.audit import Action, Outcome
-from sessions.runtime import killpoints, log, server, tls
+from sessions.runtime import killpoints, log, server, tls, tracing
 from sessions.runtime.app import make_app
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
@@ -34,6 +34,7 @@ from sessions.storage import (
     key_routes,
     mongo_activity,
     mongo_audit,
+    mongo_backlog,
     mongo_batches,
     mongo_due,
     mongo_key_rings,
@@ -46,6 +47,7 @@ from sessions.storage import (
     submit,
 )
 from sessions.storage.activity import Activity
+from sessions.storage.backlog import Backlog
 from sessions.storage.disk import DiskWatch, free_bytes
 from sessions.storage.evidence import Evidence
 from sessions.storage.ingest import Intake
@@ -95,7 +97,10 @@ def build(settings: StorageSettings) -> FastAPI:
     clock = DatabaseClock()
     readiness = Readiness(
         db,
-        *(part.ensure_indexes for part in (mongo_sessions, mongo_activity, mongo_due, mongo_batches, mongo_key_rings)),
+        *(
+            part.ensure_indexes
+            for part in (mongo_sessions, mongo_activity, mongo_due, mongo_batches, mongo_backlog, mongo_key_rings)
+        ),
         mongo_audit.ensure_collection,
         clock.read,
     )
@@ -118,6 +123,7 @@ def build(settings: StorageSettings) -> FastAPI:
     scrub_lease = MongoLease(db, "scrub", holder, scrubbing.LEASE_SECONDS)
     background_scrub = scrubbing.Scrubbing(scrubber, findings, scrub_lease, settings.scrub_bytes_per_second)
     disk = DiskWatch(partial(free_bytes, db), settings.database_free_min_bytes)
+    backlog = Backlog(mongo_backlog.MongoBacklog(db).unanchored, clock)
     budget = ByteBudget(settings.inflight_max_bytes)
     watch_budget(budget)
 
@@ -148,6 +154,7 @@ def build(settings: StorageSettings) -> FastAPI:
             trail.seal.run(readiness),
             trail.tell(readiness),
             disk.run(readiness),
+            backlog.run(readiness),
         ]
         trail.audit.note(Action.SERVICE_START, Outcome.ALLOWED, None)
         tasks = [asyncio.create_task(work) for work in works]
@@ -198,11 +205,15 @@ def main() -> int:
         context = tls.server_context(settings, settings.tls_client_ca_file)
         asyncio.run(anchoring.check_configuration(settings))
         app = build(settings)
+        stop_tracing = tracing.start(settings.service_name)
     except ConfigurationError as error:
         exit_with(error)
     except killpoints.KillPointError as error:
         exit_with(ConfigurationError(killpoints.AT, str(error)))
-    return server.serve(app, settings, context)
+    try:
+        return server.serve(app, settings, context)
+    finally:
+        stop_tracing()
 
 
 if __name__ == "__main__":

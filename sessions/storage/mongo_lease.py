@@ -3,11 +3,13 @@
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from prometheus_client import Gauge
 from pymongo import ReadPreference, ReturnDocument, WriteConcern
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.read_concern import ReadConcern
 
 LEASES: Final = "leases"
+HELD = Gauge("lucid_lease_held", "1 while this replica holds a lease; nobody else does its work then.", ("lease",))
 _LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -30,6 +32,7 @@ class MongoLease:
             read_preference=ReadPreference.PRIMARY,
         )
         self._name, self._holder = name, holder
+        self._held = HELD.labels(name)
         self._ttl_milliseconds = round(ttl_seconds * 1000)
 
     async def acquire(self) -> int | None:
@@ -54,8 +57,11 @@ class MongoLease:
         lease = await self._leases.find_one_and_update(
             {"_id": self._name}, [take], upsert=True, return_document=ReturnDocument.AFTER
         )
-        return int(lease["token"]) if lease is not None and lease["holder"] == self._holder else None
+        token = int(lease["token"]) if lease is not None and lease["holder"] == self._holder else None
+        self._held.set(token is not None)
+        return token
 
     async def release(self) -> None:
         """Let go of the lease if it is held here; the next holder gets a higher number all the same."""
+        self._held.set(0)
         await self._leases.update_one({"_id": self._name, "holder": self._holder}, {"$set": {"expires_at": _LONG_AGO}})

@@ -6,9 +6,12 @@ sees the other: no chunk is acknowledged that the seal does not cover.
 
 import asyncio
 import hashlib
+import time
 from bisect import bisect_right
 from secrets import token_hex
 from typing import Final
+
+from prometheus_client import Counter, Histogram
 
 from sessions.core.envelope import missing_leaf_input
 from sessions.core.manifest import MAX_MISSING_RANGES, Manifest, SealedBy
@@ -38,6 +41,15 @@ MAX_MISSING_CHUNKS: Final = 2**24
 """A seal with gaps hashes a leaf for each missing chunk: one stray index must not make that endless."""
 _TILE_WRITES: Final = 64
 _REFUSALS: Final = ("chunks-missing", "chunk-count-mismatch")
+
+SEALED = Counter("lucid_sessions_sealed_total", "Sessions that were sealed, by whom.", ("by",))
+SEAL_SECONDS = Histogram(
+    "lucid_session_seal_duration_seconds",
+    "Time to read a session's records, hash them and store its seal.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+for _by in ("recorder", "idle"):
+    SEALED.labels(_by)
 
 
 class _Scan:
@@ -139,6 +151,7 @@ class Sealer:
         order = record.seal_order
         assert order is not None  # written together with the state
         attempt = token_hex(8)
+        began = time.perf_counter()
         try:
             scan = await self._scan(record.session_id, order, attempt)
         except DomainError as error:
@@ -167,7 +180,9 @@ class Sealer:
         reach(Point.SEAL_STORED)
         if sealed is None:  # another sealer decided this order: the scan is not for what came since
             await self._tiles.drop(record.session_id, attempt)
-            sealed = await self._again(record.session_id)
+            return await self._again(record.session_id)
+        SEALED.labels(order.sealed_by).inc()
+        SEAL_SECONDS.observe(time.perf_counter() - began)
         return sealed
 
     async def _scan(self, session_id: SessionId, order: SealOrder, attempt: str) -> _Scan:

@@ -7,6 +7,8 @@ whoever comes next finds it, and finishes.
 
 from typing import Final
 
+from prometheus_client import Counter
+
 from sessions.core.types import SessionId
 from sessions.runtime.audit import require_recording
 from sessions.runtime.killpoints import reach
@@ -25,6 +27,9 @@ from sessions.storage.store import (
 )
 
 _SEALED: Final = SessionStatus.SEALED
+SHREDDED = Counter("lucid_sessions_shredded_total", "Sessions that were shredded, by why.", ("reason",))
+for _reason in ShredReason:
+    SHREDDED.labels(_reason.value)
 
 
 class Shredder:
@@ -51,6 +56,8 @@ class Shredder:
             tombstone = Tombstone(self._terms.clock(), reason, by)
             change = Change(status=SessionStatus.SHREDDED, tombstone=tombstone, retention=record.retention)
             updated = await self._sessions.update(session_id, _SEALED, change)
+            if updated is not None:
+                SHREDDED.labels(reason.value).inc()
             record = updated or await self._get(session_id)  # another shredded, held or retains it
         reach(Point.SHRED_KEYS_DELETED)
         await self._finish(session_id)

@@ -3,7 +3,6 @@
 import json
 from typing import Any, Final
 
-from prometheus_client import Counter
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -23,9 +22,6 @@ from sessions.storage.mongo import Readiness
 PATH: Final = "/api/v1/envelopes"
 SUBMIT_TARGET_BYTES: Final = 16 * 1024 * 1024
 """What a processor puts into one request, unless a single envelope is larger."""
-
-ENVELOPES = Counter("lucid_envelopes_total", "Envelopes by what became of them.", ("result",))
-ENVELOPE_BYTES = Counter("lucid_envelope_bytes_total", "Bytes of envelopes that were stored.")
 
 OPERATION: Final[dict[str, Any]] = {
     "tags": ["envelopes"],
@@ -86,9 +82,6 @@ class SubmitEndpoint:
         async with body.bounded(request, self._budget, self._limit_bytes) as data:
             self._disk.take(len(data))
             answers = await self._intake.submit(data, principal.require_session)
-        for answer in answers:
-            ENVELOPES.labels(answer.result.value).inc()
-        ENVELOPE_BYTES.inc(len(data))
         content = json.dumps({"results": [answer.to_json() for answer in answers]})
         await Response(content, media_type="application/json")(scope, receive, send)
 

@@ -29,6 +29,8 @@ SWEEPER: Final = "retention"
 _REFUSALS: Final = {"session-held": Verdict.HELD, "session-retained": Verdict.RETAINED}
 
 SWEPT = Metric("lucid_retention_sessions_total", "Sessions whose time was up, by what became of them.", ("verdict",))
+for _verdict in Verdict:
+    SWEPT.labels(_verdict.value)
 _log = structlog.get_logger()
 
 

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from sessions.core.audit import Action, Outcome
 from sessions.core.types import SessionId
 from sessions.runtime import audit as audits
-from sessions.runtime.audit import MAX_WAITING, PRINCIPAL, Audit, require_recording
+from sessions.runtime.audit import MAX_WAITING, PRINCIPAL, REFUSED, Audit, require_recording
 from sessions.runtime.auth import Authenticator, Principal, Role, allow
 from sessions.runtime.errors import DomainError
 from sessions.runtime.limits import Limits
@@ -174,10 +174,13 @@ def _scope(session: str, principal: str | None = "p") -> dict[str, Any]:
 
 
 async def test_what_is_alike_is_one_event_with_a_count(audit: Audit, written: Written) -> None:
+    before = {code: REFUSED.labels(code)._value.get() for code in ("unauthorized", "forbidden")}
     for _ in range(1000):
         audit.refused(_scope("a", None), "unauthorized")
         audit.refused(_scope("a"), "forbidden")
     audit.refused(_scope("a"), "session-not-found")
+    counted = {code: REFUSED.labels(code)._value.get() - before[code] for code in before}
+    assert counted == {"unauthorized": 1000, "forbidden": 1000}
     await audit.flush()
     assert [(one.principal, one.session_id, one.count) for one in written.events] == [
         (None, None, 1000),

@@ -141,9 +141,12 @@ async def test_what_no_route_takes_is_one_series(fresh_log: None) -> None:
     async with client_of(app_of(_routes())) as client:
         with capture_logs() as events:
             await client.get("/some/where")
+        await client.request("PROPFIND", "/some/where")
         text = (await client.get("/metrics")).text
     assert events[-1]["status"] == 404
     assert 'route="unmatched"' in text
+    assert 'method="other"' in text
+    assert "PROPFIND" not in text  # anybody may send any word
     assert "/some/where" not in text
 
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
 from scripts.devstack.anvil import Anvil
 from sessions.runtime.settings import ConfigurationError
@@ -104,9 +105,18 @@ async def test_on_waits_for_the_database_and_says_how_it_is(settings: StorageSet
     assert running.cancelled()
 
 
-def test_metrics_follow_the_anchorer() -> None:
-    from prometheus_client import generate_latest
+async def test_metrics_follow_the_anchorer(settings: StorageSettings, db: Database) -> None:
+    def shown(name: str, labels: dict[str, str] | None = None) -> float | None:
+        return REGISTRY.get_sample_value(f"lucid_anchor_{name}", labels)
 
-    text = generate_latest().decode()
-    for name in ("oldest_unanchored_seconds", "balance_coins", "leader", "batches"):
-        assert f"lucid_anchor_{name}" in text
+    found = anchoring.build(settings.model_copy(update={"anchor_interval_seconds": 7}), db, MongoBatches(db))
+    assert isinstance(found, On)
+    assert (shown("enabled"), shown("interval_seconds"), shown("leader")) == (1, 7, 0)
+    assert (str(shown("chain_up")), str(shown("balance_coins"))) == ("nan", "nan")  # no alert before it is known
+    status = found._anchorer.status
+    status.chain_ok, status.balance_wei, status.leader = False, 3 * 10**17, True
+    status.batches_made, status.failures = 5, 2
+    assert (shown("chain_up"), shown("balance_coins"), shown("leader")) == (0, 0.3, 1)
+    assert (shown("batches_total", {"step": "made"}), shown("failures_total")) == (5, 2)
+    anchoring.build(settings.model_copy(update={"anchoring": "off"}), db, MongoBatches(db))
+    assert (shown("enabled"), shown("leader"), str(shown("interval_seconds"))) == (0, 0, "nan")

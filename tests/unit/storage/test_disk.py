@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 
 import pytest
+from prometheus_client import REGISTRY
 
 from sessions.runtime.errors import PROBLEMS, DomainError
 from sessions.runtime.settings import MIB
@@ -52,9 +53,13 @@ async def test_a_server_that_does_not_tell_or_does_not_answer_changes_nothing() 
     async def away() -> int | None:
         raise DomainError("database-unavailable", "away")
 
+    assert REGISTRY.get_sample_value("lucid_database_away") == 0
     absent = DiskWatch(away, 100)
+    assert REGISTRY.get_sample_value("lucid_database_away") == 1  # not known to be there
     await absent.look()
     assert (absent.room, absent.check().status) == (Room.OK, "ok")
+    assert REGISTRY.get_sample_value("lucid_database_away") == 1
+    assert REGISTRY.get_sample_value("lucid_database_disk_free_min_bytes") == 100
 
 
 async def test_it_waits_for_the_database() -> None:

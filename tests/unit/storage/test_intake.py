@@ -42,7 +42,9 @@ async def test_each_frame_is_answered_in_order() -> None:
         new_chunk("c", 1),
         new_chunk("b", 7),
     ]
+    bytes_before = ingest.ENVELOPE_BYTES._value.get()
     answers = await house.intake.submit(_body(*chunks))
+    assert ingest.ENVELOPE_BYTES._value.get() - bytes_before == len(chunks[3].envelope)
     results = [EXISTS, UNKNOWN, CONFLICT, STORED, EXISTS, CONFLICT, SEALED, EXISTS]
     assert [answer.result for answer in answers] == results
     for chunk, answer in zip(chunks, answers, strict=True):
