@@ -13,6 +13,7 @@ class AnchorerStatus:
         last_error: Why it did not, or what else went wrong in the last round; None when all went well.
         oldest_unanchored_seconds: Age of the oldest batch that is in no block; 0 without one. Known to the leader.
         balance_wei: What the publisher's account held when it was asked last, in wei.
+        head_block: The chain's newest block when a batch was looked for last; None before that.
     """
 
     leader: bool = False
@@ -20,6 +21,7 @@ class AnchorerStatus:
     last_error: str | None = None
     oldest_unanchored_seconds: float = 0.0
     balance_wei: int | None = None
+    head_block: int | None = None
     batches_made: int = 0
     sessions_batched: int = 0
     transactions_signed: int = 0

@@ -47,7 +47,7 @@ async def client(house: House) -> AsyncIterator[httpx.AsyncClient]:
     )
     app = app_of(
         routes.router(house.ledger, house.shredder, house.evidence, readiness),
-        anchor_routes.router(house.batches, readiness),
+        anchor_routes.router(house.batches, readiness, lambda: 7),
         key_routes.router(house.ledger, house.rings, readiness),
         retention_routes.router(house.ledger, house.due, house.terms, readiness),
         audit_routes.router(house.trail, house.events, house.ledger, readiness),
@@ -206,7 +206,7 @@ async def test_a_processor_says_for_whom_it_asks(client: httpx.AsyncClient) -> N
 
 
 async def test_anchors(client: httpx.AsyncClient) -> None:
-    assert (await client.get("/api/v1/anchors")).json() == {"anchors": [], "next_cursor": None}
+    assert (await client.get("/api/v1/anchors")).json() == {"anchors": [], "next_cursor": None, "head_block": 7}
     none = await client.get(f"/api/v1/anchors/{'ab' * 32}")
     assert (none.status_code, none.json()["code"]) == (404, "anchor-not-found")
     for path in ("/api/v1/anchors/abc", "/api/v1/anchors?cursor=x", "/api/v1/anchors?limit=0"):
@@ -284,7 +284,7 @@ async def test_before_the_database_is_ready_everything_waits(house: House) -> No
     )
     app = app_of(
         routes.router(house.ledger, house.shredder, house.evidence, readiness),
-        anchor_routes.router(house.batches, readiness),
+        anchor_routes.router(house.batches, readiness, lambda: 7),
         key_routes.router(house.ledger, house.rings, readiness),
         authenticator=everybody,
         audit=house.audit,
