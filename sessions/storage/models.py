@@ -249,7 +249,7 @@ class AnchorWithSessions(AnchorModel):
 class AnchorPage(BaseModel):
     """A page of anchors, newest first.
 
-    `head_block` is the newest block of the chain when this replica looked last; null while it is not the one that anchors.
+    `head_block` is the newest block of the chain when this replica looked last; null while another one anchors.
     """
 
     anchors: list[AnchorModel]

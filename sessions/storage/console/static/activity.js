@@ -17,10 +17,10 @@ const date = (at) => time(new Date(at).toISOString());
 /** The view. */
 export function activityView(api) {
   const trouble = el("div");
-  const growth = plot({ title: "Storage growth", x: date, y: axis, base: 1024, none: "Shown once two sessions are sealed." });
+  const growth = plot({ title: "Storage growth", x: date, y: axis, base: 2, none: "Shown once two sessions are sealed." });
   const compression = plot({ title: "Compression", x: date, y: (value) => `${Math.round(value)} %`, none: "Shown once two sessions are sealed.", kind: "dots" });
-  const ingest = plot({ title: "Ingest rate", x: clock, y: (value) => `${axis(value)}/s`, base: 1024, none: "Measured while this page is open: a few seconds." });
-  const disk = plot({ title: "Free space on the database's disk", x: clock, y: axis, base: 1024, none: "Measured while this page is open: a few seconds." });
+  const ingest = plot({ title: "Ingest rate", x: clock, y: (value) => `${axis(value)}/s`, base: 2, none: "Measured while this page is open: a few seconds." });
+  const disk = plot({ title: "Free space on the database's disk", x: clock, y: axis, base: 2, none: "Measured while this page is open: a few seconds." });
   const rates = [];
   const free = [];
   let before = null;

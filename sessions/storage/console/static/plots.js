@@ -11,7 +11,7 @@ const SIGNS = ["", "6 4", "2 3"];
  * A plot of lines or dots, in a figure of its own. `draw(series)` fills it with [{name, points: [[x, y], …], kind}];
  * `x` and `y` write values, in words that the axes and the label show. The values' axis begins at 0.
  */
-export function plot({ title, x, y, none, kind = "line", base = 1000 }) {
+export function plot({ title, x, y, none, kind = "line", base = 10 }) {
   const area = el("div", { class: "plot" });
   const words = el("figcaption", {});
   const element = el("figure", { class: "card" }, el("h2", {}, title), area, words);
@@ -64,11 +64,12 @@ function ends(values) {
   return [Math.min(...values), Math.max(...values)];
 }
 
-/** Up to six values from 0 to `most` or above, which are round in the unit that they are written in: `base` 1000 or 1024. */
+/** Up to six values from 0 to `most` or above, round as numbers of this base are written: 10, or 2 for bytes. */
 export function ticks(most, base) {
-  const unit = base ** Math.max(0, Math.floor(Math.log(Math.max(most, 1)) / Math.log(base)));
-  const span = Math.max(most / unit, 1);
-  const power = 10 ** Math.floor(Math.log10(span / 4));
-  const step = [1, 2, 2.5, 5, 10].map((part) => part * power).find((size) => span / size <= 5);
-  return Array.from({ length: Math.ceil(span / step) + 1 }, (_, at) => at * step * unit);
+  const span = Math.max(most, base === 2 ? 1024 : 1) / 5;
+  const power = 10 ** Math.floor(Math.log10(span));
+  const step = base === 2
+    ? 2 ** Math.ceil(Math.log2(span))
+    : [1, 2, 2.5, 5, 10].map((part) => part * power).find((size) => size >= span);
+  return Array.from({ length: Math.ceil(Math.max(most, step) / step) + 1 }, (_, at) => at * step);
 }
