@@ -276,7 +276,7 @@ class SessionQuery(BaseModel):
 
     status: Literal["open", "sealing", "sealed", "shredded"] | None = None
     prefix: Annotated[str, Field(pattern=SESSION_ID_PATTERN, max_length=128)] | None = None
-    held: Literal[True] | None = None
+    held: Literal["true"] | None = None
     opened_after: DateTime | None = None
     opened_before: DateTime | None = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100

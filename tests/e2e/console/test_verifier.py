@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from tests.unit.core.tamper import bit_flips
 pytestmark = pytest.mark.chromium
 
 ORIGIN = "http://localhost"
+STEP = 5
+"""Of so many bits one is turned: each of a byte's eight in turn, since it does not divide by 2."""
 MODULES = (
     "const [strict, merkle, receipt, envelope, chain] = await Promise.all(['strict', 'merkle', 'receipt', 'envelope',"
     " 'chain'].map((name) => import(`/console/${name}.js`)));"
@@ -138,11 +141,17 @@ def _takes_proof(data: bytes) -> int:
     return 1
 
 
-@pytest.mark.parametrize(("kind", "takes", "name"), [("receipt", _takes_receipt, "receipts"), ("proof", _takes_proof, "chunk_proofs")])
-def test_of_every_bit_that_is_turned_the_page_says_what_we_say(page: Page, kind: str, takes: Any, name: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "takes", "name"), [("receipt", _takes_receipt, "receipts"), ("proof", _takes_proof, "chunk_proofs")]
+)
+def test_of_bits_that_are_turned_the_page_says_what_we_say(page: Page, kind: str, takes: Any, name: str) -> None:
     for vector in vectors(name):
         text = json.dumps(vector)
-        assert run(page, READ_ALL + "return works(() => act(new TextEncoder().encode(given.text)));", {"kind": kind, "text": text}) == takes(text.encode())
+        assert run(
+            page,
+            READ_ALL + "return works(() => act(new TextEncoder().encode(given.text)));",
+            {"kind": kind, "text": text},
+        ) == takes(text.encode())
     data = json.dumps(vectors(name)[2]).encode()
     found = run(
         page,
@@ -150,16 +159,16 @@ def test_of_every_bit_that_is_turned_the_page_says_what_we_say(page: Page, kind:
         + """
         const bytes = new TextEncoder().encode(given.text);
         const told = [];
-        for (let at = 0; at < 8 * bytes.length; at += 1) {
+        for (let at = 0; at < 8 * bytes.length; at += given.step) {
           const copy = bytes.slice();
           copy[Math.floor(at / 8)] ^= 1 << at % 8;
           told.push(await works(() => act(copy)));
         }
         return told.join("");
         """,
-        {"kind": kind, "text": data.decode()},
+        {"kind": kind, "text": data.decode(), "step": STEP},
     )
-    assert found == "".join(str(takes(flipped)) for flipped in bit_flips(data))
+    assert found == "".join(str(takes(flipped)) for flipped in islice(bit_flips(data), 0, None, STEP))
 
 
 SPELLINGS = [
@@ -230,5 +239,7 @@ def test_without_webcrypto_the_page_says_so(browser: Browser) -> None:
 
 
 def test_markup_is_refused_by_the_policy_itself(page: Page) -> None:
-    refused = page.evaluate("() => { try { document.body.innerHTML = '<b>x</b>'; return null } catch (error) { return error.name } }")
+    refused = page.evaluate(
+        "() => { try { document.body.innerHTML = '<b>x</b>'; return null } catch (error) { return error.name } }"
+    )
     assert refused == "TypeError"
