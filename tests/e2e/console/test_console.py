@@ -145,7 +145,7 @@ def test_a_session_is_seen_from_recording_to_anchored_without_a_reload(
     expect(page.locator(".title .badge")).to_have_text("● Recording")
     expect(page.get_by_role("button", name="Download receipt")).to_be_disabled()
     api.put_chunk(session, 3, b"fourth" * 100)
-    missing = page.get_by_role("cell", name="Chunks 1–2 missing")
+    missing = page.get_by_role("cell", name="Chunks 1\N{EN DASH}2 missing")
     expect(missing).to_be_visible()
     for index in (1, 2):
         api.put_chunk(session, index, b"between" * 100)
