@@ -52,7 +52,7 @@ def _fill(stack: Stack, folder: Path) -> None:
             http.request(method, url, headers=headers, **options).raise_for_status()  # type: ignore[arg-type]
 
         def record(name: str, data: bytes, size: int, missing: tuple[int, ...] = (), *, seal: bool = True) -> None:
-            ask("PUT", name, json={"metadata": {"host": name.split(".")[0], "application": "<remote support>"}})
+            ask("PUT", name, json={"metadata": {"host": name.partition(".")[0], "application": "<remote support>"}})
             for index, start in enumerate(range(0, len(data), size)):
                 if index not in missing:
                     ask("PUT", f"{name}/chunks/{index}", content=data[start : start + size])
@@ -108,7 +108,7 @@ def _pictures(browser: Browser, stack: Stack) -> None:
     verifier.screenshot(path=TARGET / "verify.png", full_page=True)
     _open(browser, stack, "sessions", _WIDE).screenshot(path=TARGET / "sessions.png")
     _open(browser, stack, "sessions", _PHONE).screenshot(path=TARGET / "phone.png")
-    _open(browser, stack, f"session/{GAPS}", _WIDE, "dark").screenshot(path=TARGET / "dark.png")
+    _open(browser, stack, f"session/{GAPS}", _WIDE, "dark").screenshot(path=TARGET / "dark.png", full_page=True)
     page = _open(browser, stack, "activity", _WIDE)
     page.wait_for_timeout(4 * _SETTLE_MS)
     page.screenshot(path=TARGET / "activity.png")
