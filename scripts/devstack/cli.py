@@ -109,6 +109,8 @@ def _start(options: argparse.Namespace) -> int:
     stack.start()
     print(f"stack: ready. processor {stack.processor_url}, storage {stack.storage_url}")
     print(f"stack: addresses and tokens are in {short(stack.file)}, logs next to it")
+    token = short(stack.folder / "secrets" / "operator-token")
+    print(f"stack: console {stack.storage_url}/console, with the token in {token}")
     return 0
 
 

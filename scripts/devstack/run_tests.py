@@ -114,6 +114,7 @@ def containers_problem() -> str:
 
 
 GROUPS: Final[Mapping[str, Callable[[], str]]] = {
+    "chromium": partial(programs_problem, "chromium", "ffmpeg"),
     "clocks": clock.problem,
     "containers": containers_problem,
     "desktop": partial(programs_problem, "Xvfb", "ffmpeg", "ffprobe"),

@@ -74,12 +74,15 @@ def settings(
         "STORAGE_URL": f"http://127.0.0.1:{ports['storage']}",
         "STORAGE_TOKEN_FILE": str(secrets.folder / "storage-token"),
         "SPOOL_DIR": str(secrets.spool),
+        # So that the console, which storage serves, may replay.
+        "CORS_ORIGINS": f"http://127.0.0.1:{ports['storage']}",
     }
     storage = {
         "SERVICE_NAME": "session-storage",
         "PORT": ports["storage"],
         "MONGODB_URL": mongodb[0],
         "MONGODB_DATABASE": mongodb[1],
+        "CONSOLE_PROCESSOR_URL": f"http://127.0.0.1:{ports['processor']}",
         "ANCHORING": "on",
         "CHAIN_RPC_URLS": chain.url,
         "CHAIN_ID": str(chain.chain_id),

@@ -1,9 +1,12 @@
 """Security headers: what a browser may do with an answer, which for an interface of programs is next to nothing.
 
+Only pages that are made for browsers bring a policy of their own: session-storage's console.
+
 No Strict-Transport-Security: it would hold for every port of this host, and so for what else runs there without TLS.
 """
 
 import inspect
+from collections.abc import Iterable
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -44,10 +47,13 @@ def _docs_policy() -> str:
     )
 
 
+_OWN: Final = frozenset({b"content-security-policy", b"cache-control"})
 _API: Final[Headers] = [*_COMMON, (b"content-security-policy", _NOTHING.encode())]
 _DOCS: Final[Headers] = [*_COMMON, (b"content-security-policy", _docs_policy().encode())]
 
 
-def for_path(path: str) -> Headers:
-    """The headers of an answer."""
-    return _DOCS if path == DOCS_PATH else _API
+def completed(path: str, own: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """The headers of an answer, which come to its own; a policy or way of caching of its own stays."""
+    present = list(own)
+    kept = {name.lower() for name, _ in present} & _OWN
+    return [*present, *(header for header in (_DOCS if path == DOCS_PATH else _API) if header[0] not in kept)]

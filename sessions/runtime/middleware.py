@@ -44,11 +44,8 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (REQUEST_ID_HEADER.encode(), request_id.encode()),
-                    *headers.for_path(scope["path"]),
-                ]
+                own = [*message.get("headers", ()), (REQUEST_ID_HEADER.encode(), request_id.encode())]
+                message["headers"] = headers.completed(scope["path"], own)
             await send(message)
 
         when_answered: list[Callable[[], None]] = []

@@ -15,7 +15,7 @@ MIB = 1024 * 1024
 EXIT_CONFIGURATION = 78
 """Exit code of a service whose settings cannot work (EX_CONFIG of sysexits.h)."""
 # As browsers send it: lower case, no path, no slash at the end. `*` is none: whose pages may read is to be said.
-_ORIGIN: Final = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+ORIGIN: Final = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 SECRET_FILE_MAX_BYTES = 1 * MIB
 
 
@@ -59,8 +59,8 @@ class ServiceSettings(BaseSettings):
         """
         origins = [origin.strip() for origin in self.cors_origins.split(",")] if self.cors_origins else []
         for origin in origins:
-            if not _ORIGIN.fullmatch(origin):
-                raise ConfigurationError("CORS_ORIGINS", "give origins like https://desk.example, with commas between")
+            if not ORIGIN.fullmatch(origin):
+                raise ConfigurationError("CORSORIGINS", "give origins like https://desk.example, with commas between")
         return origins
 
 

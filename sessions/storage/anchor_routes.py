@@ -1,5 +1,6 @@
 """The anchors, for whoever audits."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query
@@ -14,8 +15,8 @@ from sessions.storage.mongo import Readiness, translated
 from sessions.storage.routes import READERS
 
 
-def router(batches: BatchReader, readiness: Readiness) -> APIRouter:
-    """All routes under /api/v1/anchors."""
+def router(batches: BatchReader, readiness: Readiness, head_block: Callable[[], int | None]) -> APIRouter:
+    """All routes under /api/v1/anchors. `head_block` gives the chain's newest block, as far as it is known here."""
 
     async def ready() -> None:
         readiness.require()
@@ -35,7 +36,11 @@ def router(batches: BatchReader, readiness: Readiness) -> APIRouter:
         async with translated():
             found = await batches.list(limit, None if cursor is None else int(cursor))
         next_cursor = str(found[-1].sequence) if len(found) == limit else None
-        return {"anchors": [batch.to_json() for batch in found], "next_cursor": next_cursor}
+        return {
+            "anchors": [batch.to_json() for batch in found],
+            "next_cursor": next_cursor,
+            "head_block": head_block(),
+        }
 
     @routes.get("/{root}", response_model=models.AnchorWithSessions, responses=responses("anchor-not-found"))
     async def get_anchor(root: Annotated[str, Path(pattern=HASH_PATTERN, min_length=64, max_length=64)]) -> Any:

@@ -212,6 +212,7 @@ class Anchorer:
             return await self._sign(record, token) if may_sign else record
         not_below = record.anchor.block_number or 0
         sighting = await self._chain.find(record.root, record.transactions, not_below)
+        self.status.head_block = sighting.head
         if (found := sighting.inclusion) is not None:
             # What was deep enough once is so, whatever a node that starts, or a changed setting, says of the depth.
             was = record.anchor.state is AnchorState.CONFIRMED and record.anchor.block_hash == found.block_hash

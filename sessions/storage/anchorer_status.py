@@ -12,12 +12,14 @@ class AnchorerStatus:
         chain_ok: Whether the chain answered when it was asked last; None before that.
         last_error: Why it did not, or what else went wrong in the last round; None when all went well.
         balance_wei: What the publisher's account held when it was asked last, in wei.
+        head_block: The chain's newest block when a batch was looked for last; None before that.
     """
 
     leader: bool = False
     chain_ok: bool | None = None
     last_error: str | None = None
     balance_wei: int | None = None
+    head_block: int | None = None
     batches_made: int = 0
     sessions_batched: int = 0
     transactions_signed: int = 0

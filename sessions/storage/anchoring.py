@@ -33,6 +33,9 @@ class Anchoring(Protocol):
     def check(self) -> Check:
         """For `/health`: a chain that is away is degraded, never failed."""
 
+    def head_block(self) -> int | None:
+        """The chain's newest block when it was looked at last; None when it was not."""
+
 
 class Off:
     """ANCHORING=off: sealed sessions stay pending, and are anchored should it be turned on."""
@@ -43,6 +46,10 @@ class Off:
     def check(self) -> Check:
         """Off is what was asked for."""
         return Check("ok", "anchoring is off")
+
+    def head_block(self) -> int | None:
+        """Nobody looks."""
+        return None
 
 
 class On:
@@ -68,6 +75,11 @@ class On:
         if status.chain_ok is False:
             return Check("degraded", "anchors are delayed: CHAIN_RPC_URLS do not answer")
         return Check("ok", "" if status.chain_ok else "not asked yet")
+
+    def head_block(self) -> int | None:
+        """What the anchorer saw, if this replica leads."""
+        status = self._anchorer.status
+        return status.head_block if status.leader else None
 
 
 def build(settings: StorageSettings, db: Database, batches: MongoBatches, clock: Clock = now) -> Anchoring:

@@ -184,10 +184,16 @@ class Ledger:
     async def page(self, which: SessionFilter, limit: int, after: Cursor | None) -> list[dict[str, Any]]:
         """Sessions as JSON objects, newest first."""
         records = await self._sessions.page(which, limit, after)
-        return [await self.summary(record) for record in records]
+        # Sessions that were sealed together are in one batch, which is read once.
+        places = {record.placement.sequence: record for record in records if record.placement is not None}
+        anchors = {sequence: await self.anchor_of(record) for sequence, record in places.items()}
+        return [
+            await self.summary(record, anchors[record.placement.sequence] if record.placement is not None else Anchor())
+            for record in records
+        ]
 
-    async def summary(self, record: SessionRecord) -> dict[str, Any]:
-        """A session as a JSON object, without what takes a scan."""
+    async def summary(self, record: SessionRecord, anchor: Anchor | None = None) -> dict[str, Any]:
+        """A session as a JSON object, without what takes a scan; its anchor is looked up if it is not given."""
         view: dict[str, Any] = {
             "session_id": record.session_id,
             "status": record.status.value,
@@ -215,7 +221,7 @@ class Ledger:
                 "envelope_bytes": manifest.envelope_bytes,
                 "sealed_at": manifest.sealed_at,
                 "root": manifest.root.hex(),
-                "anchor": (await self.anchor_of(record)).to_json(),
+                "anchor": (anchor or await self.anchor_of(record)).to_json(),
             }
         return view
 

@@ -48,6 +48,7 @@ from sessions.storage import (
 )
 from sessions.storage.activity import Activity
 from sessions.storage.backlog import Backlog
+from sessions.storage.console import site
 from sessions.storage.disk import DiskWatch, free_bytes
 from sessions.storage.evidence import Evidence
 from sessions.storage.ingest import Intake
@@ -187,8 +188,9 @@ def build(settings: StorageSettings) -> FastAPI:
             key_routes.router(ledger, Rings(mongo_key_rings.MongoKeyRings(db)), readiness),
             retention_routes.router(ledger, due, terms, readiness),
             scrub_routes.router(scrubber, findings, readiness),
-            anchor_routes.router(batches, readiness),
+            anchor_routes.router(batches, readiness, anchors.head_block),
             audit_routes.router(trail.trail, trail.events, ledger, readiness),
+            site.router(site.Site(settings.processor_origin())),
         ],
         hot_routes=[submit.route(endpoint)],
         lifespan=lifespan,

@@ -81,10 +81,14 @@ class MemorySessions:
             for record in self.records.values()
             if day_of(record.session_id) is None
             and (which.status is None or record.status is which.status)
+            and record.session_id.startswith(which.prefix or "")
+            and (record.held or not which.held)
             and (which.opened_after is None or record.opened_at >= which.opened_after)
             and (which.opened_before is None or record.opened_at < which.opened_before)
-            and (after is None or (record.opened_at, record.session_id) < after)
+            and (after is None or _is_behind(record, which, after))
         ]
+        if which.by_id:
+            return sorted(found, key=lambda record: record.session_id)[:limit]
         return sorted(found, key=lambda record: (record.opened_at, record.session_id), reverse=True)[:limit]
 
     async def unfinished(self, limit: int) -> list[SessionId]:
@@ -114,6 +118,10 @@ class MemorySessions:
         ]
         behind = [one for one in sorted(found) if after is None or one > after]
         return [self.records[name] for _, name in behind[:limit]]
+
+
+def _is_behind(record: SessionRecord, which: SessionFilter, after: Cursor) -> bool:
+    return record.session_id > after[1] if which.by_id else (record.opened_at, record.session_id) < after
 
 
 class MemoryActivity:

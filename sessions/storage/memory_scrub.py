@@ -63,9 +63,10 @@ class MemoryFindings:
             kept = self.findings.get(finding.name) or KeptFinding(finding, now, now)
             self.findings[finding.name] = replace(kept, finding=finding, last_seen=now)
 
-    async def page(self, limit: int, after: str | None) -> list[KeptFinding]:
+    async def page(self, limit: int, after: str | None, only: SessionId | None = None) -> list[KeptFinding]:
         """See `FindingStore`."""
-        return [self.findings[name] for name in sorted(self.findings) if after is None or name > after][:limit]
+        kept = [self.findings[name] for name in sorted(self.findings) if after is None or name > after]
+        return [one for one in kept if only in (None, one.finding.session_id)][:limit]
 
     async def position(self) -> Position | None:
         """See `FindingStore`."""

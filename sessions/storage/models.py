@@ -8,7 +8,7 @@ from fastapi import Query
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from sessions.core.key_ring import KEK_ID_PATTERN, MAX_WRAPPED_BYTES, SealedDek, WrappedDek, key_to_json
-from sessions.core.types import DekId
+from sessions.core.types import SESSION_ID_PATTERN, DekId
 from sessions.runtime.models import (
     BASE64_PATTERN,
     Anchor,
@@ -88,6 +88,12 @@ class KeyModel(BaseModel):
         return WrappedDek(DekId(self.dek_id), self.kek_id, self.wrapped, recovery)
 
 
+def key_ids(key: WrappedDek) -> "KeyIds":
+    """What a reader may know of a key."""
+    recipient = key.recovery.recipient if key.recovery is not None else None
+    return KeyIds(dek_id=key.dek_id.hex(), kek_id=key.kek_id, recipient=recipient)
+
+
 def key_json(key: WrappedDek) -> "KeyAnswer":
     """A key for an answer."""
     return KeyAnswer(**key_to_json(key))
@@ -125,10 +131,23 @@ class SessionWithKeys(BaseModel):
     keys: list[KeyAnswer]
 
 
+class KeyIds(BaseModel):
+    """Which key a session's chunks are sealed with: its id, and those of what it is wrapped under and sealed to."""
+
+    dek_id: str
+    kek_id: str
+    recipient: str | None
+
+
 class StatusWithKeys(Status):
-    """A session; its key ring is there for the role `processor` only."""
+    """A session; its key ring is there for the role `processor` only, the ids of its keys for all readers.
+
+    `metadata` is what the recorder said when it opened the session.
+    """
 
     keys: list[KeyAnswer] | None = None
+    key_ids: list[KeyIds]
+    metadata: Metadata
 
 
 class StorageSealRequest(BaseModel):
@@ -228,10 +247,14 @@ class AnchorWithSessions(AnchorModel):
 
 
 class AnchorPage(BaseModel):
-    """A page of anchors, newest first."""
+    """A page of anchors, newest first.
+
+    `head_block` is the newest block of the chain when this replica looked last; null while another one anchors.
+    """
 
     anchors: list[AnchorModel]
     next_cursor: str | None
+    head_block: int | None
 
 
 RequestedBy: TypeAlias = Annotated[str | None, Query(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -252,6 +275,8 @@ class SessionQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     status: Literal["open", "sealing", "sealed", "shredded"] | None = None
+    prefix: Annotated[str, Field(pattern=SESSION_ID_PATTERN, max_length=128)] | None = None
+    held: Literal["true"] | None = None
     opened_after: DateTime | None = None
     opened_before: DateTime | None = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100

@@ -100,9 +100,11 @@ class MongoFindings:
         async with translated():
             await self._findings.bulk_write(writes, ordered=False)
 
-    async def page(self, limit: int, after: str | None) -> list[KeptFinding]:
+    async def page(self, limit: int, after: str | None, only: SessionId | None = None) -> list[KeptFinding]:
         """See `FindingStore`."""
         wanted: Document = {} if after is None else {"_id": {"$gt": after}}
+        if only is not None:  # a session's findings are a range of names: "0" comes right behind "/"
+            wanted = {"$and": [wanted, {"_id": {"$gte": f"{only}/", "$lt": f"{only}0"}}]}
         async with translated():
             cursor = self._findings.find(wanted, sort=[("_id", 1)], limit=limit)
             return [_kept(document) for document in await cursor.to_list()]

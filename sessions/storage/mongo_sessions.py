@@ -31,9 +31,18 @@ from sessions.storage.store import (
 _SHREDDING: Final[Document] = {"shredding": True}
 
 
+# Of sessions under legal hold alone, in the same way.
+_HELD: Final[Document] = {"held": True}
+_BY_STATUS_AND_ID: Final = (("status", 1), ("_id", 1))
+_HELD_BY_ID: Final = (("held", 1), ("_id", 1))
+
+
 async def ensure_indexes(db: Database) -> None:
-    """Create the indexes by which shredding is finished. Safe to repeat."""
-    await db["sessions"].create_index([("shredding", 1), ("_id", 1)], partialFilterExpression=_SHREDDING)
+    """Create the indexes by which shredding is finished, and lists by id are read. Safe to repeat."""
+    sessions = db["sessions"]
+    await sessions.create_index([("shredding", 1), ("_id", 1)], partialFilterExpression=_SHREDDING)
+    await sessions.create_index(list(_HELD_BY_ID), partialFilterExpression=_HELD)
+    await sessions.create_index(list(_BY_STATUS_AND_ID))
 
 
 def record_of(document: Document) -> SessionRecord:
@@ -163,6 +172,8 @@ class MongoSessions:
 
     async def page(self, which: SessionFilter, limit: int, after: Cursor | None) -> list[SessionRecord]:
         """See `SessionStore`."""
+        if which.by_id:
+            return await self._page_by_id(which, limit, after)
         parts: list[Document] = [RECORDINGS]
         if which.status is not None:
             parts.append({"status": which.status.value})
@@ -179,6 +190,23 @@ class MongoSessions:
             # With the hint, for what is asked of `_id` could make it sort all sessions.
             index = list(NEWEST) if which.status is None else [("status", 1), *NEWEST]
             cursor = self._sessions.find({"$and": parts}, sort=list(NEWEST), limit=limit, hint=index)
+            return [record_of(document) for document in await cursor.to_list()]
+
+    async def _page_by_id(self, which: SessionFilter, limit: int, after: Cursor | None) -> list[SessionRecord]:
+        parts: list[Document] = [RECORDINGS]
+        index: list[tuple[str, int]] = [("_id", 1)]
+        if which.status is not None:
+            parts.append({"status": which.status.value})
+            index = list(_BY_STATUS_AND_ID)
+        if which.held:
+            parts.append(_HELD)
+            index = list(_HELD_BY_ID)
+        if which.prefix is not None:  # no character of an id comes behind "~"
+            parts.append({"_id": {"$gte": which.prefix, "$lt": which.prefix + "~"}})
+        if after is not None:
+            parts.append({"_id": {"$gt": after[1]}})
+        async with translated():
+            cursor = self._sessions.find({"$and": parts}, sort=[("_id", 1)], limit=limit, hint=index)
             return [record_of(document) for document in await cursor.to_list()]
 
     async def unfinished(self, limit: int) -> list[SessionId]:

@@ -1,5 +1,6 @@
 """session-storage's REST interface, but for the hot route in `submit.py`."""
 
+import json
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -11,6 +12,7 @@ from sessions.runtime import audit
 from sessions.runtime.audit import ACTION, PRINCIPAL, require_recording
 from sessions.runtime.auth import Principal, Role, allow
 from sessions.runtime.body import JsonRoute
+from sessions.runtime.errors import DomainError
 from sessions.runtime.models import (
     IndexPath,
     Limit,
@@ -25,7 +27,7 @@ from sessions.runtime.problems import responses
 from sessions.storage import cursors, models
 from sessions.storage.evidence import Evidence
 from sessions.storage.ledger import Ledger
-from sessions.storage.models import key_json
+from sessions.storage.models import key_ids, key_json
 from sessions.storage.mongo import Readiness
 from sessions.storage.shredding import Shredder
 from sessions.storage.store import Cursor, SessionFilter, SessionStatus, ShredReason
@@ -68,12 +70,19 @@ def router(ledger: Ledger, shredder: Shredder, evidence: Evidence, readiness: Re
 
     @routes.get("", dependencies=by_reader, response_model=models.SessionPage)
     async def list_sessions(query: Annotated[models.SessionQuery, Query()]) -> Any:
-        """Recordings, newest opening first; days of the audit trail are listed by `/api/v1/audit-days`."""
+        """Recordings, newest opening first; days of the audit trail are listed by `/api/v1/audit-days`.
+
+        With `prefix` (of their ids) or `held` they come in order of their ids, and `opened_*` do not go.
+        """
         which = SessionFilter(
             status=SessionStatus(query.status) if query.status else None,
+            prefix=query.prefix,
+            held=query.held is not None,
             opened_after=query.opened_after,
             opened_before=query.opened_before,
         )
+        if which.by_id and (query.opened_after or query.opened_before):
+            raise DomainError("invalid-request", "opened_after and opened_before do not go with prefix or held")
         found = await ledger.page(which, query.limit, decode_cursor(query.cursor))
         full = len(found) == query.limit
         return {
@@ -92,7 +101,8 @@ def router(ledger: Ledger, shredder: Shredder, evidence: Evidence, readiness: Re
         """A session, and where to resume; with its key ring for the role `processor`."""
         record = await ledger.get(checked(session_id))
         keys = [key_json(key) for key in record.keys] if Role.PROCESSOR in principal.roles else None
-        return {**await ledger.status(record), "keys": keys}
+        told = {"metadata": json.loads(record.metadata), "key_ids": [key_ids(key) for key in record.keys]}
+        return {**await ledger.status(record), **told, "keys": keys}
 
     @routes.delete(
         "/{session_id}",

@@ -6,12 +6,12 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from sessions.core.audit import Action
-from sessions.core.types import MAX_CHUNK_INDEX, session_id
+from sessions.core.types import MAX_CHUNK_INDEX, SESSION_ID_PATTERN, session_id
 from sessions.runtime import audit
 from sessions.runtime.auth import Role, allow
 from sessions.runtime.body import JsonRoute
 from sessions.runtime.errors import DomainError
-from sessions.runtime.models import JsonSessionId, Limit, Timestamp
+from sessions.runtime.models import JsonSessionId, Limit, Timestamp, checked
 from sessions.runtime.problems import responses
 from sessions.storage import cursors
 from sessions.storage.mongo import Readiness
@@ -121,9 +121,13 @@ def router(scrubber: Scrubber, findings: FindingStore, readiness: Readiness) -> 
     @routes.get(
         "/findings", dependencies=[Depends(allow(Role.ADMIN, Role.AUDIT)), Depends(ready)], response_model=FindingPage
     )
-    async def list_findings(limit: Limit = 100, cursor: Annotated[str | None, Query(max_length=300)] = None) -> Any:
-        """What all scrubs have found, by session; nothing is taken off the list by itself."""
-        found = await findings.page(limit, cursor)
+    async def list_findings(
+        limit: Limit = 100,
+        cursor: Annotated[str | None, Query(max_length=300)] = None,
+        session_id: Annotated[str | None, Query(pattern=SESSION_ID_PATTERN, max_length=128)] = None,
+    ) -> Any:
+        """What all scrubs have found, or of one session; nothing is taken off the list by itself."""
+        found = await findings.page(limit, cursor, None if session_id is None else checked(session_id))
         full = len(found) == limit
         return {
             "findings": [one.to_json() for one in found],

@@ -118,8 +118,8 @@ class FindingStore(Protocol):
     async def keep(self, findings: Sequence[Finding], now: datetime) -> None:
         """Keep findings; one that is there was seen once more."""
 
-    async def page(self, limit: int, after: str | None) -> list[KeptFinding]:
-        """Findings by their names, those behind one of them."""
+    async def page(self, limit: int, after: str | None, only: SessionId | None = None) -> list[KeptFinding]:
+        """Findings by their names, those behind one of them; `only` those of a session."""
 
     async def position(self) -> Position | None:
         """Where the scrub in the background goes on; None: at the beginning."""

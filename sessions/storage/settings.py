@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 
-from sessions.runtime.settings import MIB, ConfigurationError, ServiceSettings, read_secret
+from sessions.runtime.settings import MIB, ORIGIN, ConfigurationError, ServiceSettings, read_secret
 from sessions.runtime.times import Clock, now
 from sessions.storage.retention import MAX_DAYS, Terms
 
@@ -24,6 +24,7 @@ class StorageSettings(ServiceSettings):
     delete_after_days: Annotated[int, Field(ge=0, le=MAX_DAYS)] = 0
     session_idle_seal_seconds: Annotated[int, Field(ge=0)] = 86_400
     scrub_bytes_per_second: Annotated[int, Field(ge=0)] = 0
+    console_processor_url: str = ""
     anchoring: Literal["on", "off"] = "on"
     chain_rpc_urls: str = ""
     chain_id: int | None = None
@@ -48,6 +49,19 @@ class StorageSettings(ServiceSettings):
             return self.mongodb_url.get_secret_value()
         assert self.mongodb_url_file is not None
         return read_secret("MONGODB_URL_FILE", self.mongodb_url_file)
+
+    def processor_origin(self) -> str | None:
+        """Where browsers reach the processor, for replays in the console; None: they do not.
+
+        Raises:
+            ConfigurationError: it is no address of a server.
+        """
+        if not self.console_processor_url:
+            return None
+        origin = self.console_processor_url.removesuffix("/")
+        if not ORIGIN.fullmatch(origin):
+            raise ConfigurationError("CONSOLE_PROCESSOR_URL", "give an address like https://desk.example:8085")
+        return origin
 
     def terms(self, clock: Clock = now) -> Terms:
         """How long sessions are kept, unless they have terms of their own.

@@ -112,11 +112,21 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionFilter:
-    """Which sessions to list; times of opening, `after` inclusive and `before` exclusive."""
+    """Which sessions to list; times of opening, `after` inclusive and `before` exclusive.
+
+    With a `prefix` of their ids, or `held` (those under legal hold), times do not go.
+    """
 
     status: SessionStatus | None = None
+    prefix: str | None = None
+    held: bool = False
     opened_after: datetime | None = None
     opened_before: datetime | None = None
+
+    @property
+    def by_id(self) -> bool:
+        """Whether the list is in order of ids: so a prefix is a range of an index, and nothing else is read."""
+        return self.prefix is not None or self.held
 
 
 Cursor = tuple[datetime, SessionId]
@@ -141,7 +151,7 @@ class SessionStore(Protocol):
         """Change a session that is in the expected state, and still has that seal order; None if there is none such."""
 
     async def page(self, which: SessionFilter, limit: int, after: Cursor | None) -> list[SessionRecord]:
-        """Recordings (not days of the audit trail), newest opening first, those behind the cursor."""
+        """Recordings (not days of the audit trail) behind the cursor; newest opening first, or by id, see `by_id`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from sessions.storage import mongo_audit
+from sessions.storage import mongo_audit, mongo_sessions
 from sessions.storage.memory import MemoryChunks, MemorySessions, MemoryTiles
 from sessions.storage.mongo import Database, connect, ensure_collections
 from sessions.storage.mongo_chunks import MongoChunks
@@ -27,6 +27,7 @@ async def _prepared(url: str) -> AsyncIterator[Database]:
     try:
         await ensure_collections(db)
         await mongo_audit.ensure_collection(db)
+        await mongo_sessions.ensure_indexes(db)
         yield db
         await client.drop_database(db.name)
     finally:

@@ -421,6 +421,18 @@ async def test_findings_are_kept_once_and_nothing_else_is_changed(yard: Yard) ->
     assert record.status is SessionStatus.SEALED
 
 
+async def test_findings_of_one_session(yard: Yard) -> None:
+    names = ("a", "a.b", "a-b", "a0", "b")
+    found = [Finding(Kind.MISSING, Part.BODY, SessionId(name), index, "x") for name in names for index in (None, 3)]
+    await yard.findings.keep(found, EPOCH)
+    for name in names:
+        kept = await yard.findings.page(9, None, SessionId(name))
+        assert [(one.finding.session_id, one.finding.index) for one in kept] == [(name, None), (name, 3)]
+        behind = await yard.findings.page(9, kept[0].finding.name, SessionId(name))
+        assert [one.finding.index for one in behind] == [3]
+    assert await yard.findings.page(9, None, SessionId("none")) == []
+
+
 async def test_where_a_scrub_goes_on_is_remembered(yard: Yard) -> None:
     assert await yard.findings.position() is None
     for position in (Position(A, 2**40), None, Position(B)):

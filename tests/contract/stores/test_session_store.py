@@ -210,3 +210,39 @@ async def test_filters(session_store: SessionStore) -> None:
     after = three, SessionId("s3")
     behind = await session_store.page(SessionFilter(status=OPEN, opened_after=one), 10, after)
     assert [record.session_id for record in behind] == ["s2"]
+
+
+async def test_lists_by_id(session_store: SessionStore) -> None:
+    for minute, name in enumerate(("b", "a-2", "a-10", "a", "a.z", "A", "lucid-audit-2026-01-31", "ab")):
+        await session_store.create(session_record(name, minutes=minute))
+    await session_store.update(SessionId("a-2"), OPEN, Change(status=SEALING))
+    for name, status in (("a-2", SEALING), ("b", OPEN)):
+        await session_store.update(SessionId(name), status, Change(held=True))
+    assert await _names(session_store, SessionFilter(prefix="a")) == ["a", "a-10", "a-2", "a.z", "ab"]
+    assert await _names(session_store, SessionFilter(prefix="a-")) == ["a-10", "a-2"]
+    assert await _names(session_store, SessionFilter(prefix="a-", status=OPEN)) == ["a-10"]
+    assert await _names(session_store, SessionFilter(prefix="lucid-audit")) == []
+    assert await _names(session_store, SessionFilter(held=True)) == ["a-2", "b"]
+    assert await _names(session_store, SessionFilter(held=True, prefix="b")) == ["b"]
+    assert await _names(session_store, SessionFilter(held=True, status=SEALING)) == ["a-2"]
+    assert await _names(session_store, SessionFilter(prefix="a"), limit=2) == ["a", "a-10"]
+    behind = await session_store.page(SessionFilter(prefix="a"), 2, (EPOCH, SessionId("a-10")))
+    assert [record.session_id for record in behind] == ["a-2", "a.z"]
+    await session_store.update(SessionId("b"), OPEN, Change(held=False))
+    assert await _names(session_store, SessionFilter(held=True)) == ["a-2"]
+
+
+@pytest.mark.parametrize(
+    "which", [SessionFilter(prefix="s1"), SessionFilter(prefix="s1", status=OPEN), SessionFilter(held=True)]
+)
+async def test_lists_by_id_read_no_more_than_they_give(db: Database, which: SessionFilter) -> None:
+    store = MongoSessions(db)
+    for number in range(30):
+        await store.create(session_record(f"s{number:02d}"))
+    await store.update(SessionId("s15"), OPEN, Change(held=True))
+    await db.command("profile", 2)
+    found = await store.page(which, 5, None)
+    await db.command("profile", 0)
+    told = await db["system.profile"].find({"op": "query", "ns": f"{db.name}.sessions"}).to_list()
+    await db.drop_collection("system.profile")
+    assert [one["docsExamined"] for one in told] == [len(found)]

@@ -7,7 +7,7 @@ import sys
 import pytest
 import structlog
 from fastapi import APIRouter
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from structlog.testing import capture_logs
 
 from sessions.runtime import log, middleware
@@ -37,6 +37,10 @@ def _routes() -> APIRouter:
             raise RuntimeError("boom")
 
         return StreamingResponse(parts())
+
+    @routes.get("/own")
+    async def own() -> Response:
+        return Response(headers={"Content-Security-Policy": "default-src 'self'", "Cache-Control": "no-cache"})
 
     @routes.get("/late-refusal")
     async def late_refusal() -> StreamingResponse:
@@ -91,6 +95,14 @@ async def test_security_headers_are_on_every_answer(fresh_log: None) -> None:
             assert policy.startswith("default-src 'none'; frame-ancestors 'none'; ")
             assert ("script-src" in policy) == (path == "/docs")
             assert "access-control-allow-origin" not in answer.headers
+
+
+async def test_a_policy_of_its_own_takes_the_place_of_the_common_one(fresh_log: None) -> None:
+    async with client_of(app_of(_routes())) as client:
+        answer = await client.get("/own")
+    assert answer.headers.get_list("content-security-policy") == ["default-src 'self'"]
+    assert answer.headers.get_list("cache-control") == ["no-cache"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
 
 
 async def test_the_page_of_the_document_may_load_what_it_names_and_nothing_else() -> None:

@@ -100,6 +100,9 @@ async def test_on_waits_for_the_database_and_says_how_it_is(settings: StorageSet
         setattr(status, name, value)
         check = found.check()
         assert (check.status, check.detail) == expected
+    status.head_block = 7
+    for status.leader, known in ((True, 7), (False, None)):
+        assert found.head_block() == known
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert running.cancelled()

@@ -47,7 +47,7 @@ async def client(house: House) -> AsyncIterator[httpx.AsyncClient]:
     )
     app = app_of(
         routes.router(house.ledger, house.shredder, house.evidence, readiness),
-        anchor_routes.router(house.batches, readiness),
+        anchor_routes.router(house.batches, readiness, lambda: 7),
         key_routes.router(house.ledger, house.rings, readiness),
         retention_routes.router(house.ledger, house.due, house.terms, readiness),
         audit_routes.router(house.trail, house.events, house.ledger, readiness),
@@ -117,11 +117,30 @@ async def test_the_list_is_walked_by_its_cursors(house: House, client: httpx.Asy
 
 
 @pytest.mark.parametrize(
-    "query", ["limit=0", "limit=1001", "status=ajar", "opened_after=now", "opened_after=2026-01-01T00:00:00", "x=1"]
+    "query",
+    [
+        *("limit=0", "limit=1001", "status=ajar", "opened_after=now", "opened_after=2026-01-01T00:00:00", "x=1"),
+        *("prefix=", "prefix=-a", "prefix=a%2F", "prefix=%3Cb%3E", f"prefix={'a' * 129}", "held=1", "held=false"),
+        "prefix=a&opened_after=2026-01-01T00:00:00Z",
+        "held=true&opened_before=2026-01-01T00:00:00Z",
+    ],
 )
 async def test_a_query_that_is_not_as_documented(client: httpx.AsyncClient, query: str) -> None:
     answer = await client.get(f"/api/v1/sessions?{query}")
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid-request")
+
+
+async def test_lists_by_id_are_walked_by_their_cursors(house: House, client: httpx.AsyncClient) -> None:
+    for number, name in enumerate(("a-3", "a-1", "b-1", "a-2", "a-4")):
+        await house.sessions.create(session_record(name, minutes=number))
+    first = (await client.get("/api/v1/sessions?prefix=a-&limit=3")).json()
+    assert [session["session_id"] for session in first["sessions"]] == ["a-1", "a-2", "a-3"]
+    query = {"prefix": "a-", "limit": 3, "cursor": first["next_cursor"]}
+    rest = (await client.get("/api/v1/sessions", params=query)).json()
+    assert ([session["session_id"] for session in rest["sessions"]], rest["next_cursor"]) == (["a-4"], None)
+    await house.ledger.hold(SessionId("b-1"), held=True)
+    held = (await client.get("/api/v1/sessions?held=true")).json()
+    assert [session["session_id"] for session in held["sessions"]] == ["b-1"]
 
 
 _KEY = {
@@ -143,7 +162,11 @@ async def test_a_session_from_open_to_shredded(house: House, client: httpx.Async
     assert [result["result"] for result in answer.json()["results"]] == ["stored", "unknown-session"]
     assert (await client.get("/api/v1/sessions/a")).json()["keys"] == [_KEY, second]
     auditor = {"authorization": "Bearer audit"}
-    assert (await client.get("/api/v1/sessions/a", headers=auditor)).json()["keys"] is None
+    told = (await client.get("/api/v1/sessions/a", headers=auditor)).json()
+    assert (told["keys"], told["metadata"]) == (None, {"a": 1})
+    assert told["key_ids"] == [
+        {"dek_id": dek_id, "kek_id": "k", "recipient": None} for dek_id in (bytes(16).hex(), (b"1" * 16).hex())
+    ]
     sealed = (await client.post("/api/v1/sessions/a/seal", json={})).json()
     manifest = await client.get("/api/v1/sessions/a/manifest")
     assert manifest.json() == sealed["manifest"]
@@ -206,7 +229,7 @@ async def test_a_processor_says_for_whom_it_asks(client: httpx.AsyncClient) -> N
 
 
 async def test_anchors(client: httpx.AsyncClient) -> None:
-    assert (await client.get("/api/v1/anchors")).json() == {"anchors": [], "next_cursor": None}
+    assert (await client.get("/api/v1/anchors")).json() == {"anchors": [], "next_cursor": None, "head_block": 7}
     none = await client.get(f"/api/v1/anchors/{'ab' * 32}")
     assert (none.status_code, none.json()["code"]) == (404, "anchor-not-found")
     for path in ("/api/v1/anchors/abc", "/api/v1/anchors?cursor=x", "/api/v1/anchors?limit=0"):
@@ -284,7 +307,7 @@ async def test_before_the_database_is_ready_everything_waits(house: House) -> No
     )
     app = app_of(
         routes.router(house.ledger, house.shredder, house.evidence, readiness),
-        anchor_routes.router(house.batches, readiness),
+        anchor_routes.router(house.batches, readiness, lambda: 7),
         key_routes.router(house.ledger, house.rings, readiness),
         authenticator=everybody,
         audit=house.audit,

@@ -1,0 +1,1 @@
+"""The web console: `site.py` serves what is in `static/`."""
