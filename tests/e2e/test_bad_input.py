@@ -120,6 +120,11 @@ CASES: list[tuple[str, str, str, str, dict[str, Any], int, str]] = [
     (S, "PUT", f"{SESSIONS}/a%20b", "processor", {"json": {"key": KEY}}, 400, "invalid-session-id"),
     (S, "PUT", f"{SESSIONS}/{{none}}/hold", "admin", {"json": {"held": True}}, 404, "session-not-found"),
     (S, "POST", f"{SESSIONS}/{{none}}/keys", "processor", {"json": KEY}, 404, "session-not-found"),
+    (S, "GET", f"{SESSIONS}?prefix=%3Cb%3E", "audit", {}, 400, "invalid-request"),
+    (S, "GET", f"{SESSIONS}?prefix=", "audit", {}, 400, "invalid-request"),
+    (S, "GET", f"{SESSIONS}?prefix=a&opened_after=2026-01-01T00:00:00Z", "audit", {}, 400, "invalid-request"),
+    (S, "GET", f"{SESSIONS}?held=false", "audit", {}, 400, "invalid-request"),
+    (S, "GET", "/api/v1/scrub/findings?session_id=a%2Fb", "audit", {}, 400, "invalid-request"),
     # ids of the audit trail
     (P, "PUT", TRAIL, "record", {"json": {}}, 403, "session-reserved"),
     (P, "PUT", f"{TRAIL}/chunks/0", "record", {"content": b"x"}, 403, "session-reserved"),
