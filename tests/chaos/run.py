@@ -39,7 +39,7 @@ _RECORDED_BYTES_PER_SECOND: Final = 2 * _MIB
 """What three members come to hold in a second of the run, at most."""
 _DATABASE_FREE_MIN_BYTES: Final = 1024 * _MIB
 RECORDERS: Final = 16
-_PAUSE_SECONDS: Final = 0.25
+_PAUSE_SECONDS: Final = 0.1
 """Between two chunks of one of a recorder's four workers, on average: real recorders do not send as fast as they can."""
 _ANCHOR_SECONDS: Final = 240.0
 
