@@ -60,7 +60,7 @@ class ServiceSettings(BaseSettings):
         origins = [origin.strip() for origin in self.cors_origins.split(",")] if self.cors_origins else []
         for origin in origins:
             if not ORIGIN.fullmatch(origin):
-                raise ConfigurationError("CORSORIGINS", "give origins like https://desk.example, with commas between")
+                raise ConfigurationError("CORS_ORIGINS", "give origins like https://desk.example, with commas between")
         return origins
 
 
