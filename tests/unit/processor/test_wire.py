@@ -1,6 +1,7 @@
 """The connections of the hot request, against real sockets."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -157,7 +158,8 @@ async def test_no_connection() -> None:
 
 async def test_no_connection_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "CONNECT_SECONDS", 0.0)
-    async with _against(lambda _, __: _OK) as (ours, _):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        ours = Wire(f"http://127.0.0.1:{listening.getsockname()[1]}", {}, 5, None)
         with pytest.raises(httpx.ConnectTimeout):
             await ours.post("/", [], {})
 
