@@ -28,7 +28,7 @@ PROCESSOR_URL, STORAGE_URL = "http://127.0.0.1:8085", "http://127.0.0.1:8086"
 CLI = Path(sys.executable).with_name("lucid-sessions")
 
 
-def run(*command: str | Path, expect: int | None = 0, timeout: float = 300, **options: Any) -> str:
+def run(*command: str | Path, expect: int | None = 0, timeout: float = 600, **options: Any) -> str:
     """Run a program and give what it said, both streams together."""
     done = subprocess.run(
         [str(word) for word in command],
@@ -104,7 +104,7 @@ class Deployment:
         return run(*command, expect=expect, timeout=timeout, cwd=self.folder, env=self.environment)
 
     def up(self, *, expect: int | None = 0) -> str:
-        return self.compose("up", "-d", "--wait", "--wait-timeout", "300", expect=expect)
+        return self.compose("up", "-d", "--wait", "--wait-timeout", "600", expect=expect)
 
     def down(self, *, volumes: bool = False) -> None:
         (self.folder / "containers.log").write_text(self.compose("logs", "--no-color", *OURS, "mongodb", expect=None))

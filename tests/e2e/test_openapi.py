@@ -54,7 +54,7 @@ def test_the_service_does_what_its_document_says(stack: Stack, token: str, tmp_p
         env={**os.environ, "LUCID_OPENAPI_TOKEN": token},
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=360,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout[-20_000:] + ran.stderr

@@ -243,8 +243,19 @@ def _verdict(page: Page, files: list[Any], node: str) -> str:
     return page.locator(".verdict").inner_text()
 
 
-def test_receipts_are_verified_in_the_page(console: Console, api: Api, stack: Stack, anvil: Anvil) -> None:
-    console.nodes |= {stack.rpc_url, anvil.url}
+@pytest.fixture
+def empty_chain(tmp_path: Path) -> Iterator[Anvil]:
+    """A chain on which nobody has deployed anything."""
+    node = Anvil(tmp_path / "chain")
+    try:
+        node.start()
+        yield node
+    finally:
+        node.stop()
+
+
+def test_receipts_are_verified_in_the_page(console: Console, api: Api, stack: Stack, empty_chain: Anvil) -> None:
+    console.nodes |= {stack.rpc_url, empty_chain.url}
     page = console.open()
     chunks = [b"one" * 50, b"two" * 60, b"three" * 70]
     session, receipt = _sealed(page, api, "verified", chunks)
@@ -283,11 +294,11 @@ def test_receipts_are_verified_in_the_page(console: Console, api: Api, stack: St
     expect(page.locator(".step.failed")).to_contain_text("chunk 2 is missing")
 
     # Another chain of the same number, first without the contract, then with it at the same address and no anchor.
-    assert "contradicts" in _verdict(page, [right], anvil.url)
+    assert "contradicts" in _verdict(page, [right], empty_chain.url)
     expect(page.locator(".step.failed")).to_contain_text("code is not that of LucidAnchors")
-    if deploy_contract(anvil.url, anvil.accounts[0][1]).lower() != stack.contract.lower():
+    if deploy_contract(empty_chain.url, empty_chain.accounts[0][1]).lower() != stack.contract.lower():
         pytest.fail("the same account's first contract has the same address on each chain")
-    assert "contradicts" in _verdict(page, [right], anvil.url)
+    assert "contradicts" in _verdict(page, [right], empty_chain.url)
     expect(page.locator(".step.failed")).to_contain_text("The anchor does not hold: the chain has no anchor")
 
 
