@@ -20,10 +20,16 @@ _databases: list[str] = []
 
 
 class _ByFile(LoadFileScheduling):
-    """Tests of one file run one after the other, side by side with others; there is one container engine."""
+    """Tests of one file run one after the other, side by side with others; there is one container engine.
+
+    A browser breaks off what it loads when the machine gets another network, as each deployment makes and removes: so
+    the console's tests come after those of the containers.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
-        return "containers" if nodeid.startswith("tests/containers/") else str(super()._split_scope(nodeid))
+        if nodeid.startswith(("tests/containers/", "tests/e2e/console/")):
+            return "containers, then browsers"
+        return str(super()._split_scope(nodeid))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _ByFile:
