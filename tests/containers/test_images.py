@@ -95,7 +95,10 @@ def test_nothing_is_there_that_need_not_be(content: Any, service: str) -> None:
     assert compiled == ({"usr/local/lib/python3.11/"} if service == "storage" else set())
     ours = sorted({"/".join(name.split("/")[2:3]) for name in names if name.startswith("app/sessions/")} - {""})
     assert ours == sorted(["__init__.py", "core", "runtime", service])
-    assert {Path(name).suffix for name in names if name.startswith("app/")} == (
+    console = "app/sessions/storage/console/static/"
+    pages = {Path(name).suffix for name in names if name.startswith(console)} - {""}
+    assert pages == ({".html", ".css", ".js", ".svg"} if service == "storage" else set())
+    assert {Path(name).suffix for name in names if name.startswith("app/") and not name.startswith(console)} == (
         {"", ".py", ".json"} if service == "storage" else {"", ".py"}
     )
     assert [
