@@ -1,9 +1,9 @@
 """Entry point `lucid-sessions`."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -60,18 +60,22 @@ def common(
     context.obj = Settings(processor_url, storage_url, token_file, retry_seconds)
 
 
-app.command("record", epilog=examples.of("record"))(recorder_commands.record)
-app.command("status", epilog=examples.of("status"))(recorder_commands.status)
-app.command("seal", epilog=examples.of("seal"))(recorder_commands.seal)
-app.command("replay", epilog=examples.of("replay"))(recorder_commands.replay)
-app.command("list", epilog=examples.of("list"))(auditor_commands.list_sessions)
-app.command("receipt", epilog=examples.of("receipt"))(auditor_commands.receipt)
-app.command("proof", epilog=examples.of("proof"))(auditor_commands.proof)
-app.command("envelopes", epilog=examples.of("envelopes"))(auditor_commands.envelopes)
-app.command("verify", epilog=examples.of("verify"))(verify_command.verify)
-app.command("scrub", epilog=examples.of("scrub"))(scrub_command.scrub)
-app.command("deploy-contract", epilog=examples.of("deploy-contract"))(operator_commands.deploy_contract)
-app.command("shard-setup", epilog=examples.of("shard-setup"))(operator_commands.shard_setup)
+_COMMANDS: Final[dict[str, Callable[..., object]]] = {
+    "record": recorder_commands.record,
+    "status": recorder_commands.status,
+    "seal": recorder_commands.seal,
+    "replay": recorder_commands.replay,
+    "list": auditor_commands.list_sessions,
+    "receipt": auditor_commands.receipt,
+    "proof": auditor_commands.proof,
+    "envelopes": auditor_commands.envelopes,
+    "verify": verify_command.verify,
+    "scrub": scrub_command.scrub,
+    "deploy-contract": operator_commands.deploy_contract,
+    "shard-setup": operator_commands.shard_setup,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name, epilog=examples.of(_name))(_command)
 app.add_typer(audit_commands.audit, name="audit")
 app.add_typer(key_commands.keys, name="keys")
 app.add_typer(retention_commands.retention, name="retention")
