@@ -35,10 +35,7 @@ class Evidence:
         record = await self._ledger.get(session_id)
         found = await self._chunks.page(session_id, start, limit)
         next_start = found[-1].index + 1 if len(found) == limit else None
-        if record.seal is not None:
-            manifest = sealed_manifest(record)
-            found = [chunk for chunk in found if covers(manifest, chunk.index)]
-        return found, next_start
+        return _shown(record, found), next_start
 
     async def envelope(self, session_id: SessionId, index: int) -> bytes:
         """An envelope's bytes.
@@ -63,15 +60,12 @@ class Evidence:
                 `envelope-corrupt`.
         """
         record = await self._ledger.readable(session_id)
-        chunks, room = [await self._chunk(record, start)], max_bytes
-        room -= chunks[0].fingerprint.envelope_bytes
-        if limit > 1 and room > 0:
-            for chunk in (await self.chunks(session_id, start + 1, limit - 1))[0]:
-                room -= chunk.fingerprint.envelope_bytes
-                if room < 0:
-                    break
-                chunks.append(chunk)
-        bodies = await self._bodies.read_many(session_id, chunks)
+        stored = _shown(record, await self._chunks.page(session_id, start, limit))
+        if not stored or stored[0].index != start:
+            raise problems.chunk_not_found(session_id, start)
+        sums = itertools.accumulate(chunk.fingerprint.envelope_bytes for chunk in stored)
+        count = max(1, sum(size <= max_bytes for size in sums))
+        bodies = await self._bodies.read_many(session_id, stored[:count])
         found = [body for body in itertools.takewhile(lambda body: body is not None, bodies) if body is not None]
         if not found:
             raise _missing(session_id, start)
@@ -118,10 +112,8 @@ class Evidence:
         return sealed_manifest(await self._ledger.get(session_id)).to_bytes()
 
     async def _chunk(self, record: SessionRecord, index: int) -> ChunkRecord:
-        found = await self._chunks.page(record.session_id, index, 1)
+        found = _shown(record, await self._chunks.page(record.session_id, index, 1))
         if not found or found[0].index != index:
-            raise problems.chunk_not_found(record.session_id, index)
-        if record.seal is not None and not covers(sealed_manifest(record), index):
             raise problems.chunk_not_found(record.session_id, index)
         return found[0]
 
@@ -158,6 +150,14 @@ class Evidence:
                 detail = f"the record of chunk {index} of session {session_id} is missing in the database"
                 raise DomainError("envelope-corrupt", detail, session_id=session_id, index=index)
         return leaves
+
+
+def _shown(record: SessionRecord, found: list[ChunkRecord]) -> list[ChunkRecord]:
+    """Records that count: once a session is sealed, those that the seal covers."""
+    if record.seal is None:
+        return found
+    manifest = sealed_manifest(record)
+    return [chunk for chunk in found if covers(manifest, chunk.index)]
 
 
 def _missing(session_id: SessionId, index: int) -> DomainError:
