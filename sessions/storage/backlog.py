@@ -1,6 +1,5 @@
 """What is sealed and in no block yet: how much, and since when. Every replica looks, so no leader is needed."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,10 +37,7 @@ class Backlog:
 
     async def run(self, readiness: Readiness) -> None:
         """Watch until cancelled."""
-        await readiness.established.wait()
-        while True:
-            await self.look()
-            await asyncio.sleep(POLL_SECONDS)
+        await readiness.watch(self.look, POLL_SECONDS)
 
     async def look(self) -> None:
         """Ask once; a database that does not answer leaves what was known."""

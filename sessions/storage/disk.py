@@ -3,7 +3,6 @@
 A MongoDB that runs out of disk ends itself, and does not start before somebody makes room. So we stop before it does.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Final
@@ -72,10 +71,7 @@ class DiskWatch:
 
     async def run(self, readiness: Readiness) -> None:
         """Watch until cancelled."""
-        await readiness.established.wait()
-        while True:
-            await self.look()
-            await asyncio.sleep(POLL_SECONDS)
+        await readiness.watch(self.look, POLL_SECONDS)
 
     async def look(self) -> None:
         """Ask once; a database that does not answer leaves what was known."""

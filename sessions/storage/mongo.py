@@ -5,7 +5,7 @@ All writes are of one document and need no transaction, so a standalone `mongod`
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
 
@@ -144,6 +144,13 @@ class Readiness:
     def ready(self) -> bool:
         """Whether it has been prepared."""
         return self.established.is_set()
+
+    async def watch(self, look: Callable[[], Awaitable[None]], pause_seconds: float) -> None:
+        """Look again and again, from when the database has been prepared until cancelled."""
+        await self.established.wait()
+        while True:
+            await look()
+            await asyncio.sleep(pause_seconds)
 
     async def establish(self) -> None:
         """Try until it works."""
