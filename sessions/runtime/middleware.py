@@ -50,11 +50,11 @@ class RequestContext:
 
         when_answered: list[Callable[[], None]] = []
         scope[WHEN_ANSWERED] = when_answered
-        started = time.perf_counter()
+        started, method = time.perf_counter(), method_label(scope["method"])
         with (
             structlog.contextvars.bound_contextvars(request_id=request_id),
             REQUESTS_IN_FLIGHT.track_inprogress(),
-            tracing.received(scope["headers"], method_label(scope["method"])) as tell,
+            tracing.received(scope["headers"], method) as tell,
         ):
             try:
                 await self._app(scope, receive, send_with_headers)
@@ -75,7 +75,7 @@ class RequestContext:
             seconds = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "unmatched")
             tell(route, status)
-            REQUEST_SECONDS.labels(method_label(scope["method"]), route, status).observe(seconds)
+            REQUEST_SECONDS.labels(method, route, status).observe(seconds)
             log = _log.debug if route in self._quiet and status < 400 else _log.info  # noqa: PLR2004
             log(
                 "request_served",
