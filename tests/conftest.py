@@ -5,7 +5,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final, TypeAlias
 
 import pytest
@@ -108,11 +108,24 @@ def anvil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Anvil]:
         node.stop()
 
 
-@contextmanager
-def unmeasured() -> Iterator[None]:
-    """Processes that are started meanwhile do not measure what they cover, and are about twice as fast."""
+_MEASURING: Final = "COVERAGE_PROCESS_CONFIG"
+_measuring = os.environ.get(_MEASURING, "")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _unmeasured() -> Iterator[None]:
+    """Processes that tests start do not tell what they cover, and start and work the faster; `measured` ones do."""
     with pytest.MonkeyPatch.context() as environment:
-        environment.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        environment.delenv(_MEASURING, raising=False)
+        yield
+
+
+@contextmanager
+def measured() -> Iterator[None]:
+    """Processes that are started meanwhile tell what they cover, if this run asks for it at all."""
+    with pytest.MonkeyPatch.context() as environment:
+        if _measuring:
+            environment.setenv(_MEASURING, _measuring)
         yield
 
 
@@ -120,27 +133,24 @@ def own_stack(
     folders: pytest.TempPathFactory,
     mode: Mode = "standalone",
     settings: Mapping[str, Mapping[str, str]] | None = None,
-    *,
-    measured: bool = True,
 ) -> Iterator[Stack]:
-    """What a fixture yields from: a whole stack for tests that do to it what others could not stand.
-
-    Services that are not `measured` tell nothing of what they cover: those that are killed could not anyway.
-    """
+    """What a fixture yields from: a whole stack for tests that do to it what others could not stand."""
     one = Stack(folders.mktemp(f"stack-{mode}"), mode, settings or {}, test_commands=True)
-    with nullcontext() if measured else unmeasured():
-        one.start()
-        try:
-            yield one
-        finally:
-            one.stop()
-            shutil.rmtree(one.folder / "mongo", ignore_errors=True)
+    one.start()
+    try:
+        yield one
+    finally:
+        one.stop()
+        shutil.rmtree(one.folder / "mongo", ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The whole stack, on a standalone mongod. A test that breaks a part resumes it."""
-    yield from own_stack(tmp_path_factory, "standalone")
+    with ExitStack() as ending:
+        with measured():
+            one = ending.enter_context(contextmanager(own_stack)(tmp_path_factory))
+        yield one
 
 
 @pytest.fixture(scope="session")

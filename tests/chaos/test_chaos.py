@@ -15,7 +15,7 @@ from tests.chaos.ledger import Ledger
 from tests.chaos.recorder import Recorder
 from tests.chaos.schedule import Fault, Kind, draw
 from tests.chaos.verdict import Judge, Verdict
-from tests.conftest import Figure, unmeasured
+from tests.conftest import Figure
 
 SECONDS = float(os.environ.get("LUCID_CHAOS_SECONDS", "45"))
 RECORDERS = 6
@@ -24,8 +24,7 @@ SEED = int(os.environ.get("LUCID_CHAOS_SEED", "1"))
 
 @pytest.mark.timeout(SECONDS + 500)
 def test_nothing_acknowledged_is_lost(tmp_path: Path, figure: Figure) -> None:
-    with unmeasured():
-        outcome = asyncio.run(run.run(SEED, SECONDS, tmp_path / "run", recorders=RECORDERS))
+    outcome = asyncio.run(run.run(SEED, SECONDS, tmp_path / "run", recorders=RECORDERS))
     figure(run.table(outcome))
     assert outcome.passed, run.table(outcome)
     assert not (os.environ.get("CI") and outcome.left_out)
@@ -36,8 +35,7 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path, figure: Figure) -> None:
 @pytest.mark.timeout(400)
 def test_the_primary_of_three_is_killed_ten_times(tmp_path: Path, figure: Figure) -> None:
     lanes = {"mongod": [Fault(Kind.PRIMARY_KILL, 1.5, 0.5)] * 10}
-    with unmeasured():
-        outcome = asyncio.run(run.run(SEED, 0, tmp_path / "run", recorders=RECORDERS, lanes=lanes))
+    outcome = asyncio.run(run.run(SEED, 0, tmp_path / "run", recorders=RECORDERS, lanes=lanes))
     assert outcome.passed, run.table(outcome)
     assert outcome.faults.total() == 10
     figure(

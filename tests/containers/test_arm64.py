@@ -4,14 +4,16 @@ import json
 import random
 from pathlib import Path
 
-from tests.containers.deployment import OURS, Deployment, run
+from tests.containers.deployment import OURS, Deployment, overridden, run
 
 
 def test_the_whole_job_on_arm64(deployment: Deployment, tmp_path: Path) -> None:
     deployment.environment["DOCKER_DEFAULT_PLATFORM"] = "linux/arm64"
     # Emulated, everything takes many times as long.
     deployment.set(STORAGE_TIMEOUT_SECONDS="120")
-    deployment.up()
+    patient = {"healthcheck": {"start_period": "400s"}}
+    with overridden(deployment.folder, {"services": dict.fromkeys(OURS, patient)}):
+        deployment.up()
     for service, port in OURS.items():
         assert json.loads(run("curl", "-fsS", f"localhost:{port}/health"))["status"] == "ok"
         program = "import json, platform; print(json.dumps(platform.machine()))"

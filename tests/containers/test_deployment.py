@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 import threading
 import time
@@ -15,8 +16,7 @@ import pytest
 from tests.conftest import Figure
 from tests.containers.deployment import OURS, PROCESSOR_URL, STORAGE_URL, Deployment, docker, run
 
-START_SECONDS = 4.0
-START_ATTEMPTS = 5
+START_PROCESSOR_SECONDS = 4.0
 RESIDENT_MIB = {"chunk-processor": 120, "session-storage": 180}
 SECRETS = {
     "chunk-processor": ["kek", "recovery-public", "storage-token", "tokens"],
@@ -173,17 +173,21 @@ print(json.dumps([
     assert up.python("session-storage", program) == ["Unauthorized"] * 3 + [None]
 
 
-def test_a_service_is_healthy_soon_after_its_start(up: Deployment, figure: Figure) -> None:
-    for service in ("session-storage", "chunk-processor"):
-        seconds = []
-        # What else the machine does may slow a start down, and never speeds one up: the quickest is its own.
-        while not seconds or (min(seconds) > START_SECONDS and len(seconds) < START_ATTEMPTS):
-            docker("restart", up.name(service))
-            started = time.monotonic()
-            up.wait_healthy(service)
-            seconds.append(time.monotonic() - started)
-        figure(f"{service}: healthy {min(seconds):.1f} s after its start (of {len(seconds)} starts)")
-        assert min(seconds) <= START_SECONDS
+def processor_seconds(up: Deployment, service: str) -> float:
+    """What the service's process has had of a core so far."""
+    fields = Path(f"/proc/{up.inspect(service)['State']['Pid']}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_a_service_is_healthy_soon_after_its_start(up: Deployment, service: str, figure: Figure) -> None:
+    """How soon depends on what else the machine does, so what is limited is the work that a start is."""
+    docker("restart", up.name(service))
+    started = time.monotonic()
+    up.wait_healthy(service)
+    used, seconds = processor_seconds(up, service), time.monotonic() - started
+    figure(f"{service}: healthy {seconds:.1f} s after its start, for which it had {used:.1f} s of a core")
+    assert used <= START_PROCESSOR_SECONDS
 
 
 @pytest.mark.parametrize("service", OURS)

@@ -92,7 +92,6 @@ def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[
     def run(context: str, wanted: list[Block]) -> None:
         own = request.getfixturevalue({"stack": "running"}.get(context, context))
         clean = {name: value for name, value in os.environ.items() if name[:6] != "LUCID_" or "_TEST_" in name}
-        clean.pop("COVERAGE_PROCESS_CONFIG", None)  # it is slow, and what runs here is measured by its own tests
         program = "".join(f"block={one.line}\n{one.program()}\n" for one in wanted)
         ran = subprocess.run(
             [

@@ -26,7 +26,7 @@ HOURS, DAYS = 3600, 86_400
 
 @pytest.fixture
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    yield from own_stack(tmp_path_factory, measured=False)
+    yield from own_stack(tmp_path_factory)
 
 
 @pytest.fixture

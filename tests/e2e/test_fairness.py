@@ -138,7 +138,7 @@ def _shown(times: list[float], all_times: list[float]) -> str:
 
 @pytest.fixture
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    yield from own_stack(tmp_path_factory, measured=False)
+    yield from own_stack(tmp_path_factory)
 
 
 def test_a_flood_does_not_starve_the_slow(fresh: Stack, figure: Figure) -> None:

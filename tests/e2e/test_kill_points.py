@@ -35,7 +35,7 @@ DRAINING = (
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    yield from own_stack(tmp_path_factory, measured=False)
+    yield from own_stack(tmp_path_factory)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ _GROWTH = 1.08
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack that has done nothing yet."""
-    yield from own_stack(tmp_path_factory, measured=False)
+    yield from own_stack(tmp_path_factory)
 
 
 @pytest.mark.timeout(60 + CHUNKS / 50)

@@ -38,7 +38,7 @@ _ROW = re.compile(r"^\| `(lucid_\w+)` \| (\w+) \| (\w+) \| ([^|]+) \| ([^|]+) \|
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack of its own: its parts are killed, and its spool is filled."""
     settings = {"processor": {"SPOOL_MAX_BYTES": str(_SPOOL_BYTES)}}
-    yield from own_stack(tmp_path_factory, settings=settings, measured=False)
+    yield from own_stack(tmp_path_factory, settings=settings)
 
 
 @pytest.fixture(scope="module")

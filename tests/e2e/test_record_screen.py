@@ -39,8 +39,7 @@ def _settings(stack: Stack) -> dict[str, str]:
         "LUCID_STORAGE_URL": stack.storage_url,
         "LUCID_TOKEN_FILE": str(token),
     }
-    clean = {name: value for name, value in os.environ.items() if name != "COVERAGE_PROCESS_CONFIG"}
-    return {**clean, **own, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    return {**os.environ, **own, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
 
 
 def _start(stack: Stack, folder: Path, display: str, session: str, *more: str) -> subprocess.Popen[str]:

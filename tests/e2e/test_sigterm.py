@@ -216,6 +216,7 @@ def test_recording_while_storage_is_restarted(stack: Stack, api: Api, stop: Any)
                     headers={"Authorization": f"Bearer {stack.tokens['record']}"},
                 )
                 index += UPLOADS
+                time.sleep(0.05)  # each is read back, one by one
 
     with ThreadPoolExecutor(UPLOADS) as pool:
         recorders = [pool.submit(record, number) for number in range(UPLOADS)]

@@ -75,7 +75,7 @@ SHRED = (
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     # Without a spool a recorder hears of each death of storage.
     settings = {"processor": {"SPOOL": "off"}, "storage": {"ANCHOR_INTERVAL_SECONDS": "0.2"}}
-    for one in own_stack(tmp_path_factory, settings=settings, measured=False):
+    for one in own_stack(tmp_path_factory, settings=settings):
         one.anvil.call("evm_setIntervalMining", 0)
         yield one
 

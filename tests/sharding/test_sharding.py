@@ -138,7 +138,8 @@ def test_both_services_on_two_shards(cluster: Cluster, sharded_stack: Stack, ser
     assert sum(counts(cluster, DATABASE, "bodies")) == 4 * (len(SESSIONS) - 1)
 
     asked = queries(cluster, DATABASE)
-    of_one_session = {key: shards for key, shards in asked.items() if any(name in key[1] for name in SESSIONS + LONG)}
+    named = {key: sum(name in key[1] for name in SESSIONS + LONG) for key in asked}
+    of_one_session = {key: shards for key, shards in asked.items() if named[key] == 1}
     assert {key[0] for key in of_one_session} == set(KEYS)
     scattered = [key for key, shards in of_one_session.items() if len(shards) > 1]
     assert scattered == []

@@ -376,7 +376,8 @@ def test_the_keyboard_is_enough(console: Console, api: Api, stack: Stack) -> Non
     api.record(session, [b"x"])
     page = console.page()
     page.goto(f"{stack.storage_url}/console")
-    page.keyboard.insert_text(console.operator)  # the field has the focus
+    expect(page.get_by_label("Token", exact=True)).to_be_focused()
+    page.keyboard.insert_text(console.operator)
     page.keyboard.press("Enter")
     page.locator("tbody tr").first.wait_for()
     page.keyboard.press("Tab")
