@@ -6,7 +6,7 @@ from typing import Final
 
 from bench.markdown import table
 from bench.model import ANCHOR_GAS, DAY_SECONDS, Fit, Workload, disk_bytes_a_day, needs
-from bench.report import shown
+from bench.tables import shown
 
 UTILISATION: Final = 0.6
 """How much of a unit is used at the busiest time: the rest is for a peak in the peak, and for a unit that is away."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import corpus, plots, report
+from bench import corpus, plots, report, tables
 from bench.ingest import CELLS
 from bench.results import Bar, Results, percentile, slope
 
@@ -64,7 +64,7 @@ def test_every_bar_names_figures_of_a_run() -> None:
     names |= {f"{who} paced | {what}" for who in ("ours", "bare") for what in ("p50", "p99")}
     names |= {"seal 1000000 | time", "seal 1000000 | more memory", "prove in 1000000 | time", "ours replay | speed"}
     names |= {"batch of 10000 | made in", "batch of 10000 | gas", "lag processor | p99", "lag storage | p99"}
-    assert {name for bar in report.BARS for name in (bar.figure, bar.beside) if name} <= names
+    assert {name for bar in tables.BARS for name in (bar.figure, bar.beside) if name} <= names
 
 
 def test_what_a_run_came_to_is_shown_in_80_columns(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
