@@ -31,7 +31,7 @@ _CORE_PERCENT: Final = 100
 _WHOLE_PERCENT: Final = 90
 _CLOSING_LINE = re.compile(r"(?:\x1b\[[\d;]*m)*=+.* in [\d.]+s.*=+(?:\x1b\[[\d;]*m)*$")
 # Most tests wait for processes. In the order of collection, so that the longest group, the containers, begins at once.
-_SIDE_BY_SIDE: Final = ["-n", str((os.cpu_count() or 1) + 1), "--no-loadscope-reorder", "--durations=300", "--durations-min=2"]
+_SIDE_BY_SIDE: Final = ["-n", str((os.cpu_count() or 1) + 1), "--no-loadscope-reorder", "--durations=60"]
 _RUN_VARIABLE: Final = "LUCID_TEST_RUN"
 _LEAKS_SHOWN: Final = 50
 

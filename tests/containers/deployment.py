@@ -121,12 +121,18 @@ class Deployment:
         """Run Python within a container of ours, and read the JSON that it prints."""
         return json.loads(docker("exec", *options, self.name(service), "/usr/bin/python3", "-c", program))
 
+    def pid(self, service: str) -> int:
+        """Of the container's first process, as the host sees it."""
+        number: int = self.inspect(service)["State"]["Pid"]
+        assert number > 0, f"{service} does not run"  # 0 would be this whole process group
+        return number
+
     def crash(self, service: str) -> None:
         """SIGKILL to the container's first process, as the kernel does it, not as `docker kill`.
 
         The engine takes the latter for a wish that the container be stopped, and starts it no more.
         """
-        os.kill(self.inspect(service)["State"]["Pid"], signal.SIGKILL)
+        os.kill(self.pid(service), signal.SIGKILL)
 
     def wait_healthy(self, service: str, seconds: float = 60) -> None:
         until = time.monotonic() + seconds

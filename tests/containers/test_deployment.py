@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from scripts.devstack.process import wait_until
 from tests.conftest import Figure
 from tests.containers.deployment import OURS, PROCESSOR_URL, STORAGE_URL, Deployment, docker, run
 
@@ -175,7 +177,7 @@ print(json.dumps([
 
 def processor_seconds(up: Deployment, service: str) -> float:
     """What the service's process has had of a core so far."""
-    fields = Path(f"/proc/{up.inspect(service)['State']['Pid']}/stat").read_text().rpartition(")")[2].split()
+    fields = Path(f"/proc/{up.pid(service)}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -190,15 +192,24 @@ def test_a_service_is_healthy_soon_after_its_start(up: Deployment, service: str,
     assert used <= START_PROCESSOR_SECONDS
 
 
+def hears(up: Deployment, service: str, number: signal.Signals) -> bool:
+    """Whether the service's process has a handler for a signal; see proc(5)."""
+    caught = Path(f"/proc/{up.pid(service)}/status").read_text().split("SigCgt:")[1].split()[0]
+    return bool(int(caught, 16) & 1 << (number - 1))
+
+
 @pytest.mark.parametrize("service", OURS)
 def test_a_container_stops_at_once_even_while_it_starts(up: Deployment, service: str) -> None:
-    for pause in (0.1, 0.5):
+    for pause in (0, 0.5):
         docker("restart", up.name(service))
+        # Before Python has read its first line, the kernel keeps every signal from a container's first process.
+        assert wait_until(lambda: hears(up, service, signal.SIGTERM), 30)
         time.sleep(pause)
         docker("stop", up.name(service))
-        assert up.inspect(service)["State"]["ExitCode"] == 0
-    docker("start", up.name(service))
-    up.wait_healthy(service)
+        code = up.inspect(service)["State"]["ExitCode"]
+        docker("start", up.name(service))
+        up.wait_healthy(service)
+        assert code == 0
 
 
 def resident_mib(up: Deployment, service: str) -> float:
