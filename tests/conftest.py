@@ -47,6 +47,27 @@ def figure(record_property: Callable[[str, object], None]) -> Figure:
     return lambda text: record_property(_FIGURE, text)
 
 
+class _AtOnce:
+    """Tells which test failed, and of what, when it does, not at the end of a long run alone."""
+
+    def __init__(self, terminal: pytest.TerminalReporter) -> None:
+        self._terminal = terminal
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Called for each phase of each test."""
+        if report.failed:
+            self._terminal.ensure_newline()
+            reason = report.longreprtext.rstrip().splitlines()[-1:]
+            self._terminal.write_line(f"failed ({report.when}): {report.nodeid}: {' '.join(reason)[:300]}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Put the above to work."""
+    if terminal := config.pluginmanager.getplugin("terminalreporter"):
+        config.pluginmanager.register(_AtOnce(terminal))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show the figures."""
     reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
