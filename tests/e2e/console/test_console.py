@@ -348,7 +348,12 @@ def test_recordings_are_played(console: Console, api: Api, stack: Stack, tmp_pat
         page.get_by_role("button", name="Play", exact=True).first.click()
 
     play("film")
-    page.wait_for_function("() => document.querySelector('video')?.currentTime > 0.5")
+    played, until = page.get_by_label(f"Recording of {names['film']}"), time.monotonic() + 60
+    expect(played).to_be_in_viewport()
+    state = "v => ({at: v.currentTime, of: v.duration, ready: v.readyState, paused: v.paused, error: v.error?.message})"
+    while played.evaluate("v => v.currentTime") <= 0.5:
+        assert time.monotonic() < until, played.evaluate(state)
+        page.wait_for_timeout(100)
     assert page.evaluate(
         "() => { const v = document.querySelector('video'); return [v.videoWidth, v.videoHeight] }"
     ) == [320, 180]

@@ -87,11 +87,14 @@ export function playback(api, id) {
     } else if (kind.type.startsWith("video/")) {
       const url = URL.createObjectURL(data.slice(0, data.size, kind.type));
       const fault = el("div");
-      const video = el("video", { controls: true, autoplay: true, muted: true, playsinline: true, src: url, "aria-label": `Recording of ${id}`,
+      const video = el("video", { controls: true, muted: true, playsinline: true, src: url, "aria-label": `Recording of ${id}`,
         error: () => put(fault, message("fault", "The browser cannot play this: it may lack the codec, or the recording is cut short.")) });
       video.muted = true; // the attribute alone does not mute what a script made, and what is not muted may not start by itself
       stopShown = () => URL.revokeObjectURL(url);
       put(stage, video, fault, keep);
+      video.scrollIntoView({ block: "nearest" });
+      // Not by the attribute: what plays by that is held while it is out of view. Where it may not, there are controls.
+      video.play().catch(() => undefined);
     } else if (kind.suffix === "cast") {
       const player = castPlayer(await data.text());
       stopShown = player.stop;
