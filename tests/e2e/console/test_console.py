@@ -167,11 +167,11 @@ def test_a_session_is_seen_from_recording_to_anchored_without_a_reload(
     ):
         expect(page.get_by_text(told, exact=True)).to_be_visible()
     with page.expect_download() as found:
-        page.get_by_role("button", name="Download receipt").click()
+        page.get_by_role("button", name="Download receipt").press("Enter")
     assert found.value.suggested_filename == f"{session}.receipt.json"
     assert json.loads(found.value.path().read_bytes()) == receipt.json()
     with page.expect_download() as found:
-        page.get_by_role("button", name="Download the proof of chunk 2").click()
+        page.get_by_role("button", name="Download the proof of chunk 2").press("Enter")
     assert (
         json.loads(found.value.path().read_bytes())
         == api.storage("GET", f"/api/v1/sessions/{session}/chunks/2/proof").json()
@@ -342,10 +342,11 @@ def test_recordings_are_played(console: Console, api: Api, stack: Stack, tmp_pat
     def play(kind: str) -> None:
         page.goto(f"{stack.storage_url}/console#/session/{names[kind]}")
         expect(page.get_by_role("heading", name=names[kind])).to_be_visible()
-        page.get_by_role("button", name="Play", exact=True).click()
+        # Not by the mouse, from which it may move away while what is above it is still loaded.
+        page.get_by_role("button", name="Play", exact=True).press("Enter")
         expect(page.get_by_role("alert")).to_contain_text("this needs a token with the role replay")
         page.get_by_label("Token with the role replay").fill(stack.tokens["replay"])
-        page.get_by_role("button", name="Play", exact=True).first.click()
+        page.get_by_role("button", name="Play", exact=True).press("Enter")
 
     play("film")
     played, until = page.get_by_label(f"Recording of {names['film']}"), time.monotonic() + 60
