@@ -41,9 +41,11 @@ def time(text: Any) -> datetime:
     """A time of a cursor.
 
     Raises:
-        ValueError, TypeError: it is none, or has no time zone.
+        ValueError, TypeError: it is none, has no time zone, or is finer than our times, which are of milliseconds.
     """
     value = datetime.fromisoformat(text)
     if value.tzinfo is None:
         raise ValueError("no time zone")
+    if value.microsecond % 1000:
+        raise ValueError("finer than a millisecond")
     return value.astimezone(UTC)

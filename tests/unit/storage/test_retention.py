@@ -11,7 +11,7 @@ from sessions.runtime.audit import Audit
 from sessions.runtime.errors import DomainError
 from sessions.runtime.settings import ConfigurationError
 from sessions.runtime.times import to_rfc3339
-from sessions.storage import retention, sweeper
+from sessions.storage import cursors, retention, sweeper
 from sessions.storage.memory_anchoring import LeaseState, MemoryLease
 from sessions.storage.retention import Place, Verdict, from_metadata
 from sessions.storage.retention_routes import decode_cursor, encode_cursor
@@ -334,8 +334,10 @@ def test_what_is_no_cursor(days: object) -> None:
         with pytest.raises(DomainError, match=r"^cursor: "):
             decode_cursor(text)
     naive = "WzEsICIyMDI2LTAxLTAxVDAwOjAwOjAwIiwgImEiXQ=="
-    with pytest.raises(DomainError, match=r"^cursor: "):
-        decode_cursor(naive)
+    finer = cursors.encode((None, "2026-01-31T23:59:59.0419+05:30", "demo"))  # found by fuzzing
+    for text in (naive, finer):
+        with pytest.raises(DomainError, match=r"^cursor: "):
+            decode_cursor(text)
     assert decode_cursor(None) is None
 
 
