@@ -21,8 +21,9 @@ from sessions.processor.killpoints import Point
 from sessions.processor.spool_format import HEADER_BYTES, Damage, Found, Kind, header, read_header, scan
 from sessions.runtime.killpoints import reach
 
-SEGMENT_BYTES: Final = 64 * 1024 * 1024
-"""A segment is ended at the first entry behind so many."""
+SEGMENT_BYTES: Final = 8 * 1024 * 1024
+"""A segment is ended at the first entry behind so many. A start delivers again what is in one that it finds, so where
+processes die often large ones would never be done with."""
 _SEGMENT = re.compile(r"(\d{16})\.seg")
 _QUARANTINED = re.compile(r"(\d{16})-\d{12}\.entry")
 _HEAD_BYTES: Final = 512
