@@ -192,7 +192,7 @@ def end_leftovers(run: str) -> list[str]:
 
 
 def _report_coverage(*, complete: bool) -> bool:
-    print("\ncoverage, of the services' processes, too:", flush=True)
+    print("\ncoverage, with that of the main stack's processes:", flush=True)
     if not list(ROOT.glob(".coverage.*")):
         print("  nothing was measured")
         return not complete

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import random
 import signal
 import threading
@@ -14,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from bench.usage import cpu_seconds, resident_mib
 from scripts.devstack.process import wait_until
 from tests.conftest import Figure
 from tests.containers.deployment import OURS, PROCESSOR_URL, STORAGE_URL, Deployment, docker, run
@@ -175,19 +175,13 @@ print(json.dumps([
     assert up.python("session-storage", program) == ["Unauthorized"] * 3 + [None]
 
 
-def processor_seconds(up: Deployment, service: str) -> float:
-    """What the service's process has had of a core so far."""
-    fields = Path(f"/proc/{up.pid(service)}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 @pytest.mark.parametrize("service", OURS)
 def test_a_service_is_healthy_soon_after_its_start(up: Deployment, service: str, figure: Figure) -> None:
     """How soon depends on what else the machine does, so what is limited is the work that a start is."""
     docker("restart", up.name(service))
     started = time.monotonic()
     up.wait_healthy(service)
-    used, seconds = processor_seconds(up, service), time.monotonic() - started
+    used, seconds = cpu_seconds(up.pid(service)), time.monotonic() - started
     figure(f"{service}: healthy {seconds:.1f} s after its start, for which it had {used:.1f} s of a core")
     assert used <= START_PROCESSOR_SECONDS
 
@@ -200,21 +194,19 @@ def hears(up: Deployment, service: str, number: signal.Signals) -> bool:
 
 @pytest.mark.parametrize("service", OURS)
 def test_a_container_stops_at_once_even_while_it_starts(up: Deployment, service: str) -> None:
-    for pause in (0, 0.5):
-        docker("restart", up.name(service))
-        # Before Python has read its first line, the kernel keeps every signal from a container's first process.
-        assert wait_until(lambda: hears(up, service, signal.SIGTERM), 30)
-        time.sleep(pause)
-        docker("stop", up.name(service))
-        code = up.inspect(service)["State"]["ExitCode"]
+    codes = []
+    try:
+        for pause in (0, 0.5):
+            docker("restart", up.name(service))
+            # Before Python has read its first line, the kernel keeps every signal from a container's first process.
+            assert wait_until(lambda: hears(up, service, signal.SIGTERM), 30)
+            time.sleep(pause)
+            docker("stop", up.name(service))
+            codes.append(up.inspect(service)["State"]["ExitCode"])
+    finally:
         docker("start", up.name(service))
         up.wait_healthy(service)
-        assert code == 0
-
-
-def resident_mib(up: Deployment, service: str) -> float:
-    found: str = up.python(service, "import json; print(json.dumps(open('/proc/1/status').read()))")
-    return int(found.split("VmRSS:")[1].split(maxsplit=1)[0]) / 1024
+    assert codes == [0, 0]
 
 
 def test_memory_stays_small_after_a_thousand_chunks(up: Deployment, figure: Figure) -> None:
@@ -225,7 +217,7 @@ def test_memory_stays_small_after_a_thousand_chunks(up: Deployment, figure: Figu
             answer = http.put(f"{PROCESSOR_URL}/api/v1/sessions/thousand/chunks/{index}", content=chunk)
             assert answer.status_code == 201, answer.text
     for service, limit in RESIDENT_MIB.items():
-        resident = resident_mib(up, service)
+        resident = resident_mib(up.pid(service))
         figure(f"{service}: {resident:.0f} MiB resident after 1,000 chunks of 64 KiB")
         assert resident <= limit
 

@@ -72,11 +72,11 @@ def api(stack: Stack) -> Iterator[Api]:
 
 
 def service_environment(own: dict[str, str]) -> dict[str, str]:
-    """Environment of a service that a test starts itself: its settings, and what Python and coverage need."""
+    """Environment of a service that a test starts itself: its settings, and what Python needs."""
     passed_on = {
         name: value
         for name, value in os.environ.items()
-        if name in ("PATH", "HOME", "TMPDIR", "LUCID_TEST_RUN") or name.startswith(("COVERAGE_", "LC_"))
+        if name in ("PATH", "HOME", "TMPDIR", "LUCID_TEST_RUN") or name.startswith("LC_")
     }
     # The stack's own processor has the spool: another one would be refused.
     apart = {"SPOOL": "off"} if "SPOOL_DIR" in own else {}

@@ -38,7 +38,7 @@ from tests.conftest import Figure
 from tests.e2e.conftest import Api, session_name
 from tests.e2e.test_cli import CLI, FAILED, NOT_AUTHORISED, NOT_FOUND, OK, REFUSED, USAGE, VERIFICATION, Shell, narrow
 
-MANY = 3_000 if os.environ.get("CI") else 10_000
+MANY = 10_000
 RECORDERS = 8
 MIB = 1024 * 1024
 

@@ -26,7 +26,7 @@ from sessions.storage.store import ChunkRecord
 from tests.e2e.conftest import Api, session_name
 
 # In CI everything is measured for coverage, which makes the seal's inner loop several times slower.
-CHUNKS = 100_000 if os.environ.get("CI") else 1_000_000
+CHUNKS = 300_000 if os.environ.get("CI") else 1_000_000
 MAX_HASHES = 1_200
 
 

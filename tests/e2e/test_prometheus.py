@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -267,12 +268,19 @@ def test_a_chain_that_is_away_and_what_waits_for_it(
     assert watch.ends("LucidAnchorLate")
 
 
-def test_a_lease_that_nobody_here_holds(watch: Prometheus, database: Database[Any]) -> None:
+@contextmanager
+def lease_elsewhere(database: Database[Any], name: str) -> Iterator[None]:
+    """A replica has a lease that is not there, and lets it go in the end."""
     elsewhere = {"holder": "elsewhere", "expires_at": datetime.now(UTC) + timedelta(hours=1)}
-    database["leases"].update_one({"_id": "anchorer"}, {"$set": elsewhere})
-    assert watch.fires("LucidAnchorNoLeader")
-    assert watch.holds('lucid_lease_held{lease="anchorer"} == 0')
-    database["leases"].update_one({"_id": "anchorer"}, {"$set": {"expires_at": datetime.fromtimestamp(0, UTC)}})
+    database["leases"].update_one({"_id": name}, {"$set": elsewhere}, upsert=True)
+    yield
+    database["leases"].update_one({"_id": name}, {"$set": {"expires_at": datetime.fromtimestamp(0, UTC)}})
+
+
+def test_a_lease_that_nobody_here_holds(watch: Prometheus, database: Database[Any]) -> None:
+    with lease_elsewhere(database, "anchorer"):
+        assert watch.fires("LucidAnchorNoLeader")
+        assert watch.holds('lucid_lease_held{lease="anchorer"} == 0')
     assert watch.ends("LucidAnchorNoLeader")
 
 
@@ -281,12 +289,10 @@ def test_a_day_of_the_trail_that_nobody_seals(api: Api, watch: Prometheus, datab
     assert api.processor("GET", "/api/v1/sessions/nobody/content", "replay").status_code == 404  # leaves an event
     assert wait_until(lambda: database["sessions"].count_documents({"_id": {"$regex": DAY_SESSION_PATTERN}}) > 0, 20)
     today = database["sessions"].find_one({"_id": {"$regex": DAY_SESSION_PATTERN}})
-    elsewhere = {"holder": "elsewhere", "expires_at": datetime.now(UTC) + timedelta(hours=1)}
-    database["leases"].update_one({"_id": "audit"}, {"$set": elsewhere}, upsert=True)
     earlier = session_of((datetime.now(UTC) - timedelta(days=3)).date().isoformat())
-    database["sessions"].insert_one({**today, "_id": earlier})
-    assert watch.fires("LucidAuditLate")
-    database["leases"].update_one({"_id": "audit"}, {"$set": {"expires_at": datetime.fromtimestamp(0, UTC)}})
+    with lease_elsewhere(database, "audit"):
+        database["sessions"].insert_one({**today, "_id": earlier})
+        assert watch.fires("LucidAuditLate")
     assert watch.ends("LucidAuditLate")
     sealed = database["sessions"].find_one({"_id": earlier})
     assert sealed is not None

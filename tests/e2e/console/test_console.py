@@ -15,6 +15,7 @@ from playwright.sync_api import Page, expect
 from pymongo import MongoClient
 
 from scripts.devstack.anvil import Anvil
+from scripts.devstack.process import wait_until
 from scripts.devstack.services import deploy_contract
 from scripts.devstack.stack import Stack
 from sessions.core.manifest import Manifest
@@ -349,12 +350,10 @@ def test_recordings_are_played(console: Console, api: Api, stack: Stack, tmp_pat
         page.get_by_role("button", name="Play", exact=True).press("Enter")
 
     play("film")
-    played, until = page.get_by_label(f"Recording of {names['film']}"), time.monotonic() + 60
+    played = page.get_by_label(f"Recording of {names['film']}")
     expect(played).to_be_in_viewport()
     state = "v => ({at: v.currentTime, of: v.duration, ready: v.readyState, paused: v.paused, error: v.error?.message})"
-    while played.evaluate("v => v.currentTime") <= 0.5:
-        assert time.monotonic() < until, played.evaluate(state)
-        page.wait_for_timeout(100)
+    assert wait_until(lambda: played.evaluate("v => v.currentTime") > 0.5, 60), played.evaluate(state)
     assert page.evaluate(
         "() => { const v = document.querySelector('video'); return [v.videoWidth, v.videoHeight] }"
     ) == [320, 180]
