@@ -162,15 +162,15 @@ def layers(archive: Path) -> list[str]:
 
 
 def test_the_same_commit_gives_the_same_layers(service: str, checkout: Path, tmp_path: Path) -> None:
-    """Once with what the builder still has of an earlier build, once from nothing."""
-    archives = {tmp_path / "first.tar": [], tmp_path / "second.tar": ["--no-cache"]}
-    for archive, options in archives.items():
+    """Once with what the builder still has of an earlier build, once from nothing, each as of another commit's time."""
+    archives = {tmp_path / "first.tar": ("1700000000",), tmp_path / "second.tar": ("1700000001", "--no-cache")}
+    for archive, (epoch, *options) in archives.items():
         context = tmp_path / archive.stem
         shutil.copytree(checkout / "sessions", context)
         for path in context.rglob("*"):  # another clone, at another time, by another user
             path.touch()
         command = ["buildx", "build", *options, "--provenance=false", "--platform", "linux/amd64"]
-        command += ["--build-arg", "SOURCE_DATE_EPOCH=1700000000", "--output", f"type=oci,dest={archive}"]
+        command += ["--build-arg", f"SOURCE_DATE_EPOCH={epoch}", "--output", f"type=oci,dest={archive}"]
         docker(*command, "-f", str(context / f"Dockerfile.{service}"), str(context))
         time.sleep(1.1)
     first, second = map(layers, archives)
