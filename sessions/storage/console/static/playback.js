@@ -88,11 +88,11 @@ export function playback(api, id) {
       const url = URL.createObjectURL(data.slice(0, data.size, kind.type));
       const fault = el("div");
       const video = el("video", { controls: true, muted: true, playsinline: true, src: url, "aria-label": `Recording of ${id}`,
+        loadedmetadata: () => video.scrollIntoView({ block: "nearest" }),
         error: () => put(fault, message("fault", "The browser cannot play this: it may lack the codec, or the recording is cut short.")) });
       video.muted = true; // the attribute alone does not mute what a script made, and what is not muted may not start by itself
       stopShown = () => URL.revokeObjectURL(url);
       put(stage, video, fault, keep);
-      video.scrollIntoView({ block: "nearest" });
       // Not by the attribute: what plays by that is held while it is out of view. Where it may not, there are controls.
       video.play().catch(() => undefined);
     } else if (kind.suffix === "cast") {
