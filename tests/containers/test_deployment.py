@@ -18,7 +18,7 @@ from scripts.devstack.process import wait_until
 from tests.conftest import Figure
 from tests.containers.deployment import OURS, PROCESSOR_URL, STORAGE_URL, Deployment, docker, run
 
-START_IMPORTS = 2.0
+START_IMPORTS = 1.6
 """The most processor time of a start, as a multiple of what it takes to import the libraries alone."""
 LIBRARIES = {
     "chunk-processor": "fastapi, uvicorn, httpx, structlog, prometheus_client, pydantic_settings, cryptography.x509, zstandard",
