@@ -16,6 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from sessions.runtime import memory
 from sessions.runtime.settings import ServiceSettings
 
 _log = structlog.get_logger()
@@ -96,6 +97,7 @@ def serve(app: ASGIApp, settings: ServiceSettings, tls: ssl.SSLContext | None = 
     # A library of web3's sets this to 100,000 when it is imported, and then JSON that is nested deeply enough ends the
     # process with a segmentation fault where it should end in a RecursionError.
     sys.setrecursionlimit(_RECURSION_LIMIT)
+    memory.settle()
     listening = _listen(settings)
     if listening is None:
         return 1
