@@ -1,26 +1,26 @@
-"""The way to session-storage: one HTTP client, every call of which may be repeated."""
+"""The way to session-storage: every call of it may be repeated."""
 
+import json
 import ssl
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
-
-import httpx
+from urllib.parse import urlencode
 
 from sessions.core import frames, key_ring
 from sessions.core.audit import AuditEvent
 from sessions.core.errors import FrameFormatError
 from sessions.core.key_ring import KeyRing, WrappedDek
 from sessions.core.types import SessionId, session_id
-from sessions.processor.wire import CONNECT_SECONDS, KEEP_ALIVE_SECONDS, Wire
+from sessions.processor.wire import CONNECT_SECONDS, Answer, BrokenOffError, Wire, WireError
 from sessions.runtime import tracing
 from sessions.runtime.errors import PROBLEMS, DomainError
 from sessions.runtime.log import REQUEST_ID_HEADER, request_id
 
-_BROKEN_OFF: Final = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
-_CONNECTIONS: Final = 64
+_OK: Final = 200
+_CREATED: Final = 201
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +77,9 @@ class StorageClient:
 
     def __init__(self, url: str, token: str, timeout_seconds: float, tls: ssl.SSLContext | None = None) -> None:
         headers = {"authorization": f"Bearer {token}"}
-        self._http = httpx.AsyncClient(
-            base_url=url.rstrip("/"),
-            headers=headers,
-            timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS),
-            limits=httpx.Limits(
-                max_connections=_CONNECTIONS,
-                max_keepalive_connections=_CONNECTIONS,
-                keepalive_expiry=KEEP_ALIVE_SECONDS,
-            ),
-            verify=tls or True,
-            trust_env=False,
-        )
         self._wire = Wire(url, headers, timeout_seconds, tls)
+        # Of their own, so that envelopes never wait for a connection behind what else is asked.
+        self._submits = Wire(url, headers, timeout_seconds, tls)
 
     async def __aenter__(self) -> Self:
         """Ready to use."""
@@ -99,21 +89,21 @@ class StorageClient:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         """Close the connections."""
-        await self._http.aclose()
         self._wire.close()
+        self._submits.close()
 
     async def open(
         self, session_id: SessionId, metadata: Mapping[str, Any] | None, key: WrappedDek
     ) -> tuple[Keys, bool]:
         """Open a session, or find it open; gives its key ring, and whether it was opened now."""
         body = {"metadata": metadata, "key": key_json(key)}
-        response = await self._call("PUT", f"/api/v1/sessions/{session_id}", json=body)
+        response = await self._call("PUT", f"/api/v1/sessions/{session_id}", body=body)
         with _understood():
-            return read_keys(response.json()["keys"]), response.status_code == httpx.codes.CREATED
+            return read_keys(response.json()["keys"]), response.status == _CREATED
 
     async def add_key(self, session_id: SessionId, key: WrappedDek) -> None:
         """Add a key to a session's ring; one that is there already stays as it is."""
-        await self._call("POST", f"/api/v1/sessions/{session_id}/keys", json=key_json(key))
+        await self._call("POST", f"/api/v1/sessions/{session_id}/keys", body=key_json(key))
 
     async def session(self, session_id: SessionId) -> tuple[dict[str, Any], Keys]:
         """A session's status, and its key ring."""
@@ -126,7 +116,7 @@ class StorageClient:
         """Store envelopes; one answer each."""
         pieces = frames.pieces(envelopes)
         headers = {"content-type": "application/octet-stream", REQUEST_ID_HEADER: request_id(), **tracing.headers()}
-        response = await _answered(lambda: self._wire.post("/api/v1/envelopes", pieces, headers))
+        response = await _answered(lambda: self._submits.request("POST", "/api/v1/envelopes", pieces, headers))
         with _understood():
             answers = [FrameAnswer(**answer) for answer in response.json()["results"]]
         if len(answers) != len(envelopes):
@@ -136,7 +126,7 @@ class StorageClient:
     async def seal(self, session_id: SessionId, chunk_count: int | None) -> dict[str, Any]:
         """Seal a session: manifest, its hash, root."""
         body = {"chunk_count": chunk_count, "sealed_by": "recorder"}
-        return _object(await self._call("POST", f"/api/v1/sessions/{session_id}/seal", json=body))
+        return _object(await self._call("POST", f"/api/v1/sessions/{session_id}/seal", body=body))
 
     async def chunks(self, session_id: SessionId, start: int, limit: int) -> tuple[list[StoredChunk], int | None]:
         """A page of chunk records, and where the next starts."""
@@ -193,50 +183,50 @@ class StorageClient:
     async def replace_keys(self, replacements: Sequence[Replacement]) -> int:
         """Replace keys that are still as they were; gives how many were."""
         body = {"replacements": [one.to_json() for one in replacements]}
-        response = await self._call("POST", "/api/v1/keys/replace", json=body)
+        response = await self._call("POST", "/api/v1/keys/replace", body=body)
         with _understood():
             return int(response.json()["replaced"])
 
     async def write(self, events: Sequence[AuditEvent]) -> None:
         """Write audit events: `Sink` of the runtime."""
-        await self._call("POST", "/api/v1/audit-events", json={"events": [event.to_json() for event in events]})
+        await self._call("POST", "/api/v1/audit-events", body={"events": [event.to_json() for event in events]})
 
     async def reachable(self) -> str | None:
         """None when storage can do its job, else why not."""
         try:
-            response = await _exchange(self._http, "GET", "/readyz", timeout=CONNECT_SECONDS)
-        except httpx.HTTPError as error:
+            response = await self._wire.request("GET", "/readyz", timeout_seconds=CONNECT_SECONDS)
+        except WireError as error:
             return f"STORAGE_URL does not answer ({_why(error)})"
-        if response.status_code != httpx.codes.OK:
-            return f"session-storage is not ready (HTTP {response.status_code})"
+        if response.status != _OK:
+            return f"session-storage is not ready (HTTP {response.status})"
         return None
 
-    async def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
+    async def _call(
+        self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Mapping[str, Any] | None = None
+    ) -> Answer:
         headers = {REQUEST_ID_HEADER: request_id(), **tracing.headers()}
-        return await _answered(lambda: _exchange(self._http, method, path, headers=headers, **options))
+        pieces: tuple[bytes, ...] = ()
+        if body is not None:
+            headers["content-type"] = "application/json"
+            pieces = (json.dumps(body).encode(),)
+        target = f"{path}?{urlencode(params)}" if params else path
+        return await _answered(lambda: self._wire.request(method, target, pieces, headers))
 
 
-async def _answered(exchange: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+async def _answered(exchange: Callable[[], Awaitable[Answer]]) -> Answer:
     try:
         try:
             response = await exchange()
-        except _BROKEN_OFF:  # a connection that was kept may be closed just now: all our requests may be repeated
+        except BrokenOffError:  # a connection that was kept may be closed just now: all our requests may be repeated
             response = await exchange()
-    except httpx.HTTPError as error:
+    except WireError as error:
         raise _unavailable(f"session-storage does not answer ({_why(error)})") from error
-    if response.is_success:
+    if response.status in (_OK, _CREATED):
         return response
     raise _problem(response)
 
 
-async def _exchange(http: httpx.AsyncClient, method: str, path: str, **options: Any) -> httpx.Response:
-    try:
-        return await http.request(method, path, **options)
-    except AttributeError as error:  # the library asks for the address of a connection that was lost as it was made
-        raise httpx.ConnectError("the connection was lost as it was made") from error
-
-
-def _why(error: httpx.HTTPError) -> str:
+def _why(error: WireError) -> str:
     """Of an error of TLS what OpenSSL says of it, which tells a wrong authority from a wrong name."""
     cause: BaseException | None = error
     while cause is not None:
@@ -259,18 +249,18 @@ def _understood() -> Iterator[None]:
         raise _unavailable("what STORAGE_URL names does not answer like session-storage") from error
 
 
-def _object(response: httpx.Response) -> dict[str, Any]:
+def _object(response: Answer) -> dict[str, Any]:
     with _understood():
         return dict(response.json())
 
 
-def _problem(response: httpx.Response) -> DomainError:
+def _problem(response: Answer) -> DomainError:
     """What storage answered, as an error of our own."""
     try:
         body = response.json()
         code, detail = str(body["code"]), str(body["detail"])
     except (ValueError, KeyError, TypeError):
-        return _unavailable(f"session-storage answered HTTP {response.status_code}")
+        return _unavailable(f"session-storage answered HTTP {response.status}")
     if code in ("unauthorized", "forbidden"):
         return _unavailable("session-storage refuses our token: check STORAGE_TOKEN_FILE against its TOKENS_FILE")
     if code == "too-many-requests":  # ours, not the caller's: its token is another

@@ -1,25 +1,62 @@
-"""HTTP/1.1 connections for the one request that comes hundreds of times a second.
+"""HTTP/1.1 connections to session-storage.
 
-httpx costs a millisecond of the event loop's thread for each request and gives way to other work some ten times within
-it, while session-storage waits for the body; this does it in one write and one wake-up. The parser is the server's.
+A general client costs a millisecond of the event loop's thread for each request, more the more of them are under way,
+and gives way to other work some ten times within it, while session-storage waits for the body; this does it in one
+write and one wake-up. The parser is the server's.
 """
 
 import asyncio
+import json
 import ssl
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Final, cast
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import httptools
-import httpx
 
-from sessions.core.types import Buffer
+from sessions.core.types import CHUNK_MAX_BYTES_LIMIT, Buffer
 
 KEEP_ALIVE_SECONDS: Final = 30.0
 """Below the server's, so that a connection is never used in the moment when the other side closes it."""
 CONNECT_SECONDS: Final = 3.0
-ANSWER_MAX_BYTES: Final = 8 * 1024 * 1024
+CONNECTIONS_MAX: Final = 64
+ANSWER_MAX_BYTES: Final = CHUNK_MAX_BYTES_LIMIT + 1024 * 1024
+"""An envelope of the largest chunk, with its head."""
+
+
+class WireError(Exception):
+    """There was no answer."""
+
+
+class NoConnectionError(WireError):
+    """Nobody listens there, or it is not whom we trust; its cause says more."""
+
+
+class BrokenOffError(WireError):
+    """The connection ended before the answer, or what came is none."""
+
+
+class NoAnswerInTimeError(WireError):
+    """It took too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer; the names of its headers in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes = field(repr=False)
+
+    def json(self) -> Any:
+        """Its content, read as JSON.
+
+        Raises:
+            ValueError: it is none.
+        """
+        return json.loads(self.content)
 
 
 class _Connection(asyncio.Protocol):
@@ -28,7 +65,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._answer: asyncio.Future[httpx.Response] | None = None
+        self._answer: asyncio.Future[Answer] | None = None
         self.usable = True
         self.idle_since = 0.0
 
@@ -37,7 +74,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         reason = str(exc) if exc else "the server closed the connection without an answer"
-        self._fail(httpx.RemoteProtocolError(reason))
+        self._fail(BrokenOffError(reason))
 
     def data_received(self, data: bytes) -> None:
         if self._answer is None or self._answer.done():
@@ -47,24 +84,24 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(httpx.RemoteProtocolError(f"not an HTTP answer: {error}"))
+            self._fail(BrokenOffError(f"not an HTTP answer: {error}"))
         if self._received > ANSWER_MAX_BYTES:
-            self._fail(httpx.RemoteProtocolError(f"an answer of more than {ANSWER_MAX_BYTES} bytes"))
+            self._fail(BrokenOffError(f"an answer of more than {ANSWER_MAX_BYTES} bytes"))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name, value))
+        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_body(self, body: bytes) -> None:
-        self._body += body
+        self._body.append(body)
 
     def on_message_complete(self) -> None:
         if not self._parser.should_keep_alive():
             self.usable = False
         if self._answer is not None and not self._answer.done():
             status = self._parser.get_status_code()
-            self._answer.set_result(httpx.Response(status, headers=self._headers, content=bytes(self._body)))
+            self._answer.set_result(Answer(status, self._headers, b"".join(self._body)))
 
-    def _fail(self, error: httpx.HTTPError) -> None:
+    def _fail(self, error: WireError) -> None:
         self.close()
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
@@ -75,14 +112,14 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    async def exchange(self, head: bytes, pieces: Sequence[Buffer]) -> httpx.Response:
+    async def exchange(self, head: bytes, pieces: Sequence[Buffer]) -> Answer:
         """Send a request, give its answer."""
         assert self._transport is not None
         if not self.usable:  # lost since it was made
-            raise httpx.RemoteProtocolError("the server closed the connection")
+            raise BrokenOffError("the server closed the connection")
         self._parser = httptools.HttpResponseParser(self)
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._body = bytearray()
+        self._headers: dict[str, str] = {}
+        self._body: list[bytes] = []
         self._received = 0
         self._answer = self._loop.create_future()
         self._transport.writelines([head, *pieces])
@@ -94,7 +131,7 @@ class _Connection(asyncio.Protocol):
 
 
 class Wire:
-    """Connections to one server, kept while they are used."""
+    """Connections to one server, kept while they are used; so many at most, and who comes then waits."""
 
     def __init__(
         self, url: str, headers: Mapping[str, str], timeout_seconds: float, tls: ssl.SSLContext | None
@@ -115,22 +152,31 @@ class Wire:
         self._timeout_seconds = timeout_seconds
         self._fixed = "".join(f"{name}: {value}\r\n" for name, value in {"host": address.netloc, **headers}.items())
         self._idle: deque[_Connection] = deque()
+        self._room = asyncio.Semaphore(CONNECTIONS_MAX)
 
-    async def post(self, path: str, pieces: Sequence[Buffer], headers: Mapping[str, str]) -> httpx.Response:
-        """POST a body, given in pieces.
+    async def request(
+        self,
+        method: str,
+        target: str,
+        pieces: Sequence[Buffer] = (),
+        headers: Mapping[str, str] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Answer:
+        """Send a request, its body given in pieces; the target is path and query.
 
         Raises:
-            httpx.HTTPError: there was no answer, as httpx would say it.
+            WireError: there was no answer.
         """
         size = sum(len(piece) for piece in pieces)
-        own = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        head = f"POST {self._path}{path} HTTP/1.1\r\n{self._fixed}{own}content-length: {size}\r\n\r\n".encode("latin-1")
+        own = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+        line = f"{method} {self._path}{target} HTTP/1.1\r\n"
+        head = f"{line}{self._fixed}{own}content-length: {size}\r\n\r\n".encode("latin-1")
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with asyncio.timeout(timeout_seconds or self._timeout_seconds), self._room:
                 connection = await self._connection()
                 answer = await connection.exchange(head, pieces)
         except TimeoutError:
-            raise httpx.ReadTimeout("no answer in time") from None
+            raise NoAnswerInTimeError("no answer in time") from None
         if connection.usable:
             connection.idle_since = asyncio.get_running_loop().time()
             self._idle.append(connection)
@@ -151,9 +197,9 @@ class Wire:
                     _Connection, self._host, self._port, ssl=self._tls
                 )
         except TimeoutError:
-            raise httpx.ConnectTimeout("no connection in time") from None
+            raise NoConnectionError("no connection in time") from None
         except (OSError, ssl.SSLError) as error:
-            raise httpx.ConnectError(str(error)) from error
+            raise NoConnectionError(str(error)) from error
         return made
 
     def close(self) -> None:

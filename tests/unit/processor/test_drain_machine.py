@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -27,6 +26,7 @@ from sessions.processor.keys import FileKeyWrapper
 from sessions.processor.spool_format import HEADER_BYTES, Kind, read_header
 from sessions.processor.spooling import read_key
 from sessions.processor.storage_client import StorageClient
+from sessions.processor.wire import Answer
 from sessions.runtime.errors import DomainError
 from tests.unit.processor.conftest import parts_of
 from tests.unit.processor.servers import TOKEN, serving, storage_app
@@ -58,7 +58,7 @@ class Wire(StorageClient):
         super().__init__(url, TOKEN, 20)
         self.faults: list[str] = []
 
-    async def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
+    async def _call(self, method: str, path: str, **options: Any) -> Answer:
         fault = self.faults.pop(0) if self.faults else "none"
         if fault == "away":
             raise DomainError("storage-unavailable", "away", retry_after_seconds=1)
