@@ -33,24 +33,47 @@ class HotRoute(Route):
         return match, {**child_scope, "route": self} if match is not Match.NONE else child_scope
 
 
-class HotRoutes:
-    """Serves plain ASGI routes before the framework is asked, whose way to them costs as much as what they do."""
+async def _serve(scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve a request that `ServiceApp` has found a hot route for."""
+    try:
+        await scope["route"].app(scope, receive, send)
+    except (DomainError, CoreError) as error:
+        await problems.answer(Request(scope), error)(scope, receive, send)
 
-    def __init__(self, app: ASGIApp, routes: Sequence[HotRoute]) -> None:
-        self._app, self._routes = app, routes
+
+class _HotFirst:
+    """Within the framework's layers, for a page of another origin, which needs them: hot routes, then the others."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (_serve if isinstance(scope.get("route"), HotRoute) else self._app)(scope, receive, send)
+
+
+class ServiceApp(FastAPI):
+    """The framework's app, with a way past all its layers for plain ASGI routes: they cost as much as what those do."""
+
+    def hot(self, routes: Sequence[HotRoute], around: Callable[[ASGIApp], ASGIApp]) -> None:
+        """Serve these routes past the framework, within `around`."""
+        self._hot_routes = tuple(routes)
+        self._past = around(_serve)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        for route in self._routes if scope["type"] == "http" else ():
+        if self._finds(scope) and not any(name == b"origin" for name, _ in scope["headers"]):
+            scope["app"] = self
+            await self._past(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    def _finds(self, scope: Scope) -> bool:
+        for route in self._hot_routes if scope["type"] == "http" else ():
             match, child_scope = route.matches(scope)
             if match is Match.FULL:
                 scope.update(child_scope)
-                try:
-                    await route.app(scope, receive, send)
-                except (DomainError, CoreError) as error:
-                    await problems.answer(Request(scope), error)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+                return True
+        return False
 
 
 def make_app(
@@ -64,13 +87,13 @@ def make_app(
     hot_routes: Sequence[tuple[HotRoute, dict[str, Any]]],
     lifespan: Lifespan,
     cors_origins: Sequence[str] = (),
-) -> FastAPI:
+) -> ServiceApp:
     """Put a service's app together.
 
     `hot_routes` are plain ASGI routes, which skip FastAPI's request handling, each with its OpenAPI operation.
     `cors_origins` are those whose pages may read answers; without any, browsers keep answers from all pages but ours.
     """
-    app = FastAPI(
+    app = ServiceApp(
         title=title, version=__version__, lifespan=lifespan, redirect_slashes=False, docs_url=DOCS_PATH, redoc_url=None
     )
     app.state.authenticator = authenticator
@@ -86,7 +109,8 @@ def make_app(
     problems.install(app)
     openapi.install(app, documented)
     quiet = frozenset(route.path for route, _ in hot_routes)
-    app.add_middleware(HotRoutes, routes=[route for route, _ in hot_routes])
+    app.hot([route for route, _ in hot_routes], lambda hot: RequestContext(hot, audit=audit, quiet_routes=quiet))
+    app.add_middleware(_HotFirst)
     if cors_origins:
         # Tokens come in a header that the page has to know, so no cookies: no credentials in the sense of CORS.
         app.add_middleware(

@@ -3,8 +3,8 @@
 import re
 import time
 from collections.abc import Callable
+from secrets import token_hex
 from typing import Final
-from uuid import uuid4
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,6 +16,7 @@ from sessions.runtime.log import REQUEST_ID_HEADER
 from sessions.runtime.metrics import REQUEST_SECONDS, REQUESTS_IN_FLIGHT, method_label
 
 _log = structlog.get_logger()
+_ID_HEADER: Final = REQUEST_ID_HEADER.encode()
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 WHEN_ANSWERED: Final = "sessions.when_answered"
 """Key of a request's scope: a list of what is called when the request has been answered, whichever way."""
@@ -36,52 +37,57 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        sent = dict(scope["headers"]).get(REQUEST_ID_HEADER.encode(), b"")
-        request_id = sent.decode() if _REQUEST_ID.fullmatch(sent) else uuid4().hex
+        sent = dict(scope["headers"]).get(_ID_HEADER, b"")
+        request_id = sent.decode() if _REQUEST_ID.fullmatch(sent) else token_hex(16)
+        id_header = (_ID_HEADER, request_id.encode())
         status = 0
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                own = [*message.get("headers", ()), (REQUEST_ID_HEADER.encode(), request_id.encode())]
-                message["headers"] = headers.completed(scope["path"], own)
+                message["headers"] = headers.completed(scope["path"], [*message.get("headers", ()), id_header])
             await send(message)
 
         when_answered: list[Callable[[], None]] = []
         scope[WHEN_ANSWERED] = when_answered
         started, method = time.perf_counter(), method_label(scope["method"])
-        with (
-            structlog.contextvars.bound_contextvars(request_id=request_id),
-            REQUESTS_IN_FLIGHT.track_inprogress(),
-            tracing.received(scope["headers"], method) as tell,
-        ):
-            try:
-                await self._app(scope, receive, send_with_headers)
-            except Exception as error:  # noqa: BLE001 - the last resort: a problem body instead of a dropped connection
-                known = error.__cause__ if status else None  # Starlette's word for it: the answer had begun
-                if isinstance(known, DomainError):
-                    _log.warning("answer_broken_off", path=scope["path"], code=known.code, detail=known.detail)
-                    self._audit.refused(scope, known.code)
-                else:
-                    _log.exception("request_failed", method=scope["method"], path=scope["path"])
-                    self._audit.refused(scope, "internal")
-                if not status:
-                    internal = DomainError("internal", "an unexpected error was logged under this request id")
-                    await problems.response(internal)(scope, receive, send_with_headers)
-            finally:
-                for act in when_answered:
-                    act()
-            seconds = time.perf_counter() - started
-            route = getattr(scope.get("route"), "path", "unmatched")
-            tell(route, status)
-            REQUEST_SECONDS.labels(method, route, status).observe(seconds)
-            log = _log.debug if route in self._quiet and status < 400 else _log.info  # noqa: PLR2004
-            log(
-                "request_served",
-                method=scope["method"],
-                path=scope["path"],
-                status=status,
-                milliseconds=round(seconds * 1000, 1),
-            )
+        bound = structlog.contextvars.bind_contextvars(request_id=request_id)
+        REQUESTS_IN_FLIGHT.inc()
+        try:
+            with tracing.received(scope["headers"], method) as tell:
+                try:
+                    await self._app(scope, receive, send_with_headers)
+                except Exception as error:  # noqa: BLE001 - the last resort: a problem, not a dropped connection
+                    self._told(scope, error.__cause__ if status else None)
+                    if not status:
+                        internal = DomainError("internal", "an unexpected error was logged under this request id")
+                        await problems.response(internal)(scope, receive, send_with_headers)
+                finally:
+                    for act in when_answered:
+                        act()
+                seconds = time.perf_counter() - started
+                route = getattr(scope.get("route"), "path", "unmatched")
+                tell(route, status)
+                REQUEST_SECONDS.labels(method, route, status).observe(seconds)
+                log = _log.debug if route in self._quiet and status < 400 else _log.info  # noqa: PLR2004
+                log(
+                    "request_served",
+                    method=scope["method"],
+                    path=scope["path"],
+                    status=status,
+                    milliseconds=round(seconds * 1000, 1),
+                )
+        finally:
+            REQUESTS_IN_FLIGHT.dec()
             structlog.contextvars.unbind_contextvars("principal")
+            structlog.contextvars.reset_contextvars(**bound)
+
+    def _told(self, scope: Scope, known: BaseException | None) -> None:
+        """Log what nobody caught; `known` is why an answer that had begun was broken off (Starlette tells)."""
+        if isinstance(known, DomainError):
+            _log.warning("answer_broken_off", path=scope["path"], code=known.code, detail=known.detail)
+            self._audit.refused(scope, known.code)
+        else:
+            _log.exception("request_failed", method=scope["method"], path=scope["path"])
+            self._audit.refused(scope, "internal")
