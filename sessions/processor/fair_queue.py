@@ -14,6 +14,8 @@ class FairQueue(Generic[T]):
 
     def __init__(self) -> None:
         self._lines: OrderedDict[SessionId, deque[tuple[int, T]]] = OrderedDict()
+        self.items = 0
+        self.size_bytes = 0
 
     def __len__(self) -> int:
         """How many sessions wait."""
@@ -25,6 +27,8 @@ class FairQueue(Generic[T]):
         if line is None:
             line = self._lines[session_id] = deque()
         line.append((size_bytes, item))
+        self.items += 1
+        self.size_bytes += size_bytes
 
     def take(
         self, max_bytes: int, max_items: int, share_bytes: int, busy: Container[SessionId] = ()
@@ -54,10 +58,13 @@ class FairQueue(Generic[T]):
                 self._lines.move_to_end(session_id)
             if left <= 0 or len(taken) == max_items:
                 break
+        self.items -= len(taken)
+        self.size_bytes -= max_bytes - left
         return taken, whose
 
     def clear(self) -> list[T]:
         """Everything; the queue is empty then."""
         found = [item for line in self._lines.values() for _, item in line]
         self._lines.clear()
+        self.items = self.size_bytes = 0
         return found

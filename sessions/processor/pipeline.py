@@ -1,7 +1,8 @@
 """Natural batching: while a POST to storage is under way, finished envelopes queue up; the next POST takes them all.
 
-So small chunks share round trips and journal flushes, and a lone chunk waits for nothing. When more queues up than one
-POST takes, sessions take turns.
+So small chunks share round trips and journal flushes, and a lone chunk waits for nothing. A second POST goes beside the
+first when that is worth it: to storage one of a single small envelope is nearly as much work as one of thirty. When more
+queues up than one POST takes, sessions take turns.
 """
 
 import asyncio
@@ -20,6 +21,11 @@ from sessions.runtime.metrics import BATCH_BUCKETS, LATENCY_BUCKETS, SIZE_BUCKET
 POSTS_IN_FLIGHT: Final = 2
 POST_BYTES: Final = 16 * 1024 * 1024
 POST_ENVELOPES: Final = 1024
+JOIN_ENVELOPES: Final = 32
+JOIN_BYTES: Final = 4 * 1024 * 1024
+"""While a POST is under way, so much waits for no other to come to it."""
+JOIN_SECONDS: Final = 0.025
+"""And nothing waits longer for others."""
 SHARE_BYTES: Final = 2 * 1024 * 1024
 """What one session may have in a POST while there are others."""
 SHARED_SECONDS: Final = 2.0
@@ -56,6 +62,8 @@ class Submitter:
         self._watch = watch
         self._queue: FairQueue[_Item] = FairQueue()
         self._posts: dict[asyncio.Task[None], set[SessionId]] = {}
+        self._waiting_since = 0.0
+        self._joined: asyncio.TimerHandle | None = None
         self._last: SessionId | None = None
         self._shared_until = 0.0
 
@@ -71,22 +79,42 @@ class Submitter:
             if self._last is not None:
                 self._shared_until = loop.time() + SHARED_SECONDS
             self._last = session_id
+        if not self._queue:
+            self._waiting_since = loop.time()
         self._queue.put(session_id, len(envelope), (envelope, answer, tracing.here()))
         self._pump()
         return await answer
 
     def _pump(self) -> None:
-        while self._queue and len(self._posts) < POSTS_IN_FLIGHT:
+        while self._queue and len(self._posts) < POSTS_IN_FLIGHT and not self._others_may_join():
             share, busy = POST_BYTES, set[SessionId]()
-            if asyncio.get_running_loop().time() < self._shared_until:
+            now = asyncio.get_running_loop().time()
+            if now < self._shared_until:
                 # One that floods is then in one POST at a time, and that is a short one: another waits for no more.
                 share, busy = SHARE_BYTES, set().union(*self._posts.values())
             batch, whose = self._queue.take(POST_BYTES, POST_ENVELOPES, share, busy)
             if not batch:
                 return
+            self._waiting_since = now
             post = asyncio.create_task(self._post(batch))
             self._posts[post] = whose
             post.add_done_callback(self._posted)
+
+    def _others_may_join(self) -> bool:
+        """Whether what waits had better wait on: there is a POST under way, and another would be a small one."""
+        if not self._posts or self._queue.items >= JOIN_ENVELOPES or self._queue.size_bytes >= JOIN_BYTES:
+            return False
+        loop = asyncio.get_running_loop()
+        until = self._waiting_since + JOIN_SECONDS
+        if loop.time() >= until:
+            return False
+        if self._joined is None:
+            self._joined = loop.call_at(until, self._join_is_over)
+        return True
+
+    def _join_is_over(self) -> None:
+        self._joined = None
+        self._pump()
 
     def _posted(self, post: asyncio.Task[None]) -> None:
         del self._posts[post]

@@ -35,7 +35,9 @@ def test_the_busy_wait() -> None:
     queue = _filled((A, 1), (B, 1))
     assert queue.take(10, 10, 10, {A}) == ([(B, 1)], {B})
     assert queue.take(10, 10, 10, {A}) == ([], set())
+    assert (queue.items, queue.size_bytes) == (1, 1)
     assert queue.clear() == [(A, 0)]
+    assert (queue.items, queue.size_bytes) == (0, 0)
 
 
 def test_one_that_is_larger_than_everything_goes_alone() -> None:
@@ -55,6 +57,8 @@ def test_all_come_out_once_and_each_session_in_order(
 ) -> None:
     queue, out = _filled(*items), []
     while len(queue):
+        left = [size for number, (_, size) in enumerate(items) if (items[number][0], number) not in out]
+        assert (queue.items, queue.size_bytes) == (len(left), sum(left))
         taken, _ = queue.take(max_bytes, max_items, share)
         assert 0 < len(taken) <= max_items
         assert sum(items[number][1] for _, number in taken[1:]) <= max_bytes + 50

@@ -6,7 +6,14 @@ import pytest
 
 from sessions.core.types import SessionId
 from sessions.processor import pipeline
-from sessions.processor.pipeline import POST_BYTES, POST_ENVELOPES, POSTS_IN_FLIGHT, Submitter
+from sessions.processor.pipeline import (
+    JOIN_BYTES,
+    JOIN_ENVELOPES,
+    POST_BYTES,
+    POST_ENVELOPES,
+    POSTS_IN_FLIGHT,
+    Submitter,
+)
 from sessions.processor.storage_client import FrameAnswer
 from sessions.runtime.errors import DomainError
 
@@ -48,6 +55,7 @@ async def _drain(storage: _Storage, *tasks: asyncio.Task) -> list:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "_RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(pipeline, "JOIN_SECONDS", 0.0)
 
 
 def _start(submitter: Submitter, *envelopes: bytes) -> list[asyncio.Task[FrameAnswer]]:
@@ -75,6 +83,54 @@ async def test_what_queues_up_while_posts_are_under_way_goes_together() -> None:
     assert storage.posts[POSTS_IN_FLIGHT] == [bytes([POSTS_IN_FLIGHT + number]) for number in range(5)]
     answers = await _drain(storage, *tasks)
     assert [answer.envelope_sha256 for answer in answers] == [bytes([number]).hex() for number in range(len(tasks))]
+
+
+async def test_beside_a_post_a_few_small_ones_wait_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "JOIN_SECONDS", 60.0)
+    storage = _Storage()
+    submitter = Submitter(storage)
+    tasks = _start(submitter, b"first", *[b"x"] * (JOIN_ENVELOPES - 1))
+    await _settle()
+    assert storage.posts == [[b"first"]]
+    tasks += _start(submitter, b"y")
+    await _settle()
+    assert [len(post) for post in storage.posts] == [1, JOIN_ENVELOPES], "so many wait for no other"
+    tasks += _start(submitter, b"z")
+    await _settle()
+    storage.gates[0].set()
+    await _settle()
+    assert len(storage.posts) == 2, "the second is still under way"
+    storage.gates[1].set()
+    await _settle()
+    assert storage.posts[2:] == [[b"z"]], "nothing is under way"
+    await _drain(storage, *tasks)
+
+
+async def test_beside_a_post_a_large_one_waits_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "JOIN_SECONDS", 60.0)
+    storage = _Storage()
+    submitter = Submitter(storage)
+    tasks = _start(submitter, b"first", bytes(JOIN_BYTES - 1))
+    await _settle()
+    assert len(storage.posts) == 1
+    tasks += _start(submitter, b"z")
+    await _settle()
+    assert [len(post) for post in storage.posts] == [1, 2]
+    await _drain(storage, *tasks)
+
+
+async def test_beside_a_post_nothing_waits_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "JOIN_SECONDS", 0.02)
+    storage = _Storage()
+    submitter = Submitter(storage)
+    tasks = _start(submitter, b"first", b"a", b"b")
+    await _settle()
+    assert storage.posts == [[b"first"]]
+    async with asyncio.timeout(5):
+        while len(storage.posts) == 1:
+            await asyncio.sleep(0.001)
+    assert storage.posts[1:] == [[b"a", b"b"]]
+    await _drain(storage, *tasks)
 
 
 async def test_a_post_has_a_bound_in_bytes() -> None:
