@@ -55,8 +55,20 @@ class Activity:
         for session_id in fresh:
             self._noted[session_id] = now
             self._noted.move_to_end(session_id)
+        self._forget()
+
+    def _forget(self) -> None:
         while len(self._noted) > _REMEMBERED_SESSIONS:  # they are only noted once more
             self._noted.popitem(last=False)
+
+    def opened(self, session_id: SessionId) -> None:
+        """Take a session that was opened now for noted: until it has a note it is not idle, and gets one that is later.
+
+        So its first chunk need not wait for one.
+        """
+        if self._idle_seconds:
+            self._noted[session_id] = self._clock()
+            self._forget()
 
     async def put_off(self, session_id: SessionId) -> None:
         """Have a session that cannot be sealed found again when it has been idle once more.

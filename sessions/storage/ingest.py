@@ -117,6 +117,11 @@ class Intake:
         self._clock = clock
         self._open: dict[SessionId, float] = {}
 
+    def opened(self, session_id: SessionId) -> None:
+        """Know of a session that it was opened now, so that its first chunk asks for nothing before it is stored."""
+        self._remember([session_id], {session_id: SessionStatus.OPEN})
+        self._activity.opened(session_id)
+
     async def submit(self, body: Buffer, require: Callable[[SessionId], None] = lambda _: None) -> list[FrameAnswer]:
         """Store the envelopes of a request body; one answer each, in order.
 

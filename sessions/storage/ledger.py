@@ -1,6 +1,6 @@
 """What session-storage does with sessions: open, ring keys, hold, and tell; `shredding.py` destroys them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -53,12 +53,15 @@ class Ledger:
         progress: ProgressReader,
         batches: BatchReader,
         terms: Terms,
+        opened: Callable[[SessionId], None] = lambda _: None,
     ) -> None:
+        """`opened` is told of each session that is opened here."""
         self._sessions = sessions
         self._sealer = sealer
         self._progress = progress
         self._batches = batches
         self._terms = terms
+        self._opened = opened
 
     async def open(self, session_id: SessionId, metadata: Mapping[str, Any] | None, key: WrappedDek) -> Opened:
         """Open a session with its first key, or find it open: then its own keys stay, and `key` is not used.
@@ -84,7 +87,9 @@ class Ledger:
         )
         reach(Point.OPENING_STORED)
         OPENED.inc(created)
-        if not created:
+        if created:
+            self._opened(session_id)
+        else:
             if record.status is SessionStatus.SHREDDED:
                 raise problems.session_shredded(record)
             if record.status is not SessionStatus.OPEN:

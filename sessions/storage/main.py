@@ -113,8 +113,9 @@ def build(settings: StorageSettings) -> FastAPI:
     holder = f"{socket.gethostname()}-{token_hex(4)}"
     trail = auditing.build(db, settings.service_name, holder, clock)
     sweeper = Sweeper(due, shredder, MongoLease(db, "retention", holder, LEASE_SECONDS), trail.audit)
-    ledger = Ledger(sessions, trail.sealer, ProgressReader(trail.chunks), batches, terms)
     activity = Activity(mongo_activity.MongoActivity(db), settings.session_idle_seal_seconds)
+    intake = Intake(sessions, chunks, activity)
+    ledger = Ledger(sessions, trail.sealer, ProgressReader(trail.chunks), batches, terms, intake.opened)
     idle_lease = MongoLease(db, "idle", holder, idle.LEASE_SECONDS)
     idle_sealer = idle.IdleSealer(activity, ledger, idle_lease, settings.session_idle_seal_seconds)
     anchors = anchoring.build(settings, db, batches, clock)
@@ -170,7 +171,7 @@ def build(settings: StorageSettings) -> FastAPI:
             _log.info("service_stopped")
 
     endpoint = submit.SubmitEndpoint(
-        Intake(sessions, chunks, activity),
+        intake,
         authenticator,
         readiness=readiness,
         disk=disk,

@@ -128,11 +128,11 @@ class House:
         self.terms = Terms(self.retain_days, self.delete_after_days, lambda: self.time)
         self.shredder = Shredder(self.sessions, self.sessions, self.chunks, self.terms)
         self.due = Due(self.sessions, self.terms)
-        self.ledger = Ledger(self.sessions, self.sealer, self.progress, self.batches, self.terms)
-        self.evidence = Evidence(self.ledger, self.everything, self.everything, self.tiles)
-        self.rings = Rings(MemoryKeyRings(self.sessions))
         self.activity = Activity(MemoryActivity(self.sessions, lambda: self.time), 3600, lambda: self.seconds)
         self.intake = Intake(self.sessions, self.chunks, self.activity)
+        self.ledger = Ledger(self.sessions, self.sealer, self.progress, self.batches, self.terms, self.intake.opened)
+        self.evidence = Evidence(self.ledger, self.everything, self.everything, self.tiles)
+        self.rings = Rings(MemoryKeyRings(self.sessions))
 
     def clear(self) -> None:
         """Nothing was ever here."""

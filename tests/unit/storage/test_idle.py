@@ -26,6 +26,7 @@ class Watched(House):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.notes: MemoryActivity = self.activity._store
         self.lease = MemoryLease(LeaseState(), "here", 120, lambda: self.seconds)
         self.sealer_of_idle = IdleSealer(self.activity, self.ledger, self.lease, 3600)
 
@@ -68,6 +69,21 @@ async def test_a_session_without_a_chunk_is_idle_from_when_it_is_first_seen(hous
     house.pass_minutes(67)
     assert await house.sealer_of_idle.sweep() == 1
     assert sealed_manifest(await house.ledger.get(A)).chunk_count == 0
+
+
+async def test_one_that_was_opened_here_needs_no_note_for_its_first_chunk(house: Watched) -> None:
+    """What comes before the first note is of no later time than that note, so nothing is sealed too early."""
+    await house.ledger.open(A, None, session_record("a").keys[0])
+    await house.write("a", 0)
+    assert A not in house.notes._noted
+    house.pass_minutes(5)
+    assert await house.sealer_of_idle.sweep() == 0, "noted now"
+    await house.write("a", 1)
+    house.pass_minutes(60)
+    assert await house.sealer_of_idle.sweep() == 0, "it had a chunk an hour ago, and not longer"
+    house.pass_minutes(7)
+    assert await house.sealer_of_idle.sweep() == 1
+    assert sealed_manifest(await house.ledger.get(A)).chunk_count == 2
 
 
 async def test_steady_writing_is_noted_once_in_a_while(house: Watched) -> None:

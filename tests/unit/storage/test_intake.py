@@ -11,7 +11,7 @@ from sessions.storage import ingest
 from sessions.storage.ingest import MAX_FRAMES, FrameResult
 from sessions.storage.memory import MemoryChunks
 from sessions.storage.store import Change, InsertOutcome, NewChunk, SealOrder, SessionStatus
-from tests.unit.storage.chunks import EPOCH, House, envelope_of, new_chunk
+from tests.unit.storage.chunks import EPOCH, House, key, envelope_of, new_chunk
 
 A = SessionId("a")
 STORED, EXISTS, CONFLICT, SEALED, UNKNOWN = FrameResult
@@ -265,6 +265,17 @@ async def test_a_session_that_was_open_a_moment_ago_is_asked_for_only_after_the_
     monkeypatch.setattr(ingest, "_OPEN_SECONDS", 0.0)
     assert await _results(house, new_chunk("a", 2)) == [STORED]
     assert asked == ["a", "a"]
+
+
+async def test_the_first_chunk_of_a_session_that_was_opened_here_asks_only_after_the_insert() -> None:
+    house = House()
+    asked = await _at_first_one(house)
+    await house.ledger.open(SessionId("b"), None, key())
+    asked.clear()
+    assert await _results(house, new_chunk("b", 0)) == [STORED]
+    assert asked == ["b"]
+    await house.sealer.seal(SessionId("b"), None, "recorder")
+    assert await _results(house, new_chunk("b", 1)) == [SEALED]
 
 
 async def test_a_session_that_was_open_a_moment_ago_and_is_sealed_takes_nothing_more() -> None:
