@@ -53,6 +53,7 @@ class Ledger:
         progress: ProgressReader,
         batches: BatchReader,
         terms: Terms,
+        *,
         opened: Callable[[SessionId], None] = lambda _: None,
     ) -> None:
         """`opened` is told of each session that is opened here."""

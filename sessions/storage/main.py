@@ -115,7 +115,7 @@ def build(settings: StorageSettings) -> FastAPI:
     sweeper = Sweeper(due, shredder, MongoLease(db, "retention", holder, LEASE_SECONDS), trail.audit)
     activity = Activity(mongo_activity.MongoActivity(db), settings.session_idle_seal_seconds)
     intake = Intake(sessions, chunks, activity)
-    ledger = Ledger(sessions, trail.sealer, ProgressReader(trail.chunks), batches, terms, intake.opened)
+    ledger = Ledger(sessions, trail.sealer, ProgressReader(trail.chunks), batches, terms, opened=intake.opened)
     idle_lease = MongoLease(db, "idle", holder, idle.LEASE_SECONDS)
     idle_sealer = idle.IdleSealer(activity, ledger, idle_lease, settings.session_idle_seal_seconds)
     anchors = anchoring.build(settings, db, batches, clock)

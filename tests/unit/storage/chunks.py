@@ -130,7 +130,9 @@ class House:
         self.due = Due(self.sessions, self.terms)
         self.activity = Activity(MemoryActivity(self.sessions, lambda: self.time), 3600, lambda: self.seconds)
         self.intake = Intake(self.sessions, self.chunks, self.activity)
-        self.ledger = Ledger(self.sessions, self.sealer, self.progress, self.batches, self.terms, self.intake.opened)
+        self.ledger = Ledger(
+            self.sessions, self.sealer, self.progress, self.batches, self.terms, opened=self.intake.opened
+        )
         self.evidence = Evidence(self.ledger, self.everything, self.everything, self.tiles)
         self.rings = Rings(MemoryKeyRings(self.sessions))
 

@@ -11,7 +11,7 @@ from sessions.storage import ingest
 from sessions.storage.ingest import MAX_FRAMES, FrameResult
 from sessions.storage.memory import MemoryChunks
 from sessions.storage.store import Change, InsertOutcome, NewChunk, SealOrder, SessionStatus
-from tests.unit.storage.chunks import EPOCH, House, key, envelope_of, new_chunk
+from tests.unit.storage.chunks import EPOCH, House, envelope_of, key, new_chunk
 
 A = SessionId("a")
 STORED, EXISTS, CONFLICT, SEALED, UNKNOWN = FrameResult
