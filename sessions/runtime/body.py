@@ -37,27 +37,42 @@ def declared_length(content_length: str | None, limit_bytes: int) -> int | None:
     return length
 
 
-async def read(receive: Receive, limit_bytes: int) -> bytearray:
-    """The body in one buffer.
+async def read(receive: Receive, limit_bytes: int, length: int | None = None) -> bytes | bytearray:
+    """The body in one buffer; `length` is what the client declares, which the HTTP parser holds it to.
 
     Raises:
         DomainError: `body-too-large` as soon as it is; `incomplete-body` when the client went away.
     """
-    body = bytearray()
-    more = True
+    piece, more = await _piece(receive)
+    if len(piece) > limit_bytes:
+        raise _too_large(limit_bytes)
+    if not more:
+        return piece
+    # A buffer that grows is copied again and again: several times the body of a large one.
+    body = bytearray(max(length or 0, len(piece)))
+    body[: len(piece)] = piece
+    size = len(piece)
     while more:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise DomainError("incomplete-body", "the connection ended within the body")
-        body += message.get("body", b"")
-        if len(body) > limit_bytes:
+        piece, more = await _piece(receive)
+        if size + len(piece) > limit_bytes:
             raise _too_large(limit_bytes)
-        more = message.get("more_body", False)
+        body[size : size + len(piece)] = piece
+        size += len(piece)
+    del body[size:]
     return body
 
 
+async def _piece(receive: Receive) -> tuple[bytes, bool]:
+    message = await receive()
+    if message["type"] != "http.request":
+        raise DomainError("incomplete-body", "the connection ended within the body")
+    return message.get("body", b""), message.get("more_body", False)
+
+
 @asynccontextmanager
-async def bounded(request: Request, budget: ByteBudget, limit_bytes: int, owner: str = "") -> AsyncIterator[bytearray]:
+async def bounded(
+    request: Request, budget: ByteBudget, limit_bytes: int, owner: str = ""
+) -> AsyncIterator[bytes | bytearray]:
     """The body of a request, paid for out of a budget for the time of the block; `owner` is whose share it is.
 
     Raises:
@@ -65,7 +80,7 @@ async def bounded(request: Request, budget: ByteBudget, limit_bytes: int, owner:
     """
     length = declared_length(request.headers.get("content-length"), limit_bytes)
     async with budget.reserve(limit_bytes if length is None else length, owner):
-        yield await read(request.receive, limit_bytes)
+        yield await read(request.receive, limit_bytes, length)
 
 
 class JsonRoute(APIRoute):

@@ -38,14 +38,22 @@ def _part(data: bytes, more: bool) -> dict:
 async def test_a_body_in_parts() -> None:
     assert await body.read(_receive(_part(b"ab", True), _part(b"", True), _part(b"c", False)), 3) == b"abc"
     assert await body.read(_receive({"type": "http.request"}), 3) == b""
+    assert await body.read(_receive(_part(b"abc", False)), 3) == b"abc"
+
+
+@pytest.mark.parametrize("length", [None, 0, 1, 5, 9])
+async def test_whatever_is_declared_the_body_is_what_comes(length: int | None) -> None:
+    parts = [_part(b"ab", True), _part(b"c", True), _part(b"", True), _part(b"de", False)]
+    assert await body.read(_receive(*parts), 9, length) == b"abcde"
 
 
 async def test_it_stops_at_the_first_byte_too_many() -> None:
-    receive = _receive(_part(b"ab", True), _part(b"cd", True), _part(b"never read", False))
-    with pytest.raises(DomainError) as caught:
-        await body.read(receive, 3)
-    assert caught.value.code == "body-too-large"
-    assert len(receive.left) == 1
+    for parts in ((b"ab", b"cd"), (b"abcd",)):
+        receive = _receive(*(_part(part, True) for part in parts), _part(b"never read", False))
+        with pytest.raises(DomainError) as caught:
+            await body.read(receive, 3)
+        assert caught.value.code == "body-too-large"
+        assert len(receive.left) == 1
 
 
 async def test_a_client_that_goes_away() -> None:
