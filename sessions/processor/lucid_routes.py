@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ValidationError
 from starlette.responses import JSONResponse
 
-from sessions.core.types import ChunkIndex, SessionId, chunk_index
+from sessions.core.types import Buffer, ChunkIndex, SessionId, chunk_index
 from sessions.processor import models
 from sessions.processor.models import LucidBatchRequest, LucidChunk, LucidProcessRequest
 from sessions.processor.recording import Recording
@@ -60,7 +60,7 @@ def _decode(chunk: LucidChunk, limit_bytes: int) -> bytes:
     return data
 
 
-def _parse(model: type[RequestT], data: bytearray) -> RequestT:
+def _parse(model: type[RequestT], data: Buffer) -> RequestT:
     try:
         return model.model_validate_json(bytes(data))
     except ValidationError as error:
@@ -104,7 +104,7 @@ class LucidRecorder:
         async with body.bounded(request, self._budget, self._single_body_bytes) as data:
             # Parsing 20 MB of JSON takes tens of milliseconds: not on the event loop.
             chunk = await asyncio.to_thread(_parse, LucidProcessRequest, data)
-            data.clear()
+            del data
             principal.require_session(chunk.session_id)
             return await self._record(SessionId(chunk.session_id), chunk)
 
@@ -112,7 +112,7 @@ class LucidRecorder:
         """Record several chunks; each is answered for itself."""
         async with body.bounded(request, self._budget, self._batch_body_bytes) as data:
             batch = await asyncio.to_thread(_parse, LucidBatchRequest, data)
-            data.clear()
+            del data
             principal.require_session(batch.session_id)
             slots = asyncio.Semaphore(_BATCH_PARALLEL)
 
