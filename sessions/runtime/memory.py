@@ -11,8 +11,8 @@ from typing import Final
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
-_KEEP_BYTES: Final = 16 * 1024 * 1024
-_MAPPED_FROM_BYTES: Final = 4 * 1024 * 1024
+_KEEP_BYTES: Final = 32 * 1024 * 1024
+_MAPPED_FROM_BYTES: Final = 32 * 1024 * 1024
 _YOUNG_OBJECTS: Final = 20_000
 
 
