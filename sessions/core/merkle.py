@@ -58,11 +58,19 @@ class Frontier:
 
 
 def root(leaf_hashes: Iterable[bytes]) -> Hash:
-    """The Merkle tree hash of leaf hashes, in order."""
-    frontier = Frontier()
-    for leaf in leaf_hashes:
-        frontier.append(leaf)
-    return frontier.root()
+    """The Merkle tree hash of leaf hashes, in order; all of them are held. `Frontier` holds a few.
+
+    Level by level, an odd node going up as it is: that splits where the RFC does.
+    """
+    nodes: list[bytes] = list(leaf_hashes)
+    if not nodes:
+        return EMPTY_ROOT
+    sha256 = hashlib.sha256
+    while len(nodes) > 1:
+        odd = nodes[-1:] if len(nodes) % 2 else []
+        pairs = zip(nodes[::2], nodes[1::2], strict=False)
+        nodes = [sha256(b"\x01" + left + right).digest() for left, right in pairs] + odd
+    return Hash(nodes[0])
 
 
 def _split(size: int) -> int:

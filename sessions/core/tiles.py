@@ -6,10 +6,11 @@ tree is hashed anew from at most one partly filled tile of each level. (Russ Cox
 Clients", 2019; C2SP tlog-tiles.)
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Final
 
-from sessions.core.merkle import Frontier, consistency_ranges, inclusion_ranges, root
+from sessions.core.merkle import EMPTY_ROOT, consistency_ranges, inclusion_ranges, node_hash, root
 from sessions.core.types import HASH_BYTES, Hash
 
 TILE_WIDTH: Final = 256
@@ -23,32 +24,29 @@ class TreeBuilder:
     """Takes leaf hashes in order; gives the root, and the tiles of level 1 and up as they fill. Memory is O(log n)."""
 
     def __init__(self) -> None:
-        self._leaves = Frontier()
-        self._open: list[list[Hash]] = []
-
-    @property
-    def size(self) -> int:
+        self.size = 0
         """How many leaves the tree has."""
-        return self._leaves.size
+        self._open: list[list[bytes]] = [[]]
 
     def extend(self, leaf_hashes: Iterable[bytes]) -> Iterator[tuple[int, int, bytes]]:
         """Add leaves; yields each tile (level, number, joined hashes) that they fill. Exhaust it."""
-        for leaf in leaf_hashes:
-            self._leaves.append(leaf)
-            yield from self._push(0, Hash(leaf))
+        leaves, tile = iter(leaf_hashes), self._open[0]
+        while more := list(islice(leaves, TILE_WIDTH - len(tile))):
+            tile += more
+            self.size += len(more)
+            if len(tile) == TILE_WIDTH:
+                yield from self._full(0)
 
-    def _push(self, level: int, node: Hash) -> Iterator[tuple[int, int, bytes]]:
-        if level == len(self._open):
-            self._open.append([])
+    def _full(self, level: int) -> Iterator[tuple[int, int, bytes]]:
         tile = self._open[level]
-        tile.append(node)
-        if len(tile) == TILE_WIDTH:
-            number = (self.size >> _BITS * (level + 1)) - 1
-            if level:
-                yield level, number, b"".join(tile)
-            parent = root(tile)
-            tile.clear()
-            yield from self._push(level + 1, parent)
+        if level:
+            yield level, (self.size >> _BITS * (level + 1)) - 1, b"".join(tile)
+        if level + 1 == len(self._open):
+            self._open.append([])
+        self._open[level + 1].append(root(tile))
+        tile.clear()
+        if len(self._open[level + 1]) == TILE_WIDTH:
+            yield from self._full(level + 1)
 
     def partial_tiles(self) -> Iterator[tuple[int, int, bytes]]:
         """The tiles of level 1 and up that the tree's end leaves partly filled."""
@@ -58,7 +56,25 @@ class TreeBuilder:
 
     def root(self) -> Hash:
         """The root of all leaves so far."""
-        return self._leaves.root()
+        subtrees = [root(part) for tile in reversed(self._open) for part in _complete(tile)]
+        return _joined(subtrees) if subtrees else EMPTY_ROOT
+
+
+def _complete(nodes: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Nodes in parts whose lengths are powers of two, from the largest down: the RFC's split."""
+    at = 0
+    while at < len(nodes):
+        width = 1 << (len(nodes) - at).bit_length() - 1
+        yield nodes[at : at + width]
+        at += width
+
+
+def _joined(subtrees: Sequence[Hash]) -> Hash:
+    """The root of complete subtrees, from the largest (on the left) to the smallest."""
+    node = subtrees[-1]
+    for left in reversed(subtrees[:-1]):
+        node = node_hash(left, node)
+    return node
 
 
 async def range_root(start: int, end: int, fetch: FetchTile) -> Hash:
@@ -74,10 +90,7 @@ async def range_root(start: int, end: int, fetch: FetchTile) -> Hash:
         width = 1 << (end - at).bit_length() - 1
         subtrees.append(await _subtree(at, width, fetch))
         at += width
-    node = subtrees.pop()
-    while subtrees:
-        node = root([subtrees.pop(), node])
-    return node
+    return _joined(subtrees)
 
 
 async def _subtree(start: int, width: int, fetch: FetchTile) -> Hash:
