@@ -10,7 +10,7 @@ from sessions.core.audit import day_of
 from sessions.core.envelope import fingerprint
 from sessions.core.types import SessionId
 from sessions.storage.audit_store import EventStore, StoredEvent
-from sessions.storage.store import BodyReader, ChunkReader, ChunkRecord
+from sessions.storage.store import BodyReader, ChunkReader, ChunkRecord, Leaves, leaves_of
 
 
 class WithTrail:
@@ -26,6 +26,12 @@ class WithTrail:
         if day_of(session_id) is None:
             return await self._chunks.page(session_id, start, limit)
         return await asyncio.to_thread(_records, session_id, await self._events.page(session_id, start, limit))
+
+    async def leaves(self, session_id: SessionId, start: int, limit: int) -> Leaves:
+        """See `ChunkReader`."""
+        if day_of(session_id) is None:
+            return await self._chunks.leaves(session_id, start, limit)
+        return leaves_of(await self.page(session_id, start, limit))
 
     async def read(self, session_id: SessionId, chunk: ChunkRecord) -> bytes | None:
         """See `BodyReader`."""

@@ -13,11 +13,13 @@ from sessions.storage.store import (
     ChunkRecord,
     Cursor,
     InsertOutcome,
+    Leaves,
     NewChunk,
     SealOrder,
     SessionFilter,
     SessionRecord,
     SessionStatus,
+    leaves_of,
 )
 
 _SEALED: Final = SessionStatus.SEALED
@@ -174,6 +176,10 @@ class MemoryChunks:
         """See `ChunkStore`."""
         taken = self.records.get(session_id, {})
         return [taken[index] for index in sorted(taken) if index >= start][:limit]
+
+    async def leaves(self, session_id: SessionId, start: int, limit: int) -> Leaves:
+        """See `ChunkStore`."""
+        return leaves_of(await self.page(session_id, start, limit))
 
     async def remove(self, session_id: SessionId, chunk: ChunkRecord) -> None:
         """See `ChunkStore`."""

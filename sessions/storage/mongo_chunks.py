@@ -4,9 +4,11 @@ A body is keyed by session, index and the envelope's hash, so two writers of one
 record, unique on (session, index), decides who was first, and is written after its body is journaled.
 """
 
+import asyncio
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
+import bson
 from bson import Binary, Int64, MaxKey
 from pymongo.errors import BulkWriteError
 
@@ -16,13 +18,15 @@ from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
 from sessions.storage.killpoints import Point
 from sessions.storage.mongo import DUPLICATE_KEY, Database, Document, translated
-from sessions.storage.store import ChunkRecord, InsertOutcome, NewChunk
+from sessions.storage.store import ChunkRecord, InsertOutcome, Leaves, NewChunk
 
 BODY_PART_BYTES: Final = 1024 * 1024 + 64 * 1024
 """Headroom over 1 MiB, so that an incompressible chunk of 1 MiB stays one document."""
 _INSERT_BYTES: Final = 4 * 1024 * 1024
 """Most bytes handed to the driver at once: it encodes on the event loop."""
 _BODY_KEY_BYTES: Final = 16
+_ASCENDING: Final = (("_id", 1),)
+_OF_LEAVES: Final = {"envelope_sha256": False}
 
 
 def _chunk_id(session_id: SessionId, index: int) -> Document:
@@ -45,6 +49,23 @@ def _record(document: Document) -> ChunkRecord:
         fingerprint=Fingerprint(
             int(document["envelope_bytes"]), Hash(document["envelope_sha256"]), Hash(document["leaf_hash"])
         ),
+    )
+
+
+def _from(session_id: SessionId, start: int) -> Document:
+    return {
+        "_id": {"$gte": _chunk_id(session_id, start), "$lt": {"s": session_id, "i": MaxKey()}},
+        **of_session(session_id),
+    }
+
+
+def _leaves(batches: list[bytes]) -> Leaves:
+    found: list[Document] = [document for batch in batches for document in bson.decode_all(batch)]
+    return Leaves(
+        [int(document["_id"]["i"]) for document in found],
+        [document["leaf_hash"] for document in found],
+        sum(document["plaintext_bytes"] for document in found),
+        sum(document["envelope_bytes"] for document in found),
     )
 
 
@@ -99,16 +120,18 @@ class MongoChunks:
     async def page(self, session_id: SessionId, start: int, limit: int) -> list[ChunkRecord]:
         """See `ChunkStore`."""
         async with translated():
-            cursor = self._chunks.find(
-                {
-                    "_id": {"$gte": _chunk_id(session_id, start), "$lt": {"s": session_id, "i": MaxKey()}},
-                    **of_session(session_id),
-                },
-                sort=[("_id", 1)],
-                limit=limit,
-                batch_size=limit,
-            )
+            cursor = self._chunks.find(_from(session_id, start), sort=_ASCENDING, limit=limit, batch_size=limit)
             return [_record(document) for document in await cursor.to_list()]
+
+    async def leaves(self, session_id: SessionId, start: int, limit: int) -> Leaves:
+        """See `ChunkStore`."""
+        async with translated():
+            # Raw, because to make a document of each is what takes time: that is done in a thread.
+            cursor = self._chunks.find_raw_batches(
+                _from(session_id, start), _OF_LEAVES, sort=_ASCENDING, limit=limit, batch_size=limit
+            )
+            batches = cast("list[bytes]", [batch async for batch in cursor])
+        return await asyncio.to_thread(_leaves, batches)
 
     async def remove(self, session_id: SessionId, chunk: ChunkRecord) -> None:
         """See `ChunkStore`."""

@@ -8,6 +8,8 @@ import asyncio
 import hashlib
 import time
 from bisect import bisect_right
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
 from secrets import token_hex
 from typing import Final
 
@@ -24,11 +26,11 @@ from sessions.runtime.killpoints import reach
 from sessions.runtime.times import Clock, now, to_rfc3339
 from sessions.storage import problems
 from sessions.storage.killpoints import Point
-from sessions.storage.progress import MAX_REPORTED_GAPS, PAGE_CHUNKS
+from sessions.storage.progress import MAX_REPORTED_GAPS
 from sessions.storage.store import (
     Change,
     ChunkReader,
-    ChunkRecord,
+    Leaves,
     Seal,
     SealOrder,
     SessionRecord,
@@ -39,6 +41,7 @@ from sessions.storage.store import (
 
 MAX_MISSING_CHUNKS: Final = 2**24
 """A seal with gaps hashes a leaf for each missing chunk: one stray index must not make that endless."""
+_SCAN_CHUNKS: Final = 4000
 _TILE_WRITES: Final = 64
 _REFUSALS: Final = ("chunks-missing", "chunk-count-mismatch")
 
@@ -50,6 +53,19 @@ SEAL_SECONDS = Histogram(
 )
 for _by in ("recorder", "idle"):
     SEALED.labels(_by)
+
+
+def runs(indexes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Where ascending indexes follow one another: positions [begin, end) of each run of them."""
+    begin, count = 0, len(indexes)
+    while begin < count:
+        end = begin + 1
+        if indexes[-1] - indexes[begin] == count - 1 - begin:
+            end = count  # all that are left, as in nearly every recording
+        while end < count and indexes[end] == indexes[end - 1] + 1:
+            end += 1
+        yield begin, end
+        begin = end
 
 
 class _Scan:
@@ -64,16 +80,16 @@ class _Scan:
         self._session_id = session_id
         self._next = 0
 
-    def add(self, records: list[ChunkRecord], *, allow_missing: bool) -> list[tuple[int, int, bytes]]:
-        """Hash a page of records, with missing leaves for gaps; gives the tiles that it fills."""
+    def add(self, page: Leaves, *, allow_missing: bool) -> list[tuple[int, int, bytes]]:
+        """Hash a page of leaves, with missing ones for gaps; gives the tiles that it fills."""
         tiles: list[tuple[int, int, bytes]] = []
-        for record in records:
-            if record.index > self._next:
-                tiles += self.gap(record.index, allow_missing=allow_missing)
-            self._next = record.index + 1
-            tiles += self.tree.extend((record.fingerprint.leaf_hash,))
-            self.plaintext_bytes += record.plaintext_bytes
-            self.envelope_bytes += record.fingerprint.envelope_bytes
+        for begin, end in runs(page.indexes):
+            if (index := page.indexes[begin]) > self._next:
+                tiles += self.gap(index, allow_missing=allow_missing)
+            self._next = page.indexes[end - 1] + 1
+            tiles += self.tree.extend(page.hashes[begin:end])
+        self.plaintext_bytes += page.plaintext_bytes
+        self.envelope_bytes += page.envelope_bytes
         return tiles
 
     def gap(self, end: int, *, allow_missing: bool) -> list[tuple[int, int, bytes]]:
@@ -189,16 +205,13 @@ class Sealer:
         scan, start = _Scan(session_id), 0
         allow_missing = order.sealed_by == "idle"
         tiles: list[tuple[int, int, bytes]] = []
-        while True:
-            page = await self._chunks.page(session_id, start, PAGE_CHUNKS)
-            if page:
+        async with aclosing(self._pages(session_id)) as pages:
+            async for page in pages:
                 tiles += await asyncio.to_thread(scan.add, page, allow_missing=allow_missing)
-                start = page[-1].index + 1
-            if len(tiles) >= _TILE_WRITES:
-                await self._tiles.put(session_id, attempt, tiles)
-                tiles = []
-            if len(page) < PAGE_CHUNKS:
-                break
+                start = page.indexes[-1] + 1
+                if len(tiles) >= _TILE_WRITES:
+                    await self._tiles.put(session_id, attempt, tiles)
+                    tiles = []
         if order.chunk_count is not None:
             if start > order.chunk_count:
                 raise problems.chunk_count_mismatch(session_id, order.chunk_count, start)
@@ -209,6 +222,21 @@ class Sealer:
         await self._tiles.put(session_id, attempt, [*tiles, *scan.tree.partial_tiles()])
         reach(Point.SEAL_TILES_STORED)
         return scan
+
+    async def _pages(self, session_id: SessionId) -> AsyncGenerator[Leaves, None]:
+        """The leaves of a session; while one page is hashed, the next is read."""
+        reading = asyncio.create_task(self._chunks.leaves(session_id, 0, _SCAN_CHUNKS))
+        try:
+            while (page := await reading).indexes:
+                if len(page.indexes) < _SCAN_CHUNKS:
+                    yield page
+                    return
+                following = self._chunks.leaves(session_id, page.indexes[-1] + 1, _SCAN_CHUNKS)
+                reading = asyncio.create_task(following)
+                yield page
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
 
 def sealed_manifest(record: SessionRecord) -> Manifest:

@@ -192,11 +192,34 @@ class InsertOutcome(StrEnum):
     CONFLICT = "conflict"
 
 
+@dataclass(frozen=True, slots=True)
+class Leaves:
+    """Of some records what a tree is made of, their indexes (ascending) and leaf hashes, and their sums in bytes."""
+
+    indexes: Sequence[int]
+    hashes: Sequence[Hash]
+    plaintext_bytes: int
+    envelope_bytes: int
+
+
+def leaves_of(records: Sequence[ChunkRecord]) -> Leaves:
+    """The leaves of records that are at hand."""
+    return Leaves(
+        [record.index for record in records],
+        [record.fingerprint.leaf_hash for record in records],
+        sum(record.plaintext_bytes for record in records),
+        sum(record.fingerprint.envelope_bytes for record in records),
+    )
+
+
 class ChunkReader(Protocol):
     """The records of chunks."""
 
     async def page(self, session_id: SessionId, start: int, limit: int) -> list[ChunkRecord]:
         """Records from index `start` on, ascending, as a majority of the database has them."""
+
+    async def leaves(self, session_id: SessionId, start: int, limit: int) -> Leaves:
+        """The leaves of what `page` gives; made for a million of them."""
 
 
 class ChunkStore(ChunkReader, Protocol):

@@ -8,7 +8,7 @@ import pytest
 
 from sessions.core.types import MAX_CHUNK_INDEX, SessionId
 from sessions.storage.mongo_chunks import BODY_PART_BYTES
-from sessions.storage.store import ChunkRecord, InsertOutcome, NewChunk
+from sessions.storage.store import ChunkRecord, InsertOutcome, Leaves, NewChunk, leaves_of
 from tests.contract.stores.conftest import ChunksAndBodies
 from tests.unit.storage.chunks import new_chunk
 
@@ -195,3 +195,17 @@ async def test_bodies_of_many_chunks_at_once(stores: ChunksAndBodies) -> None:
     assert await stores.bodies.read_many(A, [wanted[0], other, wanted[3]]) == [first, None, last]
     missing = _record(new_chunk("a", 4))
     assert await stores.bodies.read_many(A, [missing, wanted[3]]) == [None, last]
+
+
+async def test_leaves_are_those_of_the_page(stores: ChunksAndBodies) -> None:
+    assert await stores.chunks.leaves(A, 0, 10) == Leaves([], [], 0, 0)
+    chunks = [new_chunk("a", index, bytes(index % 50)) for index in (0, 1, 2, 5, 700, MAX_CHUNK_INDEX)]
+    await stores.chunks.insert([*chunks, new_chunk("aa", 3), new_chunk("A", 3)])
+    for start, limit in ((0, 10), (0, 6), (0, 3), (1, 2), (3, 10), (701, 1), (MAX_CHUNK_INDEX, 1)):
+        found = await stores.chunks.leaves(A, start, limit)
+        assert found == leaves_of(await stores.chunks.page(A, start, limit))
+    whole = await stores.chunks.leaves(A, 0, 10)
+    assert whole.indexes == [0, 1, 2, 5, 700, MAX_CHUNK_INDEX]
+    assert whole.hashes == [chunk.fingerprint.leaf_hash for chunk in chunks]
+    assert whole.plaintext_bytes == sum(chunk.plaintext_bytes for chunk in chunks)
+    assert whole.envelope_bytes == sum(len(chunk.envelope) for chunk in chunks)

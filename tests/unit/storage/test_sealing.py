@@ -5,6 +5,8 @@ import hashlib
 from datetime import timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sessions.core import merkle, tiles
 from sessions.core.envelope import Fingerprint, chunk_leaf_input, missing_leaf_input
@@ -13,7 +15,7 @@ from sessions.core.types import MAX_CHUNK_INDEX, Hash, SessionId
 from sessions.runtime.errors import DomainError
 from sessions.storage import sealing
 from sessions.storage.memory import MemoryChunks
-from sessions.storage.sealing import covers, sealed_manifest
+from sessions.storage.sealing import covers, runs, sealed_manifest
 from sessions.storage.store import Change, ChunkRecord, SealOrder, SessionStatus
 from tests.unit.storage.chunks import EPOCH, House, new_chunk
 
@@ -282,3 +284,14 @@ async def test_tiles_give_the_proofs_of_the_whole_tree(count: int) -> None:
 
 async def _page(records: dict[int, ChunkRecord], indexes: list[int]) -> list[ChunkRecord]:
     return [records[index] for index in indexes]
+
+
+@given(st.sets(st.one_of(st.integers(0, 30), st.integers(0, MAX_CHUNK_INDEX))))
+def test_runs_are_as_long_as_they_can_be(numbers: set[int]) -> None:
+    indexes = sorted(numbers)
+    found = list(runs(indexes))
+    assert [position for begin, end in found for position in range(begin, end)] == list(range(len(indexes)))
+    for begin, end in found:
+        assert indexes[begin:end] == list(range(indexes[begin], indexes[begin] + end - begin))
+    for (_, end), (begin, _) in zip(found, found[1:], strict=False):
+        assert indexes[begin] > indexes[end - 1] + 1
