@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import itertools
 from datetime import timedelta
 
 import pytest
@@ -293,5 +294,5 @@ def test_runs_are_as_long_as_they_can_be(numbers: set[int]) -> None:
     assert [position for begin, end in found for position in range(begin, end)] == list(range(len(indexes)))
     for begin, end in found:
         assert indexes[begin:end] == list(range(indexes[begin], indexes[begin] + end - begin))
-    for (_, end), (begin, _) in zip(found, found[1:], strict=False):
+    for (_, end), (begin, _) in itertools.pairwise(found):
         assert indexes[begin] > indexes[end - 1] + 1
