@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, cast
 
-import bson
 from bson import Binary, Int64, MaxKey
 from pymongo.errors import BulkWriteError
 
@@ -16,6 +15,7 @@ from sessions.core.envelope import Fingerprint
 from sessions.core.types import Hash, SessionId
 from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
+from sessions.storage import mongo_leaves
 from sessions.storage.killpoints import Point
 from sessions.storage.mongo import DUPLICATE_KEY, Database, Document, translated
 from sessions.storage.store import ChunkRecord, InsertOutcome, Leaves, NewChunk
@@ -26,7 +26,6 @@ _INSERT_BYTES: Final = 4 * 1024 * 1024
 """Most bytes handed to the driver at once: it encodes on the event loop."""
 _BODY_KEY_BYTES: Final = 16
 _ASCENDING: Final = (("_id", 1),)
-_OF_LEAVES: Final = {"envelope_sha256": False}
 
 
 def _chunk_id(session_id: SessionId, index: int) -> Document:
@@ -57,16 +56,6 @@ def _from(session_id: SessionId, start: int) -> Document:
         "_id": {"$gte": _chunk_id(session_id, start), "$lt": {"s": session_id, "i": MaxKey()}},
         **of_session(session_id),
     }
-
-
-def _leaves(batches: list[bytes]) -> Leaves:
-    found: list[Document] = [document for batch in batches for document in bson.decode_all(batch)]
-    return Leaves(
-        [int(document["_id"]["i"]) for document in found],
-        [document["leaf_hash"] for document in found],
-        sum(document["plaintext_bytes"] for document in found),
-        sum(document["envelope_bytes"] for document in found),
-    )
 
 
 def _joined(chunk: ChunkRecord, parts: list[bytes]) -> bytes | None:
@@ -128,10 +117,10 @@ class MongoChunks:
         async with translated():
             # Raw, because to make a document of each is what takes time: that is done in a thread.
             cursor = self._chunks.find_raw_batches(
-                _from(session_id, start), _OF_LEAVES, sort=_ASCENDING, limit=limit, batch_size=limit
+                _from(session_id, start), mongo_leaves.PROJECTION, sort=_ASCENDING, limit=limit, batch_size=limit
             )
             batches = cast("list[bytes]", [batch async for batch in cursor])
-        return await asyncio.to_thread(_leaves, batches)
+        return await asyncio.to_thread(mongo_leaves.leaves, session_id, batches)
 
     async def remove(self, session_id: SessionId, chunk: ChunkRecord) -> None:
         """See `ChunkStore`."""
