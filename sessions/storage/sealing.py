@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import time
 from bisect import bisect_right
+from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from secrets import token_hex
@@ -42,6 +43,7 @@ from sessions.storage.store import (
 MAX_MISSING_CHUNKS: Final = 2**24
 """A seal with gaps hashes a leaf for each missing chunk: one stray index must not make that endless."""
 _SCAN_CHUNKS: Final = 4000
+_PAGES_AHEAD: Final = 2
 _TILE_WRITES: Final = 64
 _REFUSALS: Final = ("chunks-missing", "chunk-count-mismatch")
 
@@ -224,19 +226,36 @@ class Sealer:
         return scan
 
     async def _pages(self, session_id: SessionId) -> AsyncGenerator[Leaves, None]:
-        """The leaves of a session; while one page is hashed, the next is read."""
-        reading = asyncio.create_task(self._chunks.leaves(session_id, 0, _SCAN_CHUNKS))
+        """A session's leaves. While one page is hashed, the next is read: from where it starts if nothing lacks."""
+
+        def read(start: int) -> asyncio.Task[Leaves]:
+            return asyncio.create_task(self._chunks.leaves(session_id, start, _SCAN_CHUNKS))
+
+        start, ahead = 0, deque([read(0)])
         try:
-            while (page := await reading).indexes:
+            while ahead:
+                page = await ahead[0]
+                ahead.popleft()
                 if len(page.indexes) < _SCAN_CHUNKS:
+                    await _give_up(ahead)
+                else:
+                    following = page.indexes[-1] + 1
+                    if following != start + _SCAN_CHUNKS:  # behind a gap, what was read ahead is not what follows
+                        await _give_up(ahead)
+                    start = following
+                    while len(ahead) < _PAGES_AHEAD:
+                        ahead.append(read(start + len(ahead) * _SCAN_CHUNKS))
+                if page.indexes:
                     yield page
-                    return
-                following = self._chunks.leaves(session_id, page.indexes[-1] + 1, _SCAN_CHUNKS)
-                reading = asyncio.create_task(following)
-                yield page
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            await _give_up(ahead)
+
+
+async def _give_up(reading: deque[asyncio.Task[Leaves]]) -> None:
+    for task in reading:
+        task.cancel()
+    await asyncio.gather(*reading, return_exceptions=True)
+    reading.clear()
 
 
 def sealed_manifest(record: SessionRecord) -> Manifest:

@@ -296,3 +296,44 @@ def test_runs_are_as_long_as_they_can_be(numbers: set[int]) -> None:
         assert indexes[begin:end] == list(range(indexes[begin], indexes[begin] + end - begin))
     for (_, end), (begin, _) in itertools.pairwise(found):
         assert indexes[begin] > indexes[end - 1] + 1
+
+
+@pytest.mark.parametrize(
+    "indexes",
+    [
+        [],
+        range(2),
+        range(3),
+        range(7),
+        range(12),
+        [0, 1, 2, 3, 4, 6, 7, 8, 9],
+        [0, 2, 3, 4, 5, 6, 7],
+        [5, 6, 7, 8, 9, 10, 20, 21, 22, 23],
+        [*range(9), 30, 40, 50, 51, 52, 53],
+    ],
+)
+async def test_pages_that_are_read_ahead_come_in_order_each_chunk_once(
+    indexes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sealing, "_SCAN_CHUNKS", 3)
+    house = House()
+    await house.session("a", *indexes)
+    manifest = await house.sealer.seal(A, None, "idle")
+    end = max(indexes, default=-1) + 1
+    stored = house.chunks.records[A] if indexes else {}
+    leaves = [
+        stored[index].fingerprint.leaf_hash if index in stored else leaf_hash(missing_leaf_input(A, index))
+        for index in range(end)
+    ]
+    assert (manifest.chunk_count, manifest.root) == (end, merkle.root(leaves))
+    assert manifest.envelope_bytes == sum(record.fingerprint.envelope_bytes for record in stored.values())
+
+
+async def test_a_seal_that_is_refused_on_its_way_leaves_no_reading_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealing, "_SCAN_CHUNKS", 2)
+    house = House()
+    await house.session("a", 0, MAX_CHUNK_INDEX - 1, MAX_CHUNK_INDEX)
+    before = asyncio.all_tasks()
+    with pytest.raises(DomainError):
+        await house.sealer.seal(A, None, "idle")
+    assert asyncio.all_tasks() == before
