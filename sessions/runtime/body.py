@@ -17,9 +17,17 @@ from sessions.runtime.errors import DomainError
 JSON_BODY_MAX_BYTES: Final = 256 * 1024
 """Most that a request of small JSON may have; metadata, the largest part of any, has a limit of its own below it."""
 
+WHOLE: Final = "sessions.whole_body"
+"""Key of a request's scope, where our server has put it: `await whole(length)` gives a body of that declared length in
+one buffer, for which there must be room, or None when the client went away."""
+
 
 def _too_large(limit_bytes: int) -> DomainError:
     return DomainError("body-too-large", f"the body may have at most {limit_bytes} bytes", limit_bytes=limit_bytes)
+
+
+def _incomplete() -> DomainError:
+    return DomainError("incomplete-body", "the connection ended within the body")
 
 
 def declared_length(content_length: str | None, limit_bytes: int) -> int | None:
@@ -65,7 +73,7 @@ async def read(receive: Receive, limit_bytes: int, length: int | None = None) ->
 async def _piece(receive: Receive) -> tuple[bytes, bool]:
     message = await receive()
     if message["type"] != "http.request":
-        raise DomainError("incomplete-body", "the connection ended within the body")
+        raise _incomplete()
     return message.get("body", b""), message.get("more_body", False)
 
 
@@ -80,7 +88,13 @@ async def bounded(
     """
     length = declared_length(request.headers.get("content-length"), limit_bytes)
     async with budget.reserve(limit_bytes if length is None else length, owner):
-        yield await read(request.receive, limit_bytes, length)
+        whole = request.scope.get(WHOLE)
+        if whole is None or length is None:
+            yield await read(request.receive, limit_bytes, length)
+        elif (body := await whole(length)) is None:
+            raise _incomplete()
+        else:
+            yield body
 
 
 class JsonRoute(APIRoute):

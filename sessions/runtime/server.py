@@ -1,6 +1,5 @@
 """The server: uvicorn on uvloop and httptools, ended gracefully by SIGTERM."""
 
-import asyncio
 import errno
 import os
 import signal
@@ -11,15 +10,13 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-import structlog
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from sessions.runtime import memory
+from sessions.runtime.protocol import CertificateNeeded, Protocol
 from sessions.runtime.settings import ServiceSettings
 
-_log = structlog.get_logger()
 _BACKLOG: Final = 2048
 _KEEP_ALIVE_SECONDS: Final = 75
 """Longer than clients and proxies keep a connection: so it is they who end it, and no request meets the end."""
@@ -49,33 +46,13 @@ def _listen(settings: ServiceSettings) -> socket.socket | None:
         return None
 
 
-class _CertificateNeeded(HttpToolsProtocol):
-    """Takes no request of a client that showed no certificate, but for this host itself.
-
-    The health check runs there, and has none; whoever else is there still needs a token.
-    """
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        at_home = self.client is not None and self.server is not None and self.client[0] == self.server[0]
-        # A certificate of another authority has not come so far.
-        if not at_home and not transport.get_extra_info("peercert"):
-            _log.info("client_certificate_missing", client=self.client and self.client[0])
-            transport.close()
-
-    def data_received(self, data: bytes) -> None:
-        # What came with the last of the handshake is handed over even after the close.
-        if not self.transport.is_closing():
-            super().data_received(data)
-
-
 def configuration(app: ASGIApp, settings: ServiceSettings, tls: ssl.SSLContext | None) -> uvicorn.Config:
     """How to serve; with `tls` over TLS and, if that looks at clients' certificates, to those that show one."""
     mutual = tls is not None and tls.verify_mode is not ssl.CERT_NONE
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=_CertificateNeeded if mutual else "httptools",
+        http=CertificateNeeded if mutual else Protocol,
         ws="none",
         lifespan="on",
         log_config=None,

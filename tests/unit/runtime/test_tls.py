@@ -12,7 +12,8 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from sessions.runtime import probe, server, tls
+from sessions.runtime import probe, protocol, server, tls
+from sessions.runtime.protocol import CertificateNeeded
 from sessions.runtime.settings import ConfigurationError, ServiceSettings
 from tests.certificates import Authority, Pair
 from tests.unit.processor.servers import quiet_server
@@ -87,7 +88,7 @@ async def test_old_versions_are_refused(authority: Authority, pair: Pair) -> Non
 
 
 async def test_mutual_tls(authority: Authority, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_log", structlog.get_logger())
+    monkeypatch.setattr(protocol, "_log", structlog.get_logger())
     others = Authority(tmp_path, "others")
     async with served(pair, authority.file) as port:
         for _ in range(2):  # the second may resume the session of the first
@@ -170,6 +171,6 @@ def test_nothing_is_read_after_the_close() -> None:
         def is_closing(self) -> bool:
             return True
 
-    protocol = server._CertificateNeeded.__new__(server._CertificateNeeded)  # without a parser that could read
-    protocol.transport = Closing()
-    protocol.data_received(b"GET / HTTP/1.1\r\n\r\n")
+    closing = CertificateNeeded.__new__(CertificateNeeded)  # without a parser that could read
+    closing.transport = Closing()
+    closing.data_received(b"GET / HTTP/1.1\r\n\r\n")

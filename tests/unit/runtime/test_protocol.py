@@ -1,0 +1,160 @@
+"""Bodies that are handed over whole, by the real server over real sockets."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from sessions.runtime import body, server
+from sessions.runtime.budget import ByteBudget
+from sessions.runtime.errors import DomainError
+from sessions.runtime.settings import ServiceSettings
+from tests.unit.processor.servers import quiet_server
+
+_LIMIT = 4 * 1024 * 1024
+_HEAD = "PUT {path} HTTP/1.1\r\nhost: x\r\n{more}\r\n"
+
+
+class _App:
+    """Answers with the body that it was sent, or with the code of what was wrong with it."""
+
+    def __init__(self) -> None:
+        self.budget = ByteBudget(_LIMIT)
+        self.seen: list[bytes | str] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        await self.gate.wait()
+        status, content = 200, b""
+        try:
+            async with body.bounded(Request(scope, receive), self.budget, _LIMIT) as found:
+                content = bytes(found)
+            self.seen.append(content)
+        except DomainError as error:
+            status, content = 400, error.code.encode()
+            self.seen.append(error.code)
+        headers = [(b"content-length", str(len(content)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+
+@asynccontextmanager
+async def _served() -> AsyncIterator[tuple[_App, asyncio.StreamReader, asyncio.StreamWriter]]:
+    app = _App()
+    settings = ServiceSettings(service_name="x", port=0, tokens_file=Path("x"))
+    config = server.configuration(app, settings, None)
+    config.lifespan = "off"
+    async with quiet_server(config) as listening:
+        reader, writer = await asyncio.open_connection(*listening.getsockname())
+        try:
+            yield app, reader, writer
+        finally:
+            writer.close()
+
+
+def _head(length: int | None, more: str = "", path: str = "/") -> bytes:
+    declared = "transfer-encoding: chunked\r\n" if length is None else f"content-length: {length}\r\n"
+    return _HEAD.format(path=path, more=declared + more).encode()
+
+
+async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    async with asyncio.timeout(10):
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
+        return int(head[9:12]), await reader.readexactly(length)
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 65536, 65537, 3 * 1024 * 1024])
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_body_is_what_was_sent(size: int, at_once: bool) -> None:
+    async with _served() as (app, reader, writer):
+        for _ in range(3):  # over one connection
+            content = os.urandom(size)
+            if at_once:
+                writer.write(_head(size) + content)
+            else:
+                writer.write(_head(size))
+                for start in range(0, size, size // 3 + 1):
+                    await asyncio.sleep(0.01)
+                    writer.write(content[start : start + size // 3 + 1])
+            assert await _answer(reader) == (200, content)
+        assert app.budget.used_bytes == 0
+
+
+async def test_one_that_is_here_before_it_is_asked_for() -> None:
+    async with _served() as (app, reader, writer):
+        app.gate.clear()
+        content = os.urandom(200_000)  # so much that reading is paused
+        writer.write(_head(len(content)) + content)
+        await asyncio.sleep(0.05)
+        app.gate.set()
+        assert await _answer(reader) == (200, content)
+
+
+async def test_requests_that_follow_without_waiting_for_answers() -> None:
+    async with _served() as (_, reader, writer):
+        contents = [os.urandom(size) for size in (70_000, 0, 5, 300_000)]
+        writer.write(b"".join(_head(len(content)) + content for content in contents))
+        for content in contents:
+            assert await _answer(reader) == (200, content)
+
+
+async def test_who_wants_to_be_told_to_go_on() -> None:
+    async with _served() as (_, reader, writer):
+        writer.write(_head(5, "expect: 100-continue\r\n"))
+        async with asyncio.timeout(5):
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"hello")
+        assert await _answer(reader) == (200, b"hello")
+
+
+async def test_without_a_length_it_comes_in_pieces() -> None:
+    async with _served() as (_, reader, writer):
+        writer.write(_head(None) + b"3\r\nabc\r\n")
+        await asyncio.sleep(0.02)
+        writer.write(b"2\r\nde\r\n0\r\n\r\n")
+        assert await _answer(reader) == (200, b"abcde")
+
+
+async def test_a_client_that_goes_away_holds_nothing() -> None:
+    async with _served() as (app, _, writer):
+        writer.write(_head(1000) + b"only this")
+        async with asyncio.timeout(5):
+            while not app.budget.used_bytes:
+                await asyncio.sleep(0.001)
+            writer.close()
+            while not app.seen:
+                await asyncio.sleep(0.001)
+        assert app.seen == ["incomplete-body"]
+        assert app.budget.used_bytes == 0
+
+
+async def test_one_that_went_before_it_was_asked_for() -> None:
+    async with _served() as (app, _, writer):
+        app.gate.clear()
+        writer.write(_head(1000) + b"only this")
+        await writer.drain()
+        writer.close()
+        await asyncio.sleep(0.05)
+        app.gate.set()
+        async with asyncio.timeout(5):
+            while not app.seen:
+                await asyncio.sleep(0.001)
+        assert app.seen == ["incomplete-body"]
+
+
+async def test_one_that_is_too_large_is_refused_unread_and_the_next_is_served() -> None:
+    async with _served() as (_, reader, writer):
+        writer.write(_head(_LIMIT + 1))
+        assert await _answer(reader) == (400, b"body-too-large")
+        writer.write(bytes(_LIMIT + 1))
+        writer.write(_head(2) + b"ok")
+        assert await _answer(reader) == (200, b"ok")
