@@ -54,6 +54,9 @@ class _HotFirst:
 class ServiceApp(FastAPI):
     """The framework's app, with a way past all its layers for plain ASGI routes: they cost as much as what those do."""
 
+    _hot_routes: tuple[HotRoute, ...] = ()
+    _past: ASGIApp = staticmethod(_serve)
+
     def hot(self, routes: Sequence[HotRoute], around: Callable[[ASGIApp], ASGIApp]) -> None:
         """Serve these routes past the framework, within `around`."""
         self._hot_routes = tuple(routes)
