@@ -1,8 +1,8 @@
 """Natural batching: while a POST to storage is under way, finished envelopes queue up; the next POST takes them all.
 
-So small chunks share round trips and journal flushes, and a lone chunk waits for nothing. A second POST goes beside
-the first when that is worth it: to storage one of a single small envelope is nearly as much work as one of thirty. When
-more queues up than one POST takes, sessions take turns.
+So small chunks share round trips and journal flushes, and a lone chunk waits for nothing. Where many sessions record at
+once, a second POST goes beside the first when that is worth it: to storage one of a single small envelope is nearly as
+much work as one of thirty. When more queues up than one POST takes, sessions take turns.
 """
 
 import asyncio
@@ -21,9 +21,10 @@ from sessions.runtime.metrics import BATCH_BUCKETS, LATENCY_BUCKETS, SIZE_BUCKET
 POSTS_IN_FLIGHT: Final = 2
 POST_BYTES: Final = 16 * 1024 * 1024
 POST_ENVELOPES: Final = 1024
+JOIN_SESSIONS: Final = 8
+"""While a POST of so many sessions is under way, what is less than the next two waits for others to come to it."""
 JOIN_ENVELOPES: Final = 32
 JOIN_BYTES: Final = 4 * 1024 * 1024
-"""While a POST is under way, so much waits for no other to come to it."""
 JOIN_SECONDS: Final = 0.025
 """And nothing waits longer for others."""
 SHARE_BYTES: Final = 2 * 1024 * 1024
@@ -101,8 +102,13 @@ class Submitter:
             post.add_done_callback(self._posted)
 
     def _others_may_join(self) -> bool:
-        """Whether what waits had better wait on: there is a POST under way, and another would be a small one."""
-        if not self._posts or self._queue.items >= JOIN_ENVELOPES or self._queue.size_bytes >= JOIN_BYTES:
+        """Whether what waits had better wait on: many record at once, and another POST would be a small one.
+
+        Not beside a POST of one that floods: whoever else records then is not kept waiting.
+        """
+        if not any(len(whose) >= JOIN_SESSIONS for whose in self._posts.values()):
+            return False
+        if self._queue.items >= JOIN_ENVELOPES or self._queue.size_bytes >= JOIN_BYTES:
             return False
         loop = asyncio.get_running_loop()
         until = self._waiting_since + JOIN_SECONDS

@@ -9,6 +9,7 @@ from sessions.processor import pipeline
 from sessions.processor.pipeline import (
     JOIN_BYTES,
     JOIN_ENVELOPES,
+    JOIN_SESSIONS,
     POST_BYTES,
     POST_ENVELOPES,
     POSTS_IN_FLIGHT,
@@ -85,24 +86,50 @@ async def test_what_queues_up_while_posts_are_under_way_goes_together() -> None:
     assert [answer.envelope_sha256 for answer in answers] == [bytes([number]).hex() for number in range(len(tasks))]
 
 
-async def test_beside_a_post_a_few_small_ones_wait_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+async def _busy(storage: _Storage, submitter: Submitter, sessions: int) -> list[asyncio.Task[FrameAnswer]]:
+    """A lone envelope has been answered, and a POST of what came meanwhile from so many sessions is under way."""
+    tasks = _start(submitter, b"first")
+    await _settle()
+    tasks += _start(submitter, b"second")
+    await _settle()
+    tasks += [asyncio.create_task(submitter.submit(SessionId(f"many-{number}"), b"many")) for number in range(sessions)]
+    await _settle()
+    for gate in storage.gates[:POSTS_IN_FLIGHT]:
+        gate.set()
+    await _settle()
+    assert storage.posts[POSTS_IN_FLIGHT:] == [[b"many"] * sessions]
+    return tasks
+
+
+async def test_beside_a_post_of_many_sessions_a_few_small_ones_wait_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(pipeline, "JOIN_SECONDS", 60.0)
     storage = _Storage()
     submitter = Submitter(storage)
-    tasks = _start(submitter, b"first", *[b"x"] * (JOIN_ENVELOPES - 1))
+    tasks = await _busy(storage, submitter, JOIN_SESSIONS)
+    tasks += _start(submitter, *[b"x"] * (JOIN_ENVELOPES - 1))
     await _settle()
-    assert storage.posts == [[b"first"]]
+    assert len(storage.posts) == 3
     tasks += _start(submitter, b"y")
     await _settle()
-    assert [len(post) for post in storage.posts] == [1, JOIN_ENVELOPES], "so many wait for no other"
+    assert [len(post) for post in storage.posts[3:]] == [JOIN_ENVELOPES], "so many wait for no other"
     tasks += _start(submitter, b"z")
+    storage.gates[2].set()
+    storage.gates[3].set()
     await _settle()
-    storage.gates[0].set()
+    assert storage.posts[4:] == [[b"z"]], "nothing is under way"
+    await _drain(storage, *tasks)
+
+
+async def test_beside_a_post_of_few_sessions_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "JOIN_SECONDS", 60.0)
+    storage = _Storage()
+    submitter = Submitter(storage)
+    tasks = await _busy(storage, submitter, JOIN_SESSIONS - 1)
+    tasks += _start(submitter, b"lone")
     await _settle()
-    assert len(storage.posts) == 2, "the second is still under way"
-    storage.gates[1].set()
-    await _settle()
-    assert storage.posts[2:] == [[b"z"]], "nothing is under way"
+    assert storage.posts[3:] == [[b"lone"]]
     await _drain(storage, *tasks)
 
 
@@ -110,12 +137,13 @@ async def test_beside_a_post_a_large_one_waits_for_no_other(monkeypatch: pytest.
     monkeypatch.setattr(pipeline, "JOIN_SECONDS", 60.0)
     storage = _Storage()
     submitter = Submitter(storage)
-    tasks = _start(submitter, b"first", bytes(JOIN_BYTES - 1))
+    tasks = await _busy(storage, submitter, JOIN_SESSIONS)
+    tasks += _start(submitter, bytes(JOIN_BYTES - 1))
     await _settle()
-    assert len(storage.posts) == 1
-    tasks += _start(submitter, b"z")
+    assert len(storage.posts) == 3
+    tasks.append(asyncio.create_task(submitter.submit(SessionId("t"), b"z")))
     await _settle()
-    assert [len(post) for post in storage.posts] == [1, 2]
+    assert [len(post) for post in storage.posts[3:]] == [2]
     await _drain(storage, *tasks)
 
 
@@ -123,13 +151,14 @@ async def test_beside_a_post_nothing_waits_for_long(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(pipeline, "JOIN_SECONDS", 0.02)
     storage = _Storage()
     submitter = Submitter(storage)
-    tasks = _start(submitter, b"first", b"a", b"b")
+    tasks = await _busy(storage, submitter, JOIN_SESSIONS)
+    tasks += _start(submitter, b"a", b"b")
     await _settle()
-    assert storage.posts == [[b"first"]]
+    assert len(storage.posts) == 3
     async with asyncio.timeout(5):
-        while len(storage.posts) == 1:
+        while len(storage.posts) == 3:
             await asyncio.sleep(0.001)
-    assert storage.posts[1:] == [[b"a", b"b"]]
+    assert storage.posts[3:] == [[b"a", b"b"]]
     await _drain(storage, *tasks)
 
 
