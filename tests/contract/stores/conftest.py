@@ -3,8 +3,10 @@
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
+from pymongo import MongoClient
 
 from sessions.storage import mongo_audit, mongo_sessions
 from sessions.storage.memory import MemoryChunks, MemorySessions, MemoryTiles
@@ -29,9 +31,11 @@ async def _prepared(url: str) -> AsyncIterator[Database]:
         await mongo_audit.ensure_collection(db)
         await mongo_sessions.ensure_indexes(db)
         yield db
-        await client.drop_database(db.name)
     finally:
         await client.close()
+    # Its client has not been run since the last test that used it, and may think by now that the server is gone.
+    with MongoClient[dict[str, Any]](url) as fresh:
+        fresh.drop_database(db.name)
 
 
 async def _empty(db: Database) -> None:
