@@ -55,7 +55,8 @@ def paced(client: "MongoClient[dict[str, Any]]", content: bytes, chunk_bytes: in
     gap, begin = 1 / plan["per_second"], time.perf_counter()
     for number in range(int(plan["seconds"] * plan["per_second"])):
         time.sleep(max(0.0, begin + number * gap - time.perf_counter()))
-        body = content[number * 4096 % (len(content) - chunk_bytes) :][:chunk_bytes]
+        at = number * 4096 % (len(content) - chunk_bytes)
+        body = content[at : at + chunk_bytes]
         began = time.perf_counter()
         collection.insert_one({"_id": {"s": "paced", "i": number}, "body": body})
         taken.append(time.perf_counter() - began)
