@@ -6,6 +6,7 @@ much work as one of thirty. When more queues up than one POST takes, sessions ta
 """
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from prometheus_client import Histogram
@@ -21,10 +22,10 @@ from sessions.runtime.metrics import BATCH_BUCKETS, LATENCY_BUCKETS, SIZE_BUCKET
 POSTS_IN_FLIGHT: Final = 2
 POST_BYTES: Final = 16 * 1024 * 1024
 POST_ENVELOPES: Final = 1024
-JOIN_SESSIONS: Final = 8
-"""While a POST of so many sessions is under way, what is less than the next two waits for others to come to it."""
+SMALL_BYTES: Final = 128 * 1024
+"""While a POST of envelopes that are this small on average is under way, fewer than these wait for others to come."""
 JOIN_ENVELOPES: Final = 32
-JOIN_BYTES: Final = 4 * 1024 * 1024
+JOIN_BYTES: Final = 1024 * 1024
 JOIN_SECONDS: Final = 0.025
 """And nothing waits longer for others."""
 SHARE_BYTES: Final = 2 * 1024 * 1024
@@ -51,6 +52,14 @@ _Item: TypeAlias = tuple[bytes, asyncio.Future[FrameAnswer], Any]
 """Envelope, who waits for it, and where in a trace."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Post:
+    """A POST that is under way."""
+
+    sessions: set[SessionId]
+    large: bool
+
+
 class Submitter:
     """Hands envelopes to storage, many at a time.
 
@@ -62,7 +71,7 @@ class Submitter:
         self._storage = storage
         self._watch = watch
         self._queue: FairQueue[_Item] = FairQueue()
-        self._posts: dict[asyncio.Task[None], set[SessionId]] = {}
+        self._posts: dict[asyncio.Task[None], _Post] = {}
         self._waiting_since = 0.0
         self._joined: asyncio.TimerHandle | None = None
         self._last: SessionId | None = None
@@ -92,21 +101,22 @@ class Submitter:
             now = asyncio.get_running_loop().time()
             if now < self._shared_until:
                 # One that floods is then in one POST at a time, and that is a short one: another waits for no more.
-                share, busy = SHARE_BYTES, set().union(*self._posts.values())
+                share, busy = SHARE_BYTES, set().union(*(post.sessions for post in self._posts.values()))
             batch, whose = self._queue.take(POST_BYTES, POST_ENVELOPES, share, busy)
             if not batch:
                 return
             self._waiting_since = now
             post = asyncio.create_task(self._post(batch))
-            self._posts[post] = whose
+            size_bytes = sum(len(envelope) for envelope, *_ in batch)
+            self._posts[post] = _Post(whose, large=size_bytes > SMALL_BYTES * len(batch))
             post.add_done_callback(self._posted)
 
     def _others_may_join(self) -> bool:
-        """Whether what waits had better wait on: many record at once, and another POST would be a small one.
+        """Whether what waits had better wait on: a POST of small ones is under way, and another would be one, too.
 
-        Not beside a POST of one that floods: whoever else records then is not kept waiting.
+        Not beside a POST of large ones: it takes its time, and whoever else records then is not kept waiting for it.
         """
-        if not any(len(whose) >= JOIN_SESSIONS for whose in self._posts.values()):
+        if not self._posts or any(post.large for post in self._posts.values()):
             return False
         if self._queue.items >= JOIN_ENVELOPES or self._queue.size_bytes >= JOIN_BYTES:
             return False

@@ -9,10 +9,10 @@ from sessions.processor import pipeline
 from sessions.processor.pipeline import (
     JOIN_BYTES,
     JOIN_ENVELOPES,
-    JOIN_SESSIONS,
     POST_BYTES,
     POST_ENVELOPES,
     POSTS_IN_FLIGHT,
+    SMALL_BYTES,
     Submitter,
 )
 from sessions.processor.storage_client import FrameAnswer
@@ -86,50 +86,41 @@ async def test_what_queues_up_while_posts_are_under_way_goes_together() -> None:
     assert [answer.envelope_sha256 for answer in answers] == [bytes([number]).hex() for number in range(len(tasks))]
 
 
-async def _busy(storage: _Storage, submitter: Submitter, sessions: int) -> list[asyncio.Task[FrameAnswer]]:
-    """A lone envelope has been answered, and a POST of what came meanwhile from so many sessions is under way."""
-    tasks = _start(submitter, b"first")
+async def _busy(storage: _Storage, submitter: Submitter, envelope: bytes) -> list[asyncio.Task[FrameAnswer]]:
+    """A POST of this envelope is under way."""
+    tasks = _start(submitter, envelope)
     await _settle()
-    tasks += _start(submitter, b"second")
-    await _settle()
-    tasks += [asyncio.create_task(submitter.submit(SessionId(f"many-{number}"), b"many")) for number in range(sessions)]
-    await _settle()
-    for gate in storage.gates[:POSTS_IN_FLIGHT]:
-        gate.set()
-    await _settle()
-    assert storage.posts[POSTS_IN_FLIGHT:] == [[b"many"] * sessions]
+    assert storage.posts == [[envelope]]
     return tasks
 
 
-async def test_beside_a_post_of_many_sessions_a_few_small_ones_wait_for_others(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_beside_a_post_of_small_ones_a_few_wait_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "JOIN_SECONDS", 60.0)
     storage = _Storage()
     submitter = Submitter(storage)
-    tasks = await _busy(storage, submitter, JOIN_SESSIONS)
+    tasks = await _busy(storage, submitter, bytes(SMALL_BYTES))
     tasks += _start(submitter, *[b"x"] * (JOIN_ENVELOPES - 1))
     await _settle()
-    assert len(storage.posts) == 3
+    assert len(storage.posts) == 1
     tasks += _start(submitter, b"y")
     await _settle()
-    assert [len(post) for post in storage.posts[3:]] == [JOIN_ENVELOPES], "so many wait for no other"
+    assert [len(post) for post in storage.posts[1:]] == [JOIN_ENVELOPES], "so many wait for no other"
     tasks += _start(submitter, b"z")
-    storage.gates[2].set()
-    storage.gates[3].set()
+    storage.gates[0].set()
+    storage.gates[1].set()
     await _settle()
-    assert storage.posts[4:] == [[b"z"]], "nothing is under way"
+    assert storage.posts[2:] == [[b"z"]], "nothing is under way"
     await _drain(storage, *tasks)
 
 
-async def test_beside_a_post_of_few_sessions_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_beside_a_post_of_large_ones_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "JOIN_SECONDS", 60.0)
     storage = _Storage()
     submitter = Submitter(storage)
-    tasks = await _busy(storage, submitter, JOIN_SESSIONS - 1)
+    tasks = await _busy(storage, submitter, bytes(SMALL_BYTES + 1))
     tasks += _start(submitter, b"lone")
     await _settle()
-    assert storage.posts[3:] == [[b"lone"]]
+    assert storage.posts[1:] == [[b"lone"]]
     await _drain(storage, *tasks)
 
 
@@ -137,13 +128,13 @@ async def test_beside_a_post_a_large_one_waits_for_no_other(monkeypatch: pytest.
     monkeypatch.setattr(pipeline, "JOIN_SECONDS", 60.0)
     storage = _Storage()
     submitter = Submitter(storage)
-    tasks = await _busy(storage, submitter, JOIN_SESSIONS)
-    tasks += _start(submitter, bytes(JOIN_BYTES - 1))
+    tasks = await _busy(storage, submitter, b"small")
+    tasks.append(asyncio.create_task(submitter.submit(SessionId("u"), bytes(JOIN_BYTES - 1))))
     await _settle()
-    assert len(storage.posts) == 3
+    assert len(storage.posts) == 1
     tasks.append(asyncio.create_task(submitter.submit(SessionId("t"), b"z")))
     await _settle()
-    assert [len(post) for post in storage.posts[3:]] == [2]
+    assert [len(post) for post in storage.posts[1:]] == [2]
     await _drain(storage, *tasks)
 
 
@@ -151,14 +142,14 @@ async def test_beside_a_post_nothing_waits_for_long(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(pipeline, "JOIN_SECONDS", 0.02)
     storage = _Storage()
     submitter = Submitter(storage)
-    tasks = await _busy(storage, submitter, JOIN_SESSIONS)
+    tasks = await _busy(storage, submitter, b"small")
     tasks += _start(submitter, b"a", b"b")
     await _settle()
-    assert len(storage.posts) == 3
+    assert len(storage.posts) == 1
     async with asyncio.timeout(5):
-        while len(storage.posts) == 3:
+        while len(storage.posts) == 1:
             await asyncio.sleep(0.001)
-    assert storage.posts[3:] == [[b"a", b"b"]]
+    assert storage.posts[1:] == [[b"a", b"b"]]
     await _drain(storage, *tasks)
 
 
