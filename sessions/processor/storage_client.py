@@ -221,7 +221,7 @@ async def _answered(exchange: Callable[[], Awaitable[Answer]]) -> Answer:
             response = await exchange()
     except WireError as error:
         raise _unavailable(f"session-storage does not answer ({_why(error)})") from error
-    if response.status in (_OK, _CREATED):
+    if response.is_success:
         return response
     raise _problem(response)
 

@@ -50,6 +50,11 @@ class Answer:
     headers: Mapping[str, str]
     content: bytes = field(repr=False)
 
+    @property
+    def is_success(self) -> bool:
+        """Whether the server did what was asked (RFC 9110 section 15.3)."""
+        return self.status // 100 == 2  # noqa: PLR2004
+
     def json(self) -> Any:
         """Its content, read as JSON.
 

@@ -86,19 +86,21 @@ async def test_what_queues_up_while_posts_are_under_way_goes_together() -> None:
     assert [answer.envelope_sha256 for answer in answers] == [bytes([number]).hex() for number in range(len(tasks))]
 
 
-async def _busy(storage: _Storage, submitter: Submitter, envelope: bytes) -> list[asyncio.Task[FrameAnswer]]:
+async def _busy(
+    monkeypatch: pytest.MonkeyPatch, envelope: bytes, join_seconds: float = 60.0
+) -> tuple[_Storage, Submitter, list[asyncio.Task[FrameAnswer]]]:
     """A POST of this envelope is under way."""
+    monkeypatch.setattr(pipeline, "JOIN_SECONDS", join_seconds)
+    storage = _Storage()
+    submitter = Submitter(storage)
     tasks = _start(submitter, envelope)
     await _settle()
     assert storage.posts == [[envelope]]
-    return tasks
+    return storage, submitter, tasks
 
 
 async def test_beside_a_post_of_small_ones_a_few_wait_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "JOIN_SECONDS", 60.0)
-    storage = _Storage()
-    submitter = Submitter(storage)
-    tasks = await _busy(storage, submitter, bytes(SMALL_BYTES))
+    storage, submitter, tasks = await _busy(monkeypatch, bytes(SMALL_BYTES))
     tasks += _start(submitter, *[b"x"] * (JOIN_ENVELOPES - 1))
     await _settle()
     assert len(storage.posts) == 1
@@ -114,10 +116,7 @@ async def test_beside_a_post_of_small_ones_a_few_wait_for_others(monkeypatch: py
 
 
 async def test_beside_a_post_of_large_ones_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "JOIN_SECONDS", 60.0)
-    storage = _Storage()
-    submitter = Submitter(storage)
-    tasks = await _busy(storage, submitter, bytes(SMALL_BYTES + 1))
+    storage, submitter, tasks = await _busy(monkeypatch, bytes(SMALL_BYTES + 1))
     tasks += _start(submitter, b"lone")
     await _settle()
     assert storage.posts[1:] == [[b"lone"]]
@@ -125,10 +124,7 @@ async def test_beside_a_post_of_large_ones_nothing_waits(monkeypatch: pytest.Mon
 
 
 async def test_beside_a_post_a_large_one_waits_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "JOIN_SECONDS", 60.0)
-    storage = _Storage()
-    submitter = Submitter(storage)
-    tasks = await _busy(storage, submitter, b"small")
+    storage, submitter, tasks = await _busy(monkeypatch, b"small")
     tasks.append(asyncio.create_task(submitter.submit(SessionId("u"), bytes(JOIN_BYTES - 1))))
     await _settle()
     assert len(storage.posts) == 1
@@ -139,10 +135,7 @@ async def test_beside_a_post_a_large_one_waits_for_no_other(monkeypatch: pytest.
 
 
 async def test_beside_a_post_nothing_waits_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "JOIN_SECONDS", 0.02)
-    storage = _Storage()
-    submitter = Submitter(storage)
-    tasks = await _busy(storage, submitter, b"small")
+    storage, submitter, tasks = await _busy(monkeypatch, b"small", 0.02)
     tasks += _start(submitter, b"a", b"b")
     await _settle()
     assert len(storage.posts) == 1
