@@ -1,8 +1,8 @@
 """Natural batching: while a POST to storage is under way, finished envelopes queue up; the next POST takes them all.
 
 So small chunks share round trips and journal flushes, and a lone chunk waits for nothing. Beside a POST of small ones a
-second goes when that is worth it: to storage one of a single small envelope is nearly as much work as one of thirty. When
-more queues up than one POST takes, sessions take turns.
+second goes when that is worth it: to storage one of a single small envelope is nearly as much work as one of thirty.
+When more queues up than one POST takes, sessions take turns.
 """
 
 import asyncio
