@@ -21,7 +21,7 @@ from tests.containers.deployment import OURS, PROCESSOR_URL, STORAGE_URL, Deploy
 START_IMPORTS = 1.6
 """The most processor time of a start, as a multiple of what it takes to import the libraries alone."""
 LIBRARIES = {
-    "chunk-processor": "fastapi, uvicorn, httpx, structlog, prometheus_client, pydantic_settings, cryptography.x509, zstandard",
+    "chunk-processor": "fastapi, uvicorn, structlog, prometheus_client, pydantic_settings, cryptography.x509, zstandard",
     "session-storage": "fastapi, uvicorn, structlog, prometheus_client, pydantic_settings, pymongo, web3, eth_account",
 }
 RESIDENT_MIB = {"chunk-processor": 120, "session-storage": 180}
