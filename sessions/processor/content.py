@@ -15,10 +15,11 @@ from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
 
 _PAGE_CHUNKS: Final = 1000
-_AHEAD: Final = 4
+_AHEAD: Final = 3
 """So many groups of chunks are fetched and opened before they are asked for."""
-_GROUP_BYTES: Final = 1024 * 1024
-"""Envelopes and plaintexts of a group: small chunks share a request to session-storage."""
+_GROUP_BYTES: Final = 4 * 1024 * 1024
+"""Envelopes and plaintexts of a group, which share a request to session-storage: to it, one is as much work as the
+chunks of a MiB."""
 _RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
 
 
