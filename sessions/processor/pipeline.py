@@ -1,8 +1,8 @@
 """Natural batching: while a POST to storage is under way, finished envelopes queue up; the next POST takes them all.
 
-So small chunks share round trips and journal flushes, and a lone chunk waits for nothing. Beside a POST of small ones a
-second goes when that is worth it: to storage one of a single small envelope is nearly as much work as one of thirty.
-When more queues up than one POST takes, sessions take turns.
+So chunks share round trips and journal flushes, and a lone chunk waits for nothing. Beside a POST a second goes when
+that is worth it: to storage one of a single small envelope is nearly as much work as one of thirty. When more queues up
+than one POST takes, sessions take turns.
 """
 
 import asyncio
@@ -23,9 +23,10 @@ POSTS_IN_FLIGHT: Final = 2
 POST_BYTES: Final = 16 * 1024 * 1024
 POST_ENVELOPES: Final = 1024
 SMALL_BYTES: Final = 128 * 1024
-"""While a POST of envelopes that are this small on average is under way, fewer than these wait for others to come."""
+"""Envelopes that are this small on average do not wait beside a POST of larger ones."""
 JOIN_ENVELOPES: Final = 32
-JOIN_BYTES: Final = 1024 * 1024
+JOIN_BYTES: Final = JOIN_ENVELOPES * SMALL_BYTES
+"""While a POST is under way, fewer than these wait for others to come."""
 JOIN_SECONDS: Final = 0.025
 """And nothing waits longer for others."""
 SHARE_BYTES: Final = 2 * 1024 * 1024
@@ -112,11 +113,15 @@ class Submitter:
             post.add_done_callback(self._posted)
 
     def _others_may_join(self) -> bool:
-        """Whether what waits had better wait on: a POST of small ones is under way, and another would be one, too.
+        """Whether what waits had better wait on: a POST is under way, and another would be a short one.
 
-        Not beside a POST of large ones: it takes its time, and whoever else records then is not kept waiting for it.
+        But small ones not beside a POST of large ones: it takes its time, and whoever else records then is not kept
+        waiting for it.
         """
-        if not self._posts or any(post.large for post in self._posts.values()):
+        if not self._posts:
+            return False
+        small = self._queue.size_bytes <= SMALL_BYTES * self._queue.items
+        if small and any(post.large for post in self._posts.values()):
             return False
         if self._queue.items >= JOIN_ENVELOPES or self._queue.size_bytes >= JOIN_BYTES:
             return False

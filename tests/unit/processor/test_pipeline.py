@@ -115,11 +115,22 @@ async def test_beside_a_post_of_small_ones_a_few_wait_for_others(monkeypatch: py
     await _drain(storage, *tasks)
 
 
-async def test_beside_a_post_of_large_ones_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_beside_a_post_of_large_ones_small_ones_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     storage, submitter, tasks = await _busy(monkeypatch, bytes(SMALL_BYTES + 1))
-    tasks += _start(submitter, b"lone")
+    tasks += _start(submitter, bytes(SMALL_BYTES))
     await _settle()
-    assert storage.posts[1:] == [[b"lone"]]
+    assert storage.posts[1:] == [[bytes(SMALL_BYTES)]]
+    await _drain(storage, *tasks)
+
+
+async def test_beside_a_post_of_large_ones_large_ones_wait_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage, submitter, tasks = await _busy(monkeypatch, bytes(SMALL_BYTES + 1))
+    tasks += _start(submitter, bytes(SMALL_BYTES + 1))
+    await _settle()
+    assert len(storage.posts) == 1
+    tasks += _start(submitter, bytes(JOIN_BYTES - SMALL_BYTES - 1))
+    await _settle()
+    assert [len(post) for post in storage.posts[1:]] == [2], "so many bytes wait for no other"
     await _drain(storage, *tasks)
 
 
