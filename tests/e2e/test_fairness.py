@@ -1,4 +1,7 @@
-"""One recorder floods, fifty are slow: the p99 of each slow one stays within three times what it is when it is quiet.
+"""One recorder floods, fifty are slow: what each slow one waits at worst stays within three times what they do in quiet.
+
+The worst of a round is what is looked at, and of the rounds the median: now and then the disk takes a second for what
+MongoDB's checkpoint writes, and then nobody is answered, whether there is a flood or not.
 
 `FAIRNESS_ROUNDS=60 scripts/test tests/e2e/test_fairness.py` measures for longer.
 """
@@ -25,13 +28,16 @@ INTERVAL_SECONDS: Final = 0.2
 ROUNDS: Final = int(os.environ.get("FAIRNESS_ROUNDS", "6"))
 """So often it is quiet for a while and then flooded: what else the machine does falls on both alike."""
 PHASE_SECONDS: Final = 3.75
+WARM_SECONDS: Final = 2.0
+"""At first nothing is measured: sessions are opened, and the services do much for the first time."""
 SETTLE_SECONDS: Final = 0.35
 """At a phase's beginning what is measured belongs to neither: the flood has to start, or what is in flight to end."""
 FLOOD_IN_FLIGHT: Final = 32
 FLOOD_BYTES: Final = 1024 * 1024
 BOUND: Final = 3.0
 
-Times: TypeAlias = dict[str, list[float]]
+Times: TypeAlias = dict[str, list[list[float]]]
+"""Of each phase, the seconds of each round."""
 
 
 async def put(connection: Connection, session: str, index: int, body: bytes) -> int:
@@ -59,6 +65,7 @@ async def flood(url: str, token: str, session: str) -> None:
         await connection.close()
 
     sending = asyncio.gather(*map(one, range(FLOOD_IN_FLIGHT)))
+    print("ready", flush=True)
     while await loop.run_in_executor(None, sys.stdin.readline):
         on.clear() if on.is_set() else on.set()
     ended = True
@@ -72,19 +79,19 @@ class Phases:
 
     def __init__(self) -> None:
         self.ended = False
-        self._name = ""
-        self._began = 0.0
+        self._phase = ("", 0)
+        self._began = math.inf
 
-    def begin(self, name: str) -> None:
-        self._name, self._began = name, time.monotonic()
+    def begin(self, name: str, number: int) -> None:
+        self._phase, self._began = (name, number), time.monotonic()
 
-    def of(self, moment: float) -> str | None:
-        return self._name if moment >= self._began + SETTLE_SECONDS else None
+    def of(self, moment: float) -> tuple[str, int] | None:
+        return self._phase if moment >= self._began + SETTLE_SECONDS else None
 
 
 async def _slow(url: str, token: str, prefix: str, number: int, phases: Phases) -> Times:
     """Seconds until each acknowledgement to one slow recorder, by phase."""
-    times: Times = {"quiet": [], "flooded": []}
+    times: Times = {name: [[] for _ in range(ROUNDS)] for name in ("quiet", "flooded")}
     connection = Connection(url, token)
     session, body = f"{prefix}-{number}", os.urandom(SLOW_BYTES)
     due, index = time.monotonic() + INTERVAL_SECONDS * number / SLOW, 0
@@ -95,7 +102,8 @@ async def _slow(url: str, token: str, prefix: str, number: int, phases: Phases) 
         assert await put(connection, session, index, body) == 201
         ended = time.monotonic()
         if phase is not None:
-            times[phase].append(ended - began)
+            name, number = phase
+            times[name][number].append(ended - began)
         index += 1
         due = max(due + INTERVAL_SECONDS, ended)
     await connection.close()
@@ -104,11 +112,14 @@ async def _slow(url: str, token: str, prefix: str, number: int, phases: Phases) 
 
 async def _measured(url: str, token: str, flooding: asyncio.subprocess.Process) -> list[Times]:
     assert flooding.stdin is not None
+    assert flooding.stdout is not None
+    assert await flooding.stdout.readline() == b"ready\n"
     phases, prefix = Phases(), session_name("slow")
     slow = [asyncio.create_task(_slow(url, token, prefix, number, phases)) for number in range(SLOW)]
-    for _ in range(ROUNDS):
+    await asyncio.sleep(WARM_SECONDS)
+    for number in range(ROUNDS):
         for name in ("quiet", "flooded"):
-            phases.begin(name)
+            phases.begin(name, number)
             await asyncio.sleep(PHASE_SECONDS)
             flooding.stdin.write(b"\n")
     phases.ended = True
@@ -127,12 +138,15 @@ async def _run(url: str, token: str) -> tuple[list[Times], int]:
     return times, int(told)
 
 
-def p99(times: list[float]) -> float:
-    return sorted(times)[math.ceil(0.99 * len(times)) - 1]
+def worst(rounds: list[list[float]]) -> float:
+    """Of each round the worst, of these the median."""
+    return statistics.median(map(max, rounds))
 
 
-def _shown(times: list[float], all_times: list[float]) -> str:
-    shown = {"median": statistics.median(all_times), "p99 of a half": statistics.median(times), "worst p99": max(times)}
+def _shown(phase: str, times: list[Times]) -> str:
+    of_each = [worst(one[phase]) for one in times]
+    median = statistics.median(value for one in times for values in one[phase] for value in values)
+    shown = {"median": median, "worst of a half": statistics.median(of_each), "of all": max(of_each)}
     return ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in shown.items())
 
 
@@ -143,14 +157,13 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 def test_a_flood_does_not_starve_the_slow(fresh: Stack, figure: Figure) -> None:
     times, sent = asyncio.run(_run(fresh.processor_url, fresh.tokens["record"]))
-    fewest = min(len(one[phase]) for one in times for phase in one)
-    assert fewest > 5 * ROUNDS, "a machine that is so slow tells nothing"
-    quiet, flooded = [p99(one["quiet"]) for one in times], [p99(one["flooded"]) for one in times]
-    ratios = [beside / alone for beside, alone in zip(flooded, quiet, strict=True)]
-    every = {phase: [value for one in times for value in one[phase]] for phase in ("quiet", "flooded")}
+    fewest = min(len(values) for one in times for phase in one for values in one[phase])
+    assert fewest > 5, "a machine that is so slow tells nothing"
+    quiet = statistics.median(worst(one["quiet"]) for one in times)  # they are all alike; a single one may be lucky
+    ratios = [worst(one["flooded"]) / quiet for one in times]
     figure(
-        f"fifty slow recorders, {fewest} times each at least, quiet: {_shown(quiet, every['quiet'])}; beside a flood of"
-        f" {sent * FLOOD_BYTES / 2**20 / (ROUNDS * PHASE_SECONDS):.0f} MiB/s: {_shown(flooded, every['flooded'])};"
-        f" p99 to p99: median {statistics.median(ratios):.2f}, worst {max(ratios):.2f}"
+        f"fifty slow recorders, {fewest} times a round at least, quiet: {_shown('quiet', times)}; beside a flood of"
+        f" {sent * FLOOD_BYTES / 2**20 / (ROUNDS * PHASE_SECONDS):.0f} MiB/s: {_shown('flooded', times)};"
+        f" worst to worst: median {statistics.median(ratios):.2f}, worst {max(ratios):.2f}"
     )
     assert max(ratios) < BOUND
