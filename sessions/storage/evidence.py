@@ -139,13 +139,14 @@ class Evidence:
 
     async def _leaves(self, session_id: SessionId, manifest: Manifest, tile: int) -> list[Hash]:
         start, end = tile * TILE_WIDTH, min((tile + 1) * TILE_WIDTH, manifest.chunk_count)
-        stored = {chunk.index: chunk for chunk in await self._chunks.page(session_id, start, TILE_WIDTH)}
+        found = await self._chunks.leaves(session_id, start, TILE_WIDTH)
+        stored = dict(zip(found.indexes, found.hashes, strict=True))
         leaves: list[Hash] = []
         for index in range(start, end):
             if not covers(manifest, index):
                 leaves.append(leaf_hash(missing_leaf_input(session_id, index)))
             elif index in stored:
-                leaves.append(stored[index].fingerprint.leaf_hash)
+                leaves.append(stored[index])
             else:
                 detail = f"the record of chunk {index} of session {session_id} is missing in the database"
                 raise DomainError("envelope-corrupt", detail, session_id=session_id, index=index)

@@ -22,7 +22,7 @@ from sessions.storage.mongo_sessions import MongoSessions, MongoTiles
 from sessions.storage.progress import ProgressReader
 from sessions.storage.retention import Terms
 from sessions.storage.sealing import Sealer
-from sessions.storage.store import ChunkRecord
+from sessions.storage.store import ChunkRecord, Leaves
 from tests.e2e.conftest import Api, session_name
 
 # In CI everything is measured for coverage, which makes the seal's inner loop several times slower.
@@ -41,6 +41,11 @@ class Counting:
     async def page(self, session_id: SessionId, start: int, limit: int) -> list[ChunkRecord]:
         found = await self._chunks.page(session_id, start, limit)
         self.hashes += len(found)
+        return found
+
+    async def leaves(self, session_id: SessionId, start: int, limit: int) -> Leaves:
+        found = await self._chunks.leaves(session_id, start, limit)
+        self.hashes += len(found.hashes)
         return found
 
     async def get(self, session_id: SessionId, attempt: str, level: int, number: int) -> bytes | None:
