@@ -100,7 +100,7 @@ async def _subtree(start: int, width: int, fetch: FetchTile) -> Hash:
     first, count = start // unit, width // unit
     tile = await fetch(level, first // TILE_WIDTH)
     offset = first % TILE_WIDTH
-    return root(split_hashes(tile)[offset : offset + count])
+    return root(split_hashes(tile[offset * HASH_BYTES : (offset + count) * HASH_BYTES]))
 
 
 def split_hashes(joined: bytes) -> list[Hash]:
