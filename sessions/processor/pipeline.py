@@ -107,8 +107,8 @@ class Submitter:
             if not batch:
                 return
             self._waiting_since = now
-            post = asyncio.create_task(self._post(batch))
             size_bytes = sum(len(envelope) for envelope, *_ in batch)
+            post = asyncio.create_task(self._post(batch, size_bytes))
             self._posts[post] = _Post(whose, large=size_bytes > SMALL_BYTES * len(batch))
             post.add_done_callback(self._posted)
 
@@ -141,10 +141,10 @@ class Submitter:
         del self._posts[post]
         self._pump()
 
-    async def _post(self, batch: list[_Item]) -> None:
+    async def _post(self, batch: list[_Item], size_bytes: int) -> None:
         # A recorder that went away has cancelled its future; its envelope goes all the same, it is idempotent.
         BATCH_ENVELOPES.observe(len(batch))
-        BATCH_BYTES.observe(sum(len(envelope) for envelope, *_ in batch))
+        BATCH_BYTES.observe(size_bytes)
         try:
             facts = {"batch.envelopes": len(batch)}
             with SUBMIT_SECONDS.time(), tracing.span("submit", facts, of=[where for *_, where in batch]):
