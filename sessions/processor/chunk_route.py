@@ -4,7 +4,6 @@ import json
 from typing import Any, Final
 
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from sessions.core.errors import IndexOutOfRangeError
@@ -12,6 +11,7 @@ from sessions.core.types import MAX_CHUNK_INDEX, SESSION_ID_PATTERN, ChunkIndex,
 from sessions.processor.models import RecordedModel
 from sessions.processor.recording import Recording
 from sessions.runtime import body, digest
+from sessions.runtime.answer import send_json
 from sessions.runtime.app import HotRoute
 from sessions.runtime.auth import Authenticator, Role, require
 from sessions.runtime.budget import ByteBudget
@@ -114,7 +114,7 @@ class ChunkEndpoint:
             digest.check(request.headers.get("content-digest"), plaintext)
             recorded = await self._recording.record(session, index, plaintext)
         status = 201 if recorded.created else 200
-        await Response(json.dumps(recorded.to_json()), status, media_type="application/json")(scope, receive, send)
+        await send_json(json.dumps(recorded.to_json()), status, scope, receive, send)
 
 
 def route(endpoint: ChunkEndpoint) -> tuple[HotRoute, dict[str, Any]]:

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sessions import __version__
 from sessions.core.errors import CoreError
 from sessions.runtime import health, openapi, problems
+from sessions.runtime.answer import WRITE
 from sessions.runtime.audit import Audit
 from sessions.runtime.auth import Authenticator
 from sessions.runtime.errors import DomainError
@@ -68,6 +69,7 @@ class ServiceApp(FastAPI):
             scope["app"] = self
             await self._past(scope, receive, send)
         else:
+            scope.pop(WRITE, None)  # for the framework's layers have to see every answer
             await super().__call__(scope, receive, send)
 
     def _finds(self, scope: Scope) -> bool:

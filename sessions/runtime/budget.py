@@ -5,8 +5,7 @@ Where they contend for it, its users (sessions, say) take turns, so that one who
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 
 from sessions.runtime.errors import DomainError
 
@@ -25,21 +24,16 @@ class ByteBudget:
         self._lines: OrderedDict[str, deque[tuple[int, asyncio.Future[None]]]] = OrderedDict()
         self._held: dict[str, int] = {}
 
-    @asynccontextmanager
-    async def reserve(self, size_bytes: int, owner: str = "") -> AsyncIterator[None]:
-        """Hold `size_bytes` for the time of the block; a request for more than the whole budget waits for all of it.
+    def reserve(self, size_bytes: int, owner: str = "") -> "Reservation":
+        """Hold `size_bytes` for the time of the block; a request for more than the whole budget waits for all of it."""
+        return Reservation(self, min(size_bytes, self.total_bytes), owner)
+
+    async def acquire(self, size_bytes: int, owner: str) -> None:
+        """Take bytes, at most all that there are; whoever does has to `release` them.
 
         Raises:
             DomainError: `overloaded`, when nothing came free in time.
         """
-        size_bytes = min(size_bytes, self.total_bytes)
-        await self._acquire(size_bytes, owner)
-        try:
-            yield
-        finally:
-            self._release(size_bytes, owner)
-
-    async def _acquire(self, size_bytes: int, owner: str) -> None:
         if not self._lines and self.used_bytes + size_bytes <= self.total_bytes:
             self._take(size_bytes, owner)
             return
@@ -51,7 +45,7 @@ class ByteBudget:
             await asyncio.wait_for(asyncio.shield(turn), self._wait_seconds)
         except BaseException as error:
             if turn.done():  # granted in the very moment of giving up: hand it back
-                self._release(size_bytes, owner)
+                self.release(size_bytes, owner)
             else:
                 self._lines[owner].remove(entry)
                 if not self._lines[owner]:
@@ -67,7 +61,8 @@ class ByteBudget:
         self.used_bytes += size_bytes
         self._held[owner] = self._held.get(owner, 0) + size_bytes
 
-    def _release(self, size_bytes: int, owner: str) -> None:
+    def release(self, size_bytes: int, owner: str) -> None:
+        """Give back what `acquire` has taken."""
         self.used_bytes -= size_bytes
         left = self._held.get(owner, 0) - size_bytes
         if left:
@@ -97,3 +92,28 @@ class ByteBudget:
         share = self.total_bytes // max(1, len(self._lines.keys() | self._held.keys()))
         modest = (owner for owner in self._lines if self._held.get(owner, 0) < share)
         return next(modest, next(iter(self._lines), None))
+
+
+class Reservation:
+    """Bytes of a budget, held within an `async with`.
+
+    A class of its own, since a generator's wrapper costs as much as all else here, for every chunk.
+
+    Raises:
+        DomainError: `overloaded`, on entering, when nothing came free in time.
+    """
+
+    __slots__ = ("_budget", "_owner", "_size_bytes")
+
+    def __init__(self, budget: ByteBudget, size_bytes: int, owner: str) -> None:
+        self._budget, self._size_bytes, self._owner = budget, size_bytes, owner
+
+    async def __aenter__(self) -> None:
+        """Take them."""
+        await self._budget.acquire(self._size_bytes, self._owner)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        """Give them back."""
+        self._budget.release(self._size_bytes, self._owner)

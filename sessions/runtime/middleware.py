@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sessions.runtime import headers, problems, tracing
+from sessions.runtime import answer, headers, problems, tracing
 from sessions.runtime.audit import Audit
 from sessions.runtime.errors import DomainError
 from sessions.runtime.log import REQUEST_ID_HEADER
@@ -49,6 +49,18 @@ class RequestContext:
                 message["headers"] = headers.completed(scope["path"], [*message.get("headers", ()), id_header])
             await send(message)
 
+        write: answer.Write | None = scope.get(answer.WRITE)
+        if write is not None:
+            lines = answer.header_lines(request_id)
+
+            def written(answered: int, body: bytes) -> bool:
+                nonlocal status
+                if not write(answered, lines, body):
+                    return False
+                status = answered
+                return True
+
+            scope[answer.ANSWER] = written
         when_answered: list[Callable[[], None]] = []
         scope[WHEN_ANSWERED] = when_answered
         started, method = time.perf_counter(), method_label(scope["method"])

@@ -1,4 +1,4 @@
-"""The server's protocol: uvicorn's on httptools, which can also hand a body over whole, and ask for a certificate.
+"""The server's protocol: uvicorn's on httptools; bodies and answers may be had whole, and certificates asked for.
 
 By ASGI alone a body comes in pieces, for each of which the request's task is woken up and three copies are made; of
 1 MiB that is a tenth of all that chunk-processor does for it.
@@ -8,15 +8,17 @@ import asyncio
 from functools import partial
 
 import structlog
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from sessions.runtime.answer import WRITE
 from sessions.runtime.body import WHOLE
 
 _log = structlog.get_logger()
 
 
 class Protocol(HttpToolsProtocol):
-    """Puts `body.WHOLE` into the scope of each request."""
+    """Puts `body.WHOLE` and `answer.WRITE` into the scope of each request."""
 
     _buffer: bytearray | None = None
     _size = 0
@@ -26,6 +28,7 @@ class Protocol(HttpToolsProtocol):
         """See `HttpToolsProtocol`."""
         super().on_headers_complete()
         self.scope[WHOLE] = partial(self._whole, self.cycle)  # type: ignore[typeddict-unknown-key]
+        self.scope[WRITE] = partial(self._write, self.cycle)  # type: ignore[typeddict-unknown-key]
 
     async def _whole(self, cycle: RequestResponseCycle, length: int) -> bytearray | None:
         if cycle.more_body and not cycle.disconnected:
@@ -45,10 +48,27 @@ class Protocol(HttpToolsProtocol):
         body, cycle.body = cycle.body, bytearray()
         return None if cycle.more_body else body
 
+    def _write(self, cycle: RequestResponseCycle, status: int, lines: bytes, body: bytes) -> bool:
+        if cycle.response_started or cycle.disconnected or not cycle.keep_alive or self.flow.write_paused:
+            return False
+        cycle.response_started = cycle.response_complete = True
+        common = [b"%b: %b\r\n" % header for header in cycle.default_headers]
+        length = b"content-length: %d\r\n\r\n" % len(body)
+        self.transport.write(b"".join((STATUS_LINE[status], *common, lines, length, body)))
+        cycle.message_event.set()
+        cycle.on_response()
+        return True
+
     def on_body(self, body: bytes) -> None:
         """See `HttpToolsProtocol`."""
         if self._buffer is None:
-            super().on_body(body)
+            cycle = self.cycle
+            if cycle.body or cycle.response_complete or len(body) > HIGH_WATER_LIMIT:
+                super().on_body(body)
+                return
+            # A small one comes in one piece, and need not be copied.
+            cycle.body = body  # type: ignore[assignment]
+            cycle.message_event.set()
             return
         self._buffer[self._size : self._size + len(body)] = body
         self._size += len(body)

@@ -8,7 +8,7 @@ session-storage. Spans hold sizes and routes, and nothing of sessions, tokens or
 import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from sessions import __version__
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _EXPORTER: Final = "opentelemetry.exporter.otlp.proto.http"
+_NO_SPAN: Final = nullcontext()
+_NOT_RECEIVED: Final = nullcontext(lambda _route, _status: None)
 
 
 class _State:
@@ -58,16 +60,21 @@ def start(service: str) -> Callable[[], None]:
     return stop
 
 
-@contextmanager
-def span(name: str, facts: Mapping[str, str | int] | None = None, *, of: Sequence[Any] | None = None) -> Iterator[None]:
+def span(
+    name: str, facts: Mapping[str, str | int] | None = None, *, of: Sequence[Any] | None = None
+) -> AbstractContextManager[None]:
     """A span of what is done meanwhile; an exception marks it as failed.
 
     `of` are the `here()` of those for whom it is done, where that is not who does it: it belongs to the first's trace.
     """
     tracer = _State.tracer
-    if tracer is None:
-        yield
-        return
+    return _NO_SPAN if tracer is None else _span(tracer, name, facts, of)
+
+
+@contextmanager
+def _span(
+    tracer: "Tracer", name: str, facts: Mapping[str, str | int] | None, of: Sequence[Any] | None
+) -> Iterator[None]:
     from opentelemetry import trace
 
     contexts = [context for context in of or () if context is not None]
@@ -78,13 +85,16 @@ def span(name: str, facts: Mapping[str, str | int] | None = None, *, of: Sequenc
         yield
 
 
-@contextmanager
-def received(headers: Sequence[tuple[bytes, bytes]], method: str) -> Iterator[Callable[[str, int], None]]:
+def received(headers: Sequence[tuple[bytes, bytes]], method: str) -> AbstractContextManager[Callable[[str, int], None]]:
     """The span of a request; what this gives is told its route and status."""
     tracer = _State.tracer
-    if tracer is None:
-        yield lambda _route, _status: None
-        return
+    return _NOT_RECEIVED if tracer is None else _received(tracer, headers, method)
+
+
+@contextmanager
+def _received(
+    tracer: "Tracer", headers: Sequence[tuple[bytes, bytes]], method: str
+) -> Iterator[Callable[[str, int], None]]:
     from opentelemetry.trace import SpanKind
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 

@@ -4,12 +4,12 @@ import json
 from typing import Any, Final
 
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from sessions.core import frames
 from sessions.core.envelope import MAX_HEADER_BYTES, TAG_BYTES
 from sessions.runtime import body
+from sessions.runtime.answer import send_json
 from sessions.runtime.app import HotRoute
 from sessions.runtime.auth import Authenticator, Role, require
 from sessions.runtime.budget import ByteBudget
@@ -83,7 +83,7 @@ class SubmitEndpoint:
             self._disk.take(len(data))
             answers = await self._intake.submit(data, principal.require_session)
         content = json.dumps({"results": [answer.to_json() for answer in answers]})
-        await Response(content, media_type="application/json")(scope, receive, send)
+        await send_json(content, 200, scope, receive, send)
 
 
 def route(endpoint: SubmitEndpoint) -> tuple[HotRoute, dict[str, Any]]:
