@@ -30,7 +30,7 @@ class Protocol(HttpToolsProtocol):
         self.scope[WHOLE] = partial(self._whole, self.cycle)  # type: ignore[typeddict-unknown-key]
         self.scope[WRITE] = partial(self._write, self.cycle)  # type: ignore[typeddict-unknown-key]
 
-    async def _whole(self, cycle: RequestResponseCycle, length: int) -> bytearray | None:
+    async def _whole(self, cycle: RequestResponseCycle, length: int) -> bytes | bytearray | None:
         if cycle.more_body and not cycle.disconnected:
             self._buffer, self._size = bytearray(length), len(cycle.body)
             self._buffer[: self._size] = cycle.body

@@ -5,14 +5,17 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from sessions.runtime import server
 from sessions.runtime.auth import Authenticator, Principal, Role
 from sessions.runtime.budget import ByteBudget
+from sessions.runtime.settings import ServiceSettings
 from sessions.storage import audit_routes, key_routes, routes, submit
 from sessions.storage.mongo import Readiness
 from tests.unit.runtime.apps import app_of
@@ -37,20 +40,29 @@ async def serving(app: Any, lifespan: str = "off") -> AsyncIterator[str]:
 
 
 @asynccontextmanager
+async def served_as_ours(app: Any) -> AsyncIterator[tuple[str, int]]:
+    """Serve an app as a service is, but for its lifespan; gives host and port."""
+    config = server.configuration(app, ServiceSettings(service_name="x", port=0, tokens_file=Path("x")), None)
+    config.lifespan = "off"
+    async with quiet_server(config) as listening:
+        yield listening.getsockname()
+
+
+@asynccontextmanager
 async def quiet_server(config: uvicorn.Config) -> AsyncIterator[socket.socket]:
     """Serve on a free port of the loopback, within this process and its event loop."""
     # With the protocol named, asyncio switches Nagle's algorithm off, and an answer does not wait for an ACK.
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
     listening.listen(512)
-    server = _Quiet(config)
-    running = asyncio.create_task(server.serve(sockets=[listening]))
+    quiet = _Quiet(config)
+    running = asyncio.create_task(quiet.serve(sockets=[listening]))
     try:
-        while not server.started:
+        while not quiet.started:
             await asyncio.sleep(0.005)
         yield listening
     finally:
-        server.should_exit = True
+        quiet.should_exit = True
         await running
         listening.close()
 

@@ -4,17 +4,15 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from sessions.runtime import body, server
+from sessions.runtime import body
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
-from sessions.runtime.settings import ServiceSettings
-from tests.unit.processor.servers import quiet_server
+from tests.unit.processor.servers import served_as_ours
 
 _LIMIT = 4 * 1024 * 1024
 _HEAD = "PUT {path} HTTP/1.1\r\nhost: x\r\n{more}\r\n"
@@ -49,11 +47,8 @@ class _App:
 @asynccontextmanager
 async def _served() -> AsyncIterator[tuple[_App, asyncio.StreamReader, asyncio.StreamWriter]]:
     app = _App()
-    settings = ServiceSettings(service_name="x", port=0, tokens_file=Path("x"))
-    config = server.configuration(app, settings, None)
-    config.lifespan = "off"
-    async with quiet_server(config) as listening:
-        reader, writer = await asyncio.open_connection(*listening.getsockname())
+    async with served_as_ours(app) as address:
+        reader, writer = await asyncio.open_connection(*address)
         try:
             yield app, reader, writer
         finally:
