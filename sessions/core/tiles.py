@@ -6,18 +6,18 @@ tree is hashed anew from at most one partly filled tile of each level. (Russ Cox
 Clients", 2019; C2SP tlog-tiles.)
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Final
+from typing import Final, TypeAlias
 
-from sessions.core.merkle import EMPTY_ROOT, consistency_ranges, inclusion_ranges, node_hash, root
+from sessions.core.merkle import EMPTY_ROOT, node_hash, root
 from sessions.core.types import HASH_BYTES, Hash
 
 TILE_WIDTH: Final = 256
 _BITS: Final = 8
 
-FetchTile = Callable[[int, int], Awaitable[bytes]]
-"""`fetch(level, number)` gives the hashes of a tile, joined; fewer than 256 of them at the tree's right edge."""
+Place: TypeAlias = tuple[int, int]
+"""Where a tile is: its level, and its number there."""
 
 
 class TreeBuilder:
@@ -77,42 +77,44 @@ def _joined(subtrees: Sequence[Hash]) -> Hash:
     return node
 
 
-async def range_root(start: int, end: int, fetch: FetchTile) -> Hash:
-    """Root of the leaves [start, end), a range that `inclusion_ranges` or `consistency_ranges` named.
+def needed(ranges: Iterable[tuple[int, int]]) -> set[Place]:
+    """The tiles that `path` reads for these ranges: of each level two for one proof, however large the tree."""
+    return {place for start, end in ranges for place, _, _ in _pieces(start, end)}
 
-    Such a range starts at a multiple of the power of two that it is a part of, so it falls into whole tiles' entries
-    from the left, and narrower ones towards the right edge.
+
+def path(ranges: Iterable[tuple[int, int]], tiles: Mapping[Place, bytes]) -> list[Hash]:
+    """The roots of the ranges, out of their `needed` tiles, each its hashes joined.
+
+    Args:
+        ranges: Of leaves [start, end), as `inclusion_ranges` or `consistency_ranges` names them. Such a range starts at
+            a multiple of the power of two that it is a part of, so it falls into whole tiles' entries from the left,
+            and narrower ones towards the right edge.
+        tiles: Fewer than 256 hashes are in those at the tree's right edge.
     """
-    # From the largest complete subtrees to the smallest: the RFC's split, read as the binary digits of the size.
-    subtrees: list[Hash] = []
-    at = start
-    while at < end:
-        width = 1 << (end - at).bit_length() - 1
-        subtrees.append(await _subtree(at, width, fetch))
-        at += width
-    return _joined(subtrees)
+    return [
+        _joined([_subtree(tiles[place], offset, count) for place, offset, count in _pieces(start, end)])
+        for start, end in ranges
+    ]
 
 
-async def _subtree(start: int, width: int, fetch: FetchTile) -> Hash:
-    """Root of a complete, aligned subtree of `width` (a power of two) leaves, from one tile."""
-    level = (width.bit_length() - 1) // _BITS
-    unit = 1 << _BITS * level
-    first, count = start // unit, width // unit
-    tile = await fetch(level, first // TILE_WIDTH)
-    offset = first % TILE_WIDTH
+def _pieces(start: int, end: int) -> Iterator[tuple[Place, int, int]]:
+    """A range as complete subtrees, each so many entries of one tile from an offset on.
+
+    They go from the largest to the smallest: the RFC's split, read as the binary digits of the size.
+    """
+    while start < end:
+        width = 1 << (end - start).bit_length() - 1
+        level = (width.bit_length() - 1) // _BITS
+        unit = 1 << _BITS * level
+        first = start // unit
+        yield (level, first // TILE_WIDTH), first % TILE_WIDTH, width // unit
+        start += width
+
+
+def _subtree(tile: bytes, offset: int, count: int) -> Hash:
     return root(split_hashes(tile[offset * HASH_BYTES : (offset + count) * HASH_BYTES]))
 
 
 def split_hashes(joined: bytes) -> list[Hash]:
     """The hashes of a tile."""
     return [Hash(joined[at : at + HASH_BYTES]) for at in range(0, len(joined), HASH_BYTES)]
-
-
-async def inclusion_path(index: int, size: int, fetch: FetchTile) -> list[Hash]:
-    """The inclusion path of a leaf, leaf to root, from tiles."""
-    return [await range_root(start, end, fetch) for start, end in inclusion_ranges(index, size)]
-
-
-async def consistency_path(old_size: int, size: int, fetch: FetchTile) -> list[Hash]:
-    """The consistency path from the first `old_size` leaves to the whole tree, from tiles."""
-    return [await range_root(start, end, fetch) for start, end in consistency_ranges(old_size, size)]

@@ -1,14 +1,16 @@
 """What session-storage shows of a session: chunk records, envelopes, proofs and receipts."""
 
+import asyncio
 import itertools
+from collections.abc import Mapping
 
 from sessions.core import tiles
 from sessions.core.envelope import missing_leaf_input
 from sessions.core.manifest import Manifest
-from sessions.core.merkle import leaf_hash
+from sessions.core.merkle import inclusion_ranges, leaf_hash
 from sessions.core.proof import ChunkProof
 from sessions.core.receipt import Receipt
-from sessions.core.tiles import TILE_WIDTH
+from sessions.core.tiles import TILE_WIDTH, Place
 from sessions.core.types import Hash, SessionId
 from sessions.runtime.errors import DomainError
 from sessions.storage import problems
@@ -80,7 +82,8 @@ class Evidence:
         record = await self._ledger.get(session_id)
         manifest = sealed_manifest(record)
         chunk = await self._chunk(record, index)
-        path = await tiles.inclusion_path(index, manifest.chunk_count, self._fetcher(record, manifest))
+        ranges = inclusion_ranges(index, manifest.chunk_count)
+        path = tiles.path(ranges, await self._read(record, manifest, tiles.needed(ranges)))
         return ChunkProof(
             session_id=session_id,
             index=index,
@@ -117,27 +120,23 @@ class Evidence:
             raise problems.chunk_not_found(record.session_id, index)
         return found[0]
 
-    def _fetcher(self, record: SessionRecord, manifest: Manifest) -> tiles.FetchTile:
-        """Reads tiles, each at most once for one proof: level 0 from the records, the rest as the seal stored them."""
+    async def _read(self, record: SessionRecord, manifest: Manifest, places: set[Place]) -> Mapping[Place, bytes]:
+        """Tiles: level 0 from the records, the rest as the seal stored them."""
         seal = record.seal
         assert seal is not None
-        read: dict[tuple[int, int], bytes] = {}
+        edge, above = sorted(place for place in places if place[0] == 0), {place for place in places if place[0]}
+        stored, *leaves = await asyncio.gather(
+            self._tiles.get(record.session_id, seal.tiles_attempt, above),
+            *(self._leaves(record.session_id, manifest, number) for _, number in edge),
+        )
+        missing = above - stored.keys()
+        if missing:
+            level, number = min(missing)
+            detail = f"tile {level}/{number} of session {record.session_id} is missing in the database"
+            raise DomainError("envelope-corrupt", detail)
+        return {**stored, **dict(zip(edge, leaves, strict=True))}
 
-        async def fetch(level: int, number: int) -> bytes:
-            if (level, number) not in read:
-                if level == 0:
-                    hashes: bytes | None = b"".join(await self._leaves(record.session_id, manifest, number))
-                else:
-                    hashes = await self._tiles.get(record.session_id, seal.tiles_attempt, level, number)
-                if hashes is None:
-                    detail = f"tile {level}/{number} of session {record.session_id} is missing in the database"
-                    raise DomainError("envelope-corrupt", detail)
-                read[level, number] = hashes
-            return read[level, number]
-
-        return fetch
-
-    async def _leaves(self, session_id: SessionId, manifest: Manifest, tile: int) -> list[Hash]:
+    async def _leaves(self, session_id: SessionId, manifest: Manifest, tile: int) -> bytes:
         start, end = tile * TILE_WIDTH, min((tile + 1) * TILE_WIDTH, manifest.chunk_count)
         found = await self._chunks.leaves(session_id, start, TILE_WIDTH)
         stored = dict(zip(found.indexes, found.hashes, strict=True))
@@ -150,7 +149,7 @@ class Evidence:
             else:
                 detail = f"the record of chunk {index} of session {session_id} is missing in the database"
                 raise DomainError("envelope-corrupt", detail, session_id=session_id, index=index)
-        return leaves
+        return b"".join(leaves)
 
 
 def _shown(record: SessionRecord, found: list[ChunkRecord]) -> list[ChunkRecord]:

@@ -1,11 +1,12 @@
 """The stores' twins in memory: for tests of logic, and held to the same contract as the real ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from sessions.core.audit import day_of
+from sessions.core.tiles import Place
 from sessions.core.types import Hash, SessionId
 from sessions.runtime.times import Clock, now
 from sessions.storage.store import (
@@ -213,9 +214,10 @@ class MemoryTiles:
         for level, number, hashes in tiles:
             self.tiles.setdefault((session_id, attempt, level, number), hashes)
 
-    async def get(self, session_id: SessionId, attempt: str, level: int, number: int) -> bytes | None:
+    async def get(self, session_id: SessionId, attempt: str, places: Collection[Place]) -> Mapping[Place, bytes]:
         """See `TileStore`."""
-        return self.tiles.get((session_id, attempt, level, number))
+        keys = {place: (session_id, attempt, *place) for place in places}
+        return {place: self.tiles[key] for place, key in keys.items() if key in self.tiles}
 
     async def drop(self, session_id: SessionId, attempt: str) -> None:
         """See `TileStore`."""

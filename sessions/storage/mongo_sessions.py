@@ -1,6 +1,6 @@
 """Sessions and tiles in MongoDB."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from bson import Binary, Int64
@@ -8,6 +8,7 @@ from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from sessions.core.receipt import Batch
+from sessions.core.tiles import Place
 from sessions.core.types import Hash, SessionId
 from sessions.storage.key_documents import key_document, key_of
 from sessions.storage.mongo import NEWEST, Database, Document, translated
@@ -221,6 +222,11 @@ class MongoSessions:
             await self._sessions.update_one({"_id": session_id, "status": "shredded"}, {"$unset": {"shredding": ""}})
 
 
+def _tile_id(session_id: SessionId, attempt: str, place: Place) -> Document:
+    level, number = place
+    return {"s": session_id, "a": attempt, "l": level, "n": Int64(number)}
+
+
 class MongoTiles:
     """`TileStore` on MongoDB."""
 
@@ -230,18 +236,20 @@ class MongoTiles:
     async def put(self, session_id: SessionId, attempt: str, tiles: Sequence[tuple[int, int, bytes]]) -> None:
         """See `TileStore`."""
         documents = [
-            {"_id": {"s": session_id, "a": attempt, "l": level, "n": Int64(number)}, "hashes": Binary(hashes)}
+            {"_id": _tile_id(session_id, attempt, (level, number)), "hashes": Binary(hashes)}
             for level, number, hashes in tiles
         ]
         async with translated():
             await insert_new(self._tiles, documents)
 
-    async def get(self, session_id: SessionId, attempt: str, level: int, number: int) -> bytes | None:
+    async def get(self, session_id: SessionId, attempt: str, places: Collection[Place]) -> Mapping[Place, bytes]:
         """See `TileStore`."""
-        key = {"s": session_id, "a": attempt, "l": level, "n": Int64(number)}
+        if not places:
+            return {}
+        keys = [_tile_id(session_id, attempt, place) for place in places]
         async with translated():
-            document = await self._tiles.find_one({"_id": key})
-        return None if document is None else bytes(document["hashes"])
+            found = await self._tiles.find({"_id": {"$in": keys}, **of_session(session_id)}).to_list()
+        return {(int(one["_id"]["l"]), int(one["_id"]["n"])): bytes(one["hashes"]) for one in found}
 
     async def drop(self, session_id: SessionId, attempt: str) -> None:
         """See `TileStore`."""

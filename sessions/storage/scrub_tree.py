@@ -93,8 +93,9 @@ class TreeCheck:
         record = subject.record
         assert record is not None
         assert record.seal is not None  # it has a manifest
-        joined = await self._tiles.get(subject.session_id, record.seal.tiles_attempt, level, number)
-        return [] if joined is None else split_hashes(joined)
+        place = (level, number)
+        found = await self._tiles.get(subject.session_id, record.seal.tiles_attempt, [place])
+        return split_hashes(found.get(place, b""))
 
     async def _level(self, subject: Subject, level: int, count: int) -> list[Hash]:
         hashes: list[Hash] = []

@@ -1,6 +1,6 @@
 """What the ledger keeps, and the ports to where it keeps it. Twins: `memory.py`; the real thing: `mongo_*.py`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -11,6 +11,7 @@ from sessions.core.envelope import Fingerprint
 from sessions.core.key_ring import WrappedDek
 from sessions.core.manifest import SealedBy
 from sessions.core.receipt import Batch
+from sessions.core.tiles import Place
 from sessions.core.types import Buffer, Hash, SessionId
 
 
@@ -265,8 +266,8 @@ class TileStore(Protocol):
     async def put(self, session_id: SessionId, attempt: str, tiles: Sequence[tuple[int, int, bytes]]) -> None:
         """Store (level, number, joined hashes)."""
 
-    async def get(self, session_id: SessionId, attempt: str, level: int, number: int) -> bytes | None:
-        """The joined hashes of a tile."""
+    async def get(self, session_id: SessionId, attempt: str, places: Collection[Place]) -> Mapping[Place, bytes]:
+        """The joined hashes of these tiles, but for those that are not there."""
 
     async def drop(self, session_id: SessionId, attempt: str) -> None:
         """Delete the tiles of an attempt that came second."""

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from pymongo import MongoClient, WriteConcern
 
@@ -12,6 +12,7 @@ from sessions.core.manifest import Manifest
 from sessions.core.manifest import from_bytes as manifest_from_bytes
 from sessions.core.proof import ChunkProof
 from sessions.core.proof import from_bytes as proof_from_bytes
+from sessions.core.tiles import Place
 from sessions.core.types import SessionId
 from sessions.storage.evidence import Evidence
 from sessions.storage.ledger import Ledger
@@ -48,9 +49,9 @@ class Counting:
         self.hashes += len(found.hashes)
         return found
 
-    async def get(self, session_id: SessionId, attempt: str, level: int, number: int) -> bytes | None:
-        found = await self._tiles.get(session_id, attempt, level, number)
-        self.hashes += len(found or b"") // 32
+    async def get(self, session_id: SessionId, attempt: str, places: Collection[Place]) -> Mapping[Place, bytes]:
+        found = await self._tiles.get(session_id, attempt, places)
+        self.hashes += sum(len(hashes) for hashes in found.values()) // 32
         return found
 
 
