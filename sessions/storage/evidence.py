@@ -81,9 +81,15 @@ class Evidence:
         """
         record = await self._ledger.get(session_id)
         manifest = sealed_manifest(record)
-        chunk = await self._chunk(record, index)
+        if not covers(manifest, index):
+            raise problems.chunk_not_found(session_id, index)
         ranges = inclusion_ranges(index, manifest.chunk_count)
-        path = tiles.path(ranges, await self._read(record, manifest, tiles.needed(ranges)))
+        found, held = await asyncio.gather(
+            self._chunks.page(session_id, index, 1), self._read(record, manifest, tiles.needed(ranges))
+        )
+        if not found or found[0].index != index:
+            raise _no_record(session_id, index)
+        chunk = found[0]
         return ChunkProof(
             session_id=session_id,
             index=index,
@@ -92,7 +98,7 @@ class Evidence:
             leaf_hash=chunk.fingerprint.leaf_hash,
             tree_size=manifest.chunk_count,
             root=manifest.root,
-            path=tuple(path),
+            path=tuple(tiles.path(ranges, held)),
         )
 
     async def receipt(self, session_id: SessionId) -> Receipt:
@@ -125,16 +131,16 @@ class Evidence:
         seal = record.seal
         assert seal is not None
         edge, above = sorted(place for place in places if place[0] == 0), {place for place in places if place[0]}
-        stored, *leaves = await asyncio.gather(
-            self._tiles.get(record.session_id, seal.tiles_attempt, above),
-            *(self._leaves(record.session_id, manifest, number) for _, number in edge),
+        leaves = [self._leaves(record.session_id, manifest, number) for _, number in edge]
+        stored, joined = await asyncio.gather(
+            self._tiles.get(record.session_id, seal.tiles_attempt, above), asyncio.gather(*leaves)
         )
         missing = above - stored.keys()
         if missing:
             level, number = min(missing)
             detail = f"tile {level}/{number} of session {record.session_id} is missing in the database"
             raise DomainError("envelope-corrupt", detail)
-        return {**stored, **dict(zip(edge, leaves, strict=True))}
+        return {**stored, **dict(zip(edge, joined, strict=True))}
 
     async def _leaves(self, session_id: SessionId, manifest: Manifest, tile: int) -> bytes:
         start, end = tile * TILE_WIDTH, min((tile + 1) * TILE_WIDTH, manifest.chunk_count)
@@ -147,8 +153,7 @@ class Evidence:
             elif index in stored:
                 leaves.append(stored[index])
             else:
-                detail = f"the record of chunk {index} of session {session_id} is missing in the database"
-                raise DomainError("envelope-corrupt", detail, session_id=session_id, index=index)
+                raise _no_record(session_id, index)
         return b"".join(leaves)
 
 
@@ -158,6 +163,11 @@ def _shown(record: SessionRecord, found: list[ChunkRecord]) -> list[ChunkRecord]
         return found
     manifest = sealed_manifest(record)
     return [chunk for chunk in found if covers(manifest, chunk.index)]
+
+
+def _no_record(session_id: SessionId, index: int) -> DomainError:
+    detail = f"the record of chunk {index} of session {session_id} is missing in the database"
+    return DomainError("envelope-corrupt", detail, session_id=session_id, index=index)
 
 
 def _missing(session_id: SessionId, index: int) -> DomainError:

@@ -62,11 +62,17 @@ async def test_a_tile_that_is_missing() -> None:
     assert await _code(house.evidence.proof(A, 0)) == "envelope-corrupt"
 
 
-async def test_a_neighbours_record_that_is_missing_gives_no_wrong_proof() -> None:
-    house = await _sealed(range(4))
-    del house.chunks.records[A][2]
-    assert await _code(house.evidence.proof(A, 3)) == "envelope-corrupt"
-    assert await _code(house.evidence.proof(A, 2)) == "chunk-not-found"
+@pytest.mark.parametrize(
+    ("count", "gone", "asked"),
+    [(4, 2, 3), (4, 2, 2), (257, 256, 256), (600, 599, 0)],
+    ids=["a neighbour's", "its own", "its own, alone in its tile", "at the tree's edge"],
+)
+async def test_a_record_that_is_missing_gives_no_wrong_proof(count: int, gone: int, asked: int) -> None:
+    house = await _sealed(range(count))
+    del house.chunks.records[A][gone]
+    with pytest.raises(DomainError, match=f"the record of chunk {gone} ") as caught:
+        await house.evidence.proof(A, asked)
+    assert caught.value.code == "envelope-corrupt"
 
 
 async def test_a_body_that_is_missing() -> None:
