@@ -41,6 +41,7 @@ from sessions.runtime.budget import ByteBudget
 from sessions.runtime.health import Check
 from sessions.runtime.metrics import watch_budget, watch_loop_lag
 from sessions.runtime.settings import MIB, ConfigurationError, exit_with, load, read_secret
+from sessions.runtime.tasks import end
 from sessions.runtime.tokens_watch import TokensWatch
 
 _log = structlog.get_logger()
@@ -94,9 +95,7 @@ def build(settings: ProcessorSettings) -> FastAPI:
             try:
                 yield
             finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                await end(tasks)
                 executor.shutdown()
                 if spooling is not None:
                     await spooling.spool.close()
