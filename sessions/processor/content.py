@@ -13,6 +13,7 @@ from sessions.processor.recording import Recording
 from sessions.processor.storage_client import StorageClient, StoredChunk
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
+from sessions.runtime.tasks import end_all
 
 _PAGE_CHUNKS: Final = 1000
 _AHEAD: Final = 3
@@ -123,9 +124,7 @@ class Content:
                 for part in _parts(span, *await _first(ahead)):
                     yield part
         finally:
-            for _, task in ahead:
-                task.cancel()
-            await asyncio.gather(*(task for _, task in ahead), return_exceptions=True)
+            await end_all(task for _, task in ahead)
 
     async def _read(self, session_id: SessionId, group: list[StoredChunk]) -> _Opened:
         """The chunks of a group, as far as they can be read, and what is wrong with the next."""

@@ -41,7 +41,7 @@ from sessions.runtime.budget import ByteBudget
 from sessions.runtime.health import Check
 from sessions.runtime.metrics import watch_budget, watch_loop_lag
 from sessions.runtime.settings import MIB, ConfigurationError, exit_with, load, read_secret
-from sessions.runtime.tasks import end
+from sessions.runtime.tasks import end_all
 from sessions.runtime.tokens_watch import TokensWatch
 
 _log = structlog.get_logger()
@@ -95,7 +95,7 @@ def build(settings: ProcessorSettings) -> FastAPI:
             try:
                 yield
             finally:
-                await end(tasks)
+                await end_all(tasks)
                 executor.shutdown()
                 if spooling is not None:
                     await spooling.spool.close()

@@ -1,4 +1,4 @@
-"""Tasks that run beside requests, for as long as the service does."""
+"""Ending tasks before they are done: all of a service's at its end, or reading ahead that nobody wants any more."""
 
 import asyncio
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ AGAIN_SECONDS: Final = 10.0
 """Longer than what a task does at its end, writing the last audit events say, takes."""
 
 
-async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+async def end_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel tasks, and wait until all have ended, whichever way.
 
     One that goes on is cancelled again: before Python 3.12 `asyncio.wait_for`, which MongoDB's driver uses, takes no

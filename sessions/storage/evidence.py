@@ -130,7 +130,7 @@ class Evidence:
         """Tiles: level 0 from the records, the rest as the seal stored them."""
         seal = record.seal
         assert seal is not None
-        edge, above = sorted(place for place in places if place[0] == 0), {place for place in places if place[0]}
+        edge, above = [place for place in places if place[0] == 0], {place for place in places if place[0]}
         leaves = [self._leaves(record.session_id, manifest, number) for _, number in edge]
         stored, joined = await asyncio.gather(
             self._tiles.get(record.session_id, seal.tiles_attempt, above), asyncio.gather(*leaves)

@@ -24,7 +24,7 @@ from sessions.runtime.errors import DomainError
 from sessions.runtime.health import Check
 from sessions.runtime.metrics import watch_budget, watch_loop_lag
 from sessions.runtime.settings import ConfigurationError, exit_with, load
-from sessions.runtime.tasks import end
+from sessions.runtime.tasks import end_all
 from sessions.runtime.tokens_watch import TokensWatch
 from sessions.storage import (
     anchor_routes,
@@ -165,7 +165,7 @@ def build(settings: StorageSettings) -> FastAPI:
         try:
             yield
         finally:
-            await end(tasks)
+            await end_all(tasks)
             await client.close()
             _log.info("service_stopped")
 

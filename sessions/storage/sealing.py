@@ -24,6 +24,7 @@ from sessions.core.tiles import TreeBuilder
 from sessions.core.types import Hash, SessionId
 from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
+from sessions.runtime.tasks import end_all
 from sessions.runtime.times import Clock, now, to_rfc3339
 from sessions.storage import problems
 from sessions.storage.killpoints import Point
@@ -252,9 +253,7 @@ class Sealer:
 
 
 async def _give_up(reading: deque[asyncio.Task[Leaves]]) -> None:
-    for task in reading:
-        task.cancel()
-    await asyncio.gather(*reading, return_exceptions=True)
+    await end_all(reading)
     reading.clear()
 
 

@@ -17,7 +17,7 @@ from sessions.core.manifest import Manifest
 from sessions.core.types import SessionId
 from sessions.runtime.audit import Audit
 from sessions.runtime.errors import DomainError
-from sessions.runtime.tasks import end
+from sessions.runtime.tasks import end_all
 from sessions.runtime.times import now
 from sessions.storage import audit_seal, audit_trail, mongo_due
 from sessions.storage.audit_chunks import WithTrail
@@ -381,7 +381,7 @@ class TestSealing:
         while seal.check().status != "ok":
             await asyncio.sleep(0.01)
         assert (await archive.manifest()).chunk_count == 2
-        await end([running])
+        await end_all([running])
 
     async def test_the_sweeper_never_finds_it_and_nobody_shreds_it(self, archive: Archive) -> None:
         await archive.sealed()

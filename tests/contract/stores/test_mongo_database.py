@@ -14,7 +14,7 @@ from pymongo.read_concern import ReadConcern
 from sessions.core.receipt import Batch
 from sessions.core.types import SessionId
 from sessions.runtime.errors import DomainError
-from sessions.runtime.tasks import end
+from sessions.runtime.tasks import end_all
 from sessions.storage import mongo
 from sessions.storage.disk import free_bytes
 from sessions.storage.mongo import Database, Readiness, connect, ensure_collections
@@ -206,7 +206,7 @@ async def test_readiness_of_a_server_that_is_away(monkeypatch) -> None:
                 await asyncio.sleep(0.01)
         assert not readiness.ready
         assert "ServerSelectionTimeoutError" in str(await readiness.ping())
-        await end([establishing])
+        await end_all([establishing])
         readiness.established.set()
         assert str(await readiness.ping()).split(":")[0] in ("ServerSelectionTimeoutError", "TimeoutError")
 

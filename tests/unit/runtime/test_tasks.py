@@ -24,10 +24,10 @@ async def test_all_have_ended_whichever_way() -> None:
 
     running = [asyncio.create_task(work()) for work in (endless, failing, short)]
     await asyncio.sleep(0.01)
-    await tasks.end(running)
+    await tasks.end_all(running)
     assert all(task.done() for task in running)
     assert cleaned == [True]
-    await tasks.end([])
+    await tasks.end_all([])
 
 
 async def test_one_that_took_no_notice_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,6 +46,6 @@ async def test_one_that_took_no_notice_is_told_again(monkeypatch: pytest.MonkeyP
     answered.set_result(None)
     await asyncio.sleep(0)  # it is woken up, and has not run yet
     async with asyncio.timeout(5):
-        await tasks.end([running])
+        await tasks.end_all([running])
     assert went_on == [True]
     assert running.cancelled()
