@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sessions.runtime import answer, headers, problems, tracing
+from sessions.runtime import answer, body, headers, problems, tracing
 from sessions.runtime.audit import Audit
 from sessions.runtime.errors import DomainError
 from sessions.runtime.log import REQUEST_ID_HEADER
@@ -53,9 +53,9 @@ class RequestContext:
         if write is not None:
             lines = answer.header_lines(request_id)
 
-            def written(answered: int, body: bytes) -> bool:
+            def written(answered: int, content: bytes) -> bool:
                 nonlocal status
-                if not write(answered, lines, body):
+                if not write(answered, lines, content):
                     return False
                 status = answered
                 return True
@@ -91,6 +91,9 @@ class RequestContext:
                     milliseconds=round(seconds * 1000, 1),
                 )
         finally:
+            # They refer to the request, and it to its scope: what of it is in memory would be freed by a collection alone.
+            for key in (body.WHOLE, answer.WRITE, answer.ANSWER):
+                scope.pop(key, None)
             REQUESTS_IN_FLIGHT.dec()
             structlog.contextvars.unbind_contextvars("principal")
             structlog.contextvars.reset_contextvars(**bound)

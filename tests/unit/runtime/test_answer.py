@@ -1,6 +1,7 @@
 """Answers by the short way, from the real server over real sockets: they are what they are by the usual way."""
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -8,6 +9,7 @@ from contextlib import asynccontextmanager
 import httpx
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from sessions.runtime.answer import ANSWER, send_json
 from sessions.runtime.app import HotRoute
@@ -143,3 +145,21 @@ async def test_to_a_client_that_went_away_nothing_is_written() -> None:
         assert hot.short == [False]
         async with httpx.AsyncClient(base_url=url) as client:  # and the server serves on
             assert (await client.put("/hot/a", content=b"next")).json() == "next"
+
+
+async def test_nothing_of_a_request_waits_for_a_garbage_collection() -> None:
+    async with _served() as (hot, connect, _):
+        gc.collect()
+        gc.disable()
+        try:
+            for way in ("", "connection: keep-alive\r\n", f"origin: {_DESK}\r\n"):
+                reader, writer = await connect()
+                for _ in range(20):
+                    writer.write(_request("a", b"x" * 1000, way))
+                    await _answer(reader)
+                writer.close()
+            found = [cycle for cycle in gc.get_objects() if isinstance(cycle, RequestResponseCycle)]
+            assert len(hot.short) == 60
+            assert len(found) <= 3  # a connection's last one, until it is closed
+        finally:
+            gc.enable()
