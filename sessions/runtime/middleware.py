@@ -91,7 +91,7 @@ class RequestContext:
                     milliseconds=round(seconds * 1000, 1),
                 )
         finally:
-            # They refer to the request, and it to its scope: what of it is in memory would be freed by a collection alone.
+            # They refer to the request, and it to its scope: without this, a garbage collection alone would free it.
             for key in (body.WHOLE, answer.WRITE, answer.ANSWER):
                 scope.pop(key, None)
             REQUESTS_IN_FLIGHT.dec()
