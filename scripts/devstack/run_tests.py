@@ -34,6 +34,8 @@ _CLOSING_LINE = re.compile(r"(?:\x1b\[[\d;]*m)*=+.* in [\d.]+s.*=+(?:\x1b\[[\d;]
 _SIDE_BY_SIDE: Final = ["-n", str((os.cpu_count() or 1) + 1), "--no-loadscope-reorder", "--durations=60"]
 _RUN_VARIABLE: Final = "LUCID_TEST_RUN"
 _LEAKS_SHOWN: Final = 50
+_KEPT_BYTES: Final = 64 * 1024
+"""Of a run that failed, what is no log and larger than this is removed: it is some gigabytes of databases."""
 
 
 def main(arguments: list[str]) -> int:
@@ -79,6 +81,7 @@ def main(arguments: list[str]) -> int:
         print(f"test: FAILED: a secret was told: {leak}")
     status = status or (1 if left or told or not covered else 0)
     if status:
+        keep_logs(folder)
         print(f"test: logs of this run: {folder}")
     else:
         shutil.rmtree(folder, ignore_errors=True)
@@ -189,6 +192,13 @@ def end_leftovers(run: str) -> list[str]:
         found.append(f"{left.pid} ({left.command()})")
         left.send(signal.SIGKILL)
     return found
+
+
+def keep_logs(folder: Path) -> None:
+    """Remove what is large and no log, the databases above all: runs that fail shall not fill the disk."""
+    for path in folder.rglob("*"):
+        if path.suffix != ".log" and path.is_file() and not path.is_symlink() and path.stat().st_size > _KEPT_BYTES:
+            path.unlink()
 
 
 def _report_coverage(*, complete: bool) -> bool:

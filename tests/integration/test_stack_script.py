@@ -342,6 +342,19 @@ class TestRunTests:
         assert run_tests._deselect(["-m", "a or b", "x"], ["c"]) == ["-m", "(a or b) and not c", "x"]
         assert run_tests._deselect(["x"], ["c", "d"]) == ["-m", "not c and not d", "x"]
 
+    def test_of_a_run_that_failed_the_logs_stay_and_what_is_small(self, tmp_path: Path) -> None:
+        large, elsewhere = b"x" * 100_000, tmp_path / "elsewhere"
+        elsewhere.write_bytes(large)
+        run = tmp_path / "run"
+        (run / "mongo").mkdir(parents=True)
+        for name in ("mongod.log", "mongo/journal", "answer.json"):
+            (run / name).write_bytes(large if name != "answer.json" else b"{}")
+        (run / "linked").symlink_to(elsewhere)
+        run_tests.keep_logs(run)
+        kept = sorted(path.name for path in run.rglob("*"))
+        assert kept == ["answer.json", "linked", "mongo", "mongod.log"]
+        assert elsewhere.read_bytes() == large
+
     def test_what_a_test_leaves_running_is_found(self, tmp_path: Path) -> None:
         left = start(["sleep", "60"], tmp_path / "log", os.environ | {"LUCID_TEST_RUN": "mine"})
         time.sleep(0.1)
