@@ -165,7 +165,7 @@ class Recording:
         """
         await self._rings.for_opening(session_id)
 
-    async def open(self, session_id: SessionId, index: int, data: bytes) -> bytes:
+    async def open(self, session_id: SessionId, index: int, data: Buffer) -> bytes:
         """The plaintext of an envelope that storage gave for a chunk.
 
         Raises:

@@ -140,12 +140,12 @@ class StorageClient:
         """An envelope's bytes."""
         return (await self._call("GET", f"/api/v1/sessions/{session_id}/chunks/{index}/envelope")).content
 
-    async def envelopes(self, session_id: SessionId, start: int, limit: int) -> list[bytes]:
+    async def envelopes(self, session_id: SessionId, start: int, limit: int) -> list[memoryview]:
         """Envelopes of the chunks from `start` on, in order of index: one at least, and at most `limit`."""
         params = {"start": start, "limit": limit}
         response = await self._call("GET", f"/api/v1/sessions/{session_id}/envelopes", params=params)
         try:
-            found = [bytes(frame) for frame in frames.split(response.content)]
+            found = list(frames.split(response.content))
         except FrameFormatError as error:
             raise _unavailable(f"session-storage answered with no envelopes: {error}") from error
         if not 0 < len(found) <= limit:
