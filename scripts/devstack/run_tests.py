@@ -9,6 +9,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -197,8 +198,9 @@ def end_leftovers(run: str) -> list[str]:
 def keep_logs(folder: Path) -> None:
     """Remove what is large and no log, the databases above all: runs that fail shall not fill the disk."""
     for path in folder.rglob("*"):
-        if path.suffix != ".log" and path.is_file() and not path.is_symlink() and path.stat().st_size > _KEPT_BYTES:
-            path.unlink()
+        with suppress(FileNotFoundError):  # what was killed just now may still have been removing something
+            if path.suffix != ".log" and path.is_file() and not path.is_symlink() and path.stat().st_size > _KEPT_BYTES:
+                path.unlink()
 
 
 def _report_coverage(*, complete: bool) -> bool:

@@ -141,7 +141,10 @@ class StorageClient:
         return (await self._call("GET", f"/api/v1/sessions/{session_id}/chunks/{index}/envelope")).content
 
     async def envelopes(self, session_id: SessionId, start: int, limit: int) -> list[memoryview]:
-        """Envelopes of the chunks from `start` on, in order of index: one at least, and at most `limit`."""
+        """Envelopes of the chunks from `start` on, in order of index: one at least, and at most `limit`.
+
+        They are views into what was received: to keep one of them keeps all.
+        """
         params = {"start": start, "limit": limit}
         response = await self._call("GET", f"/api/v1/sessions/{session_id}/envelopes", params=params)
         try:
