@@ -104,9 +104,8 @@ class Deployment:
         return run(*command, expect=expect, timeout=timeout, cwd=self.folder, env=self.environment)
 
     def up(self, *, expect: int | None = 0, wait_seconds: int = 360) -> str:
-        return self.compose(
-            *("up", "-d", "--wait", "--wait-timeout", str(wait_seconds)), expect=expect, timeout=wait_seconds + 60
-        )
+        wait = ("--wait", "--wait-timeout", str(wait_seconds))
+        return self.compose("up", "-d", *wait, expect=expect, timeout=wait_seconds + 60)
 
     def down(self, *, volumes: bool = False) -> None:
         (self.folder / "containers.log").write_text(self.compose("logs", "--no-color", *OURS, "mongodb", expect=None))
