@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal, TypeAlias, TypeVar
 
 from prometheus_client import Histogram
 
@@ -35,6 +35,8 @@ SEAL_SECONDS = Histogram(
     buckets=LATENCY_BUCKETS,
 )
 ACKNOWLEDGED: Final = ("stored", "exists")
+Opened: TypeAlias = tuple[list[bytes], DomainError | None]
+"""Plaintexts of chunks that follow one another, as far as they can be read, and what is wrong with the next."""
 
 
 class Recording:
@@ -171,13 +173,39 @@ class Recording:
         Raises:
             DomainError: `envelope-corrupt`, `key-unavailable`.
         """
+        dek = await self._key(session_id, index, data)
+        return await self._work(len(data), lambda: crypt.open_envelope(dek, session_id, index, data))
+
+    async def open_run(self, session_id: SessionId, first: int, run: Sequence[Buffer]) -> Opened:
+        """The plaintexts of envelopes that storage gave for the chunks from `first` on.
+
+        All of them go to a thread together: for small ones the way there is more work than the opening.
+        """
+        keys, problem = list[Dek](), None
+        try:
+            for index, data in enumerate(run, first):
+                keys.append(await self._key(session_id, index, data))
+        except DomainError as error:
+            problem = error
+
+        def work() -> Opened:
+            plaintexts: list[bytes] = []
+            try:
+                for offset, dek in enumerate(keys):
+                    plaintexts.append(crypt.open_envelope(dek, session_id, first + offset, run[offset]))
+            except DomainError as error:
+                return plaintexts, error
+            return plaintexts, problem
+
+        return await self._work(sum(map(len, run)), work)
+
+    async def _key(self, session_id: SessionId, index: int, data: Buffer) -> Dek:
         try:
             dek_id = envelopes.parse(data).header.dek_id
         except EnvelopeFormatError as error:
             detail = f"chunk {index} of session {session_id} is not an envelope: {error}"
             raise DomainError("envelope-corrupt", detail, session_id=session_id, index=index) from None
-        dek = await self._rings.key(session_id, dek_id)
-        return await self._work(len(data), lambda: crypt.open_envelope(dek, session_id, index, data))
+        return await self._rings.key(session_id, dek_id)
 
     async def _repeated(
         self, session_id: SessionId, index: ChunkIndex, plaintext: Buffer, sealed: DomainError

@@ -144,10 +144,15 @@ async def test_what_has_no_content(parts: Parts, house: House) -> None:
 
 
 @pytest.mark.parametrize("broken", [0, 3, 9])
-async def test_it_breaks_off_at_a_corrupt_chunk_and_gives_the_budget_back(parts, house: House, broken: int) -> None:
+@pytest.mark.parametrize("place", [0, -1], ids=["its head", "its tag"])
+async def test_it_breaks_off_at_a_corrupt_chunk_and_gives_the_budget_back(
+    parts: Parts, house: House, broken: int, place: int
+) -> None:
     whole = await _record(parts, *[os.urandom(10) for _ in range(10)])
     (key,) = [key for key in house.chunks.bodies if key[1] == broken]
-    house.chunks.bodies[key] = house.chunks.bodies[key][:-1] + b"x"
+    damaged = bytearray(house.chunks.bodies[key])
+    damaged[place] ^= 1
+    house.chunks.bodies[key] = bytes(damaged)
     got = b""
 
     async def read() -> None:
