@@ -2,7 +2,7 @@
 
 import socket
 from secrets import token_hex
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
@@ -12,11 +12,13 @@ from sessions.runtime.times import Clock, now
 from sessions.storage.anchor import ChainMisconfiguredError, ChainUnavailableError
 from sessions.storage.anchor_metrics import METRICS
 from sessions.storage.anchorer import Anchorer
-from sessions.storage.evm import EvmChain
 from sessions.storage.mongo import Database, Readiness
 from sessions.storage.mongo_batches import MongoBatches
 from sessions.storage.mongo_lease import MongoLease
 from sessions.storage.settings import StorageSettings
+
+if TYPE_CHECKING:
+    from sessions.storage.evm import EvmChain
 
 _LEASE_SECONDS: Final = 30.0
 _START_CHECK_TIMEOUT_SECONDS: Final = 5.0
@@ -55,7 +57,7 @@ class Off:
 class On:
     """An anchorer, once the database is ready."""
 
-    def __init__(self, anchorer: Anchorer, chain: EvmChain) -> None:
+    def __init__(self, anchorer: Anchorer, chain: "EvmChain") -> None:
         self._anchorer = anchorer
         self._chain = chain
 
@@ -124,7 +126,10 @@ async def check_configuration(settings: StorageSettings) -> None:
         await chain.close()
 
 
-def _chain(settings: StorageSettings, timeout_seconds: float = 10.0) -> EvmChain:
+def _chain(settings: StorageSettings, timeout_seconds: float = 10.0) -> "EvmChain":
+    # Here, because it is half of a start and of its memory, which a service that anchors nothing goes without.
+    from sessions.storage.evm import EvmChain
+
     settings.require_chain()
     assert settings.chain_id is not None
     assert settings.chain_key_file is not None

@@ -114,6 +114,13 @@ def test_clients_certificates_without_tls_end_the_start(tokens: Path, tmp_path: 
     assert done.stderr.count("\n") == 1
 
 
+def test_the_chains_libraries_are_not_loaded_before_they_are_needed() -> None:
+    """They are half of a start, in time and in memory; with ANCHORING=off nothing needs them."""
+    asked = "import sys, sessions.storage.main; print({'web3', 'eth_account', 'aiohttp'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
 def test_a_kill_point_without_leave_ends_the_start(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
