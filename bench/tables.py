@@ -49,7 +49,7 @@ def shown(value: float | None) -> str:
 
 def of(results: Results) -> list[Figures]:
     """All tables that have a row."""
-    made = (_recording, _tools, _costs, _memory, _profile, _sealing, _batches, _bars)
+    made = (_recording, _paced, _tools, _costs, _memory, _profile, _sealing, _batches, _bars)
     return [table for make in made if (table := make(results)).rows]
 
 
@@ -73,6 +73,16 @@ def _recording(results: Results) -> Figures:
             speed, beside = _spread(results, f"{ours} | speed"), _spread(results, bare)
             rows.append((cell.name, speed, *latency, beside, "-" if ratio is None else f"{ratio:.2f}"))
     return Figures("Recording", ("chunk x sessions", "MiB/s", "p50 ms", "p99 ms", "bare loop, MiB/s", "ratio"), rows)
+
+
+def _paced(results: Results) -> Figures:
+    whole = (("a chunk", "ours paced"), ("a session's first", "ours paced, first"), ("a bare insert", "bare paced"))
+    rows = [
+        (what, *_medians(results, [f"{name} | p50", f"{name} | p99"]))
+        for what, name in whole
+        if f"{name} | p50" in results.series
+    ]
+    return Figures("50 chunks a second", ("64 KiB, 50 sessions", "p50 ms", "p99 ms"), rows)
 
 
 def _tools(results: Results) -> Figures:
