@@ -193,8 +193,10 @@ class Spool:
         if error is None:
             self._note(free)
             self.arrived.set()
-        else:
-            await self._drop_emptied()  # the segment was given up, and perhaps it was kept for this group alone
+        try:
+            await self._drop_emptied()  # the segment that was kept for this group was full, perhaps, or was given up
+        except OSError as failure:  # what comes next does not wait for it; a start drops what is left
+            _log.error("spool_drop_failed", error=failure.strerror, errno=failure.errno)
 
     def _failed(self, failure: Exception) -> DomainError:
         number = failure.errno if isinstance(failure, OSError) else None
@@ -238,7 +240,7 @@ class Spool:
     async def _drop_emptied(self) -> None:
         # While something is being written the current segment may get more. That is asked before each: meanwhile
         # something may have come, and what comes after the answer is written after the drop, by the same thread.
-        while (number := self._index.emptied(None if self._writer is None else self._segments.current())) is not None:
+        while (number := self._index.emptied(self._segments.current() if self._writing_entries else None)) is not None:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._drop, number)
         self._note()
 

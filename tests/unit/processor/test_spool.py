@@ -141,6 +141,40 @@ async def test_what_arrives_while_segments_are_dropped_is_not_dropped(
     assert await spool.read(entry) == data
 
 
+async def _put_while_a_full_segment_is_taken_out(spool: Spool) -> bytes:
+    await _keep(spool, A, 0, 10_000)
+    putting = asyncio.create_task(_keep(spool, A, 1))
+    await asyncio.sleep(0)
+    await spool.delivered(spool.oldest(MIB, 1))  # as far as is known now, more may be written behind it
+    return await putting
+
+
+async def _idle(spool: Spool) -> None:
+    while spool._writer is not None:
+        await asyncio.wait([spool._writer])
+
+
+async def test_a_full_segment_that_is_taken_out_during_a_write_goes_after_it(spool: Spool, tmp_path: Path) -> None:
+    data = await _put_while_a_full_segment_is_taken_out(spool)
+    await _idle(spool)
+    assert [file.stem.lstrip("0") for file in tmp_path.glob("*.seg")] == ["2"]
+    assert [await spool.read(entry) for entry in spool.oldest(MIB, 10)] == [data]
+
+
+async def test_a_segment_that_cannot_be_deleted_holds_up_no_other_write(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(number: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(number))
+
+    monkeypatch.setattr(spool._segments, "drop", fails)
+    kept = [await _put_while_a_full_segment_is_taken_out(spool)]
+    kept += await asyncio.gather(*(_keep(spool, B, index) for index in range(3)))
+    await _idle(spool)
+    assert [await spool.read(entry) for entry in spool.oldest(MIB, 10)] == kept
+    assert len(list(tmp_path.glob("*.seg"))) == 2, "the next start drops what is left"
+
+
 async def test_a_chunk_that_a_restart_finds_twice(spool: Spool, tmp_path: Path) -> None:
     """As when one was delivered before, in a segment that had others: both are of the session, until both are gone."""
     await _keep(spool, A, 0)
