@@ -147,9 +147,14 @@ async def test_to_a_client_that_went_away_nothing_is_written() -> None:
             assert (await client.put("/hot/a", content=b"next")).json() == "next"
 
 
+def _requests() -> list[RequestResponseCycle]:
+    return [found for found in gc.get_objects() if isinstance(found, RequestResponseCycle)]
+
+
 async def test_nothing_of_a_request_waits_for_a_garbage_collection() -> None:
     async with _served() as (hot, connect, _):
         gc.collect()
+        of_others = _requests()
         gc.disable()
         try:
             for way in ("", "connection: keep-alive\r\n", f"origin: {_DESK}\r\n"):
@@ -158,8 +163,8 @@ async def test_nothing_of_a_request_waits_for_a_garbage_collection() -> None:
                     writer.write(_request("a", b"x" * 1000, way))
                     await _answer(reader)
                 writer.close()
-            found = [cycle for cycle in gc.get_objects() if isinstance(cycle, RequestResponseCycle)]
+            found = [one for one in _requests() if not any(one is other for other in of_others)]
             assert len(hot.short) == 60
-            assert len(found) <= 3  # a connection's last one, until it is closed
+            assert len(found) <= 6  # a connection's last one or two, until it is closed
         finally:
             gc.enable()
