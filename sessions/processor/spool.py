@@ -91,10 +91,14 @@ class Spool:
 
     async def close(self) -> None:
         """Finish what is being written, and give the folder back."""
-        while self._writer is not None:
-            await asyncio.wait([self._writer])
+        await self.written()
         self._thread.shutdown()
         self._segments.close()
+
+    async def written(self) -> None:
+        """Return when nothing is being written, and what that has emptied is gone."""
+        while self._writer is not None:
+            await asyncio.wait([self._writer])
 
     def _recovered(self, found: Recovered) -> None:
         try:

@@ -149,14 +149,9 @@ async def _put_while_a_full_segment_is_taken_out(spool: Spool) -> bytes:
     return await putting
 
 
-async def _idle(spool: Spool) -> None:
-    while spool._writer is not None:
-        await asyncio.wait([spool._writer])
-
-
 async def test_a_full_segment_that_is_taken_out_during_a_write_goes_after_it(spool: Spool, tmp_path: Path) -> None:
     data = await _put_while_a_full_segment_is_taken_out(spool)
-    await _idle(spool)
+    await spool.written()
     assert [file.stem.lstrip("0") for file in tmp_path.glob("*.seg")] == ["2"]
     assert [await spool.read(entry) for entry in spool.oldest(MIB, 10)] == [data]
 
@@ -170,7 +165,7 @@ async def test_a_segment_that_cannot_be_deleted_holds_up_no_other_write(
     monkeypatch.setattr(spool._segments, "drop", fails)
     kept = [await _put_while_a_full_segment_is_taken_out(spool)]
     kept += await asyncio.gather(*(_keep(spool, B, index) for index in range(3)))
-    await _idle(spool)
+    await spool.written()
     assert [await spool.read(entry) for entry in spool.oldest(MIB, 10)] == kept
     assert len(list(tmp_path.glob("*.seg"))) == 2, "the next start drops what is left"
 

@@ -174,7 +174,7 @@ class SpoolMachine(RuleBasedStateMachine):
             taking_out = [asyncio.create_task(self.spool.delivered(list(delivered)))] if delivered else []
             found = await asyncio.gather(*map(one, made))
             await asyncio.gather(*taking_out)
-            await self.written()
+            await self.spool.written()
             return found
 
         answers = self.runner.run(together())
@@ -183,11 +183,6 @@ class SpoolMachine(RuleBasedStateMachine):
             self.noted_free = self.free
             self.note()
         return {place: item for (_, place), item in zip(answers, made, strict=True) if place is not None}
-
-    async def written(self) -> None:
-        """Acknowledged it was before; what is emptied by then is dropped, too."""
-        while self.spool._writer is not None:
-            await asyncio.wait([self.spool._writer])
 
     @rule(puts=st.lists(PUTS, min_size=1, max_size=6))
     def put(self, puts: list[tuple[Kind, SessionId, int, int]]) -> None:
@@ -215,7 +210,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.disk.file_bytes = used + min(room, len(payload))
         with pytest.raises(DomainError, match="full"):
             self.runner.run(self.spool.append(Kind.SEAL, SessionId("a"), payload))
-        self.runner.run(self.written())
+        self.runner.run(self.spool.written())
         self.disk.file_bytes = None
         self.noted_free = 0
         self.state = 3
