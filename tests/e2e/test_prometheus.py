@@ -179,7 +179,11 @@ def test_the_dashboard_is_as_grafana_wants_it() -> None:
 
 
 def test_every_query_is_answered_and_names_what_is_scraped(watch: Prometheus) -> None:
-    for condition in ("rate(lucid_chunks_total[1m]) > 0", "lucid_anchor_balance_coins > 0"):
+    for condition in (
+        "rate(lucid_chunks_total[1m]) > 0",
+        "lucid_anchor_balance_coins > 0",
+        f"count(count_over_time(up[5m]) >= 2) == {len(SERVICES)}",  # a rate is of two scrapes
+    ):
         assert watch.holds(condition)
     scraped = set(watch.get("label/__name__/values"))
     for expression in (*expressions(), *(alert["expr"] for alert in alerts())):
