@@ -1,8 +1,8 @@
 """Natural batching: while a POST to storage is under way, finished envelopes queue up; the next POST takes them all.
 
 So chunks share round trips and journal flushes, and a lone chunk waits for nothing. Beside a POST a second goes when
-that is worth it: to storage one of a single small envelope is nearly as much work as one of thirty. When more queues up
-than one POST takes, sessions take turns.
+as many wait as the first has: to storage one of a single small envelope is nearly as much work as one of thirty. When
+more queues up than one POST takes, sessions take turns.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ SMALL_BYTES: Final = 128 * 1024
 """Envelopes that are this small on average do not wait beside a POST of larger ones."""
 JOIN_ENVELOPES: Final = 32
 JOIN_BYTES: Final = JOIN_ENVELOPES * SMALL_BYTES
-"""While a POST is under way, fewer than these wait for others to come."""
+"""While a POST is under way, fewer than it has wait for others to come, but not more than these."""
 JOIN_SECONDS: Final = 0.025
 """And nothing waits longer for others."""
 SHARE_BYTES: Final = 2 * 1024 * 1024
@@ -58,6 +58,7 @@ class _Post:
     """A POST that is under way."""
 
     sessions: set[SessionId]
+    envelopes: int
     large: bool
 
 
@@ -109,7 +110,7 @@ class Submitter:
             self._waiting_since = now
             size_bytes = sum(len(envelope) for envelope, *_ in batch)
             post = asyncio.create_task(self._post(batch, size_bytes))
-            self._posts[post] = _Post(whose, large=size_bytes > SMALL_BYTES * len(batch))
+            self._posts[post] = _Post(whose, len(batch), large=size_bytes > SMALL_BYTES * len(batch))
             post.add_done_callback(self._posted)
 
     def _others_may_join(self) -> bool:
@@ -123,7 +124,8 @@ class Submitter:
         small = self._queue.size_bytes <= SMALL_BYTES * self._queue.items
         if small and any(post.large for post in self._posts.values()):
             return False
-        if self._queue.items >= JOIN_ENVELOPES or self._queue.size_bytes >= JOIN_BYTES:
+        enough = min(JOIN_ENVELOPES, *(post.envelopes for post in self._posts.values()))
+        if self._queue.items >= enough or self._queue.size_bytes >= JOIN_BYTES:
             return False
         loop = asyncio.get_running_loop()
         until = self._waiting_since + JOIN_SECONDS

@@ -87,36 +87,51 @@ async def test_what_queues_up_while_posts_are_under_way_goes_together() -> None:
 
 
 async def _busy(
-    monkeypatch: pytest.MonkeyPatch, envelope: bytes, join_seconds: float = 60.0
+    monkeypatch: pytest.MonkeyPatch, *envelopes: bytes, join_seconds: float = 60.0
 ) -> tuple[_Storage, Submitter, list[asyncio.Task[FrameAnswer]]]:
-    """A POST of this envelope is under way."""
+    """A POST of these envelopes is under way, and no other."""
     monkeypatch.setattr(pipeline, "JOIN_SECONDS", join_seconds)
     storage = _Storage()
     submitter = Submitter(storage)
-    tasks = _start(submitter, envelope)
+    tasks = _start(submitter, *[b"first"] * POSTS_IN_FLIGHT)
     await _settle()
-    assert storage.posts == [[envelope]]
+    tasks += _start(submitter, *envelopes)
+    await _settle()
+    storage.open()
+    await _settle()
+    assert storage.posts == [*[[b"first"]] * POSTS_IN_FLIGHT, list(envelopes)]
+    del storage.posts[:POSTS_IN_FLIGHT], storage.gates[:POSTS_IN_FLIGHT]
     return storage, submitter, tasks
 
 
-async def test_beside_a_post_of_small_ones_a_few_wait_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    storage, submitter, tasks = await _busy(monkeypatch, bytes(SMALL_BYTES))
+async def test_beside_a_post_fewer_than_it_has_wait_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage, submitter, tasks = await _busy(monkeypatch, b"a", b"b", b"c")
+    tasks += _start(submitter, b"d", b"e")
+    await _settle()
+    assert len(storage.posts) == 1
+    tasks += _start(submitter, b"f")
+    await _settle()
+    assert storage.posts[1:] == [[b"d", b"e", b"f"]]
+    tasks += _start(submitter, b"z")
+    storage.open()
+    await _settle()
+    assert storage.posts[2:] == [[b"z"]], "nothing is under way"
+    await _drain(storage, *tasks)
+
+
+async def test_beside_a_post_of_many_a_bounded_number_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage, submitter, tasks = await _busy(monkeypatch, *[b"x"] * (2 * JOIN_ENVELOPES))
     tasks += _start(submitter, *[b"x"] * (JOIN_ENVELOPES - 1))
     await _settle()
     assert len(storage.posts) == 1
     tasks += _start(submitter, b"y")
     await _settle()
     assert [len(post) for post in storage.posts[1:]] == [JOIN_ENVELOPES], "so many wait for no other"
-    tasks += _start(submitter, b"z")
-    storage.gates[0].set()
-    storage.gates[1].set()
-    await _settle()
-    assert storage.posts[2:] == [[b"z"]], "nothing is under way"
     await _drain(storage, *tasks)
 
 
 async def test_beside_a_post_of_large_ones_small_ones_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    storage, submitter, tasks = await _busy(monkeypatch, bytes(SMALL_BYTES + 1))
+    storage, submitter, tasks = await _busy(monkeypatch, *[bytes(SMALL_BYTES + 1)] * 3)
     tasks += _start(submitter, bytes(SMALL_BYTES))
     await _settle()
     assert storage.posts[1:] == [[bytes(SMALL_BYTES)]]
@@ -124,7 +139,7 @@ async def test_beside_a_post_of_large_ones_small_ones_do_not_wait(monkeypatch: p
 
 
 async def test_beside_a_post_of_large_ones_large_ones_wait_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    storage, submitter, tasks = await _busy(monkeypatch, bytes(SMALL_BYTES + 1))
+    storage, submitter, tasks = await _busy(monkeypatch, *[bytes(SMALL_BYTES + 1)] * 3)
     tasks += _start(submitter, bytes(SMALL_BYTES + 1))
     await _settle()
     assert len(storage.posts) == 1
@@ -135,7 +150,7 @@ async def test_beside_a_post_of_large_ones_large_ones_wait_for_others(monkeypatc
 
 
 async def test_beside_a_post_a_large_one_waits_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    storage, submitter, tasks = await _busy(monkeypatch, b"small")
+    storage, submitter, tasks = await _busy(monkeypatch, *[b"small"] * 3)
     tasks.append(asyncio.create_task(submitter.submit(SessionId("u"), bytes(JOIN_BYTES - 1))))
     await _settle()
     assert len(storage.posts) == 1
@@ -146,7 +161,7 @@ async def test_beside_a_post_a_large_one_waits_for_no_other(monkeypatch: pytest.
 
 
 async def test_beside_a_post_nothing_waits_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    storage, submitter, tasks = await _busy(monkeypatch, b"small", 0.02)
+    storage, submitter, tasks = await _busy(monkeypatch, *[b"small"] * 3, join_seconds=0.02)
     tasks += _start(submitter, b"a", b"b")
     await _settle()
     assert len(storage.posts) == 1
