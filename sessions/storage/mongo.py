@@ -19,6 +19,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from sessions.runtime.errors import DomainError
+from sessions.storage.mongo_journal import Connections
 from sessions.storage.mongo_options import OPTIONS
 
 Document: TypeAlias = dict[str, Any]
@@ -81,6 +82,7 @@ def connect(url: str, database: str) -> tuple[AsyncMongoClient[Document], Databa
             connectTimeoutMS=_SELECT_SERVER_MS,
             timeoutMS=_OPERATION_MS,
             maxPoolSize=32,
+            event_listeners=[Connections()],
         )
     except (PyMongoError, ConfigurationError) as error:
         raise ValueError(str(error)) from None

@@ -1,7 +1,8 @@
 """Chunks in MongoDB: collection `chunks` holds a small record each, `bodies` the envelopes, in parts of about 1 MiB.
 
 A body is keyed by session, index and the envelope's hash, so two writers of one index never mix their parts; the
-record, unique on (session, index), decides who was first, and is written after its body is journaled.
+record, unique on (session, index), decides who was first, and is written after its body: where both are in one journal
+the body lasts when the record does, else it is journaled before.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ from typing import Any, Final, cast
 
 from bson import Binary, Int64, MaxKey
 from pymongo.errors import BulkWriteError
+from pymongo.write_concern import WriteConcern
 
 from sessions.core.envelope import Fingerprint
 from sessions.core.types import Hash, SessionId
@@ -18,6 +20,7 @@ from sessions.runtime.killpoints import reach
 from sessions.storage import mongo_leaves
 from sessions.storage.killpoints import Point
 from sessions.storage.mongo import DUPLICATE_KEY, Database, Document, translated
+from sessions.storage.mongo_journal import Journal
 from sessions.storage.store import ChunkRecord, InsertOutcome, Leaves, NewChunk
 
 BODY_PART_BYTES: Final = 1024 * 1024 + 64 * 1024
@@ -74,15 +77,19 @@ class MongoChunks:
     def __init__(self, db: Database) -> None:
         self._chunks = db["chunks"]
         self._bodies = db["bodies"]
+        self._unwaited = self._bodies.with_options(write_concern=WriteConcern(w=1))
+        self._journal = Journal(db.client)
 
     async def insert(self, chunks: Sequence[NewChunk]) -> list[tuple[InsertOutcome, Hash]]:
         """See `ChunkStore`."""
         async with translated():
-            for group in _groups(chunks):
-                await insert_new(self._bodies, group)
-                reach(Point.CHUNK_BODIES_STORED)
+            mark = self._journal.mark()
+            await _insert_bodies(self._bodies if mark is None else self._unwaited, chunks)
             taken = await insert_new(self._chunks, [self._document(chunk) for chunk in chunks])
             reach(Point.CHUNK_RECORDS_STORED)
+            if mark is not None and not self._journal.same_since(mark):
+                # MongoDB may have died in between, and the bodies with it.
+                await _insert_bodies(self._bodies, chunks)
             return [
                 (InsertOutcome.STORED, chunk.fingerprint.envelope_sha256)
                 if position not in taken
@@ -208,6 +215,12 @@ def _groups(chunks: Sequence[NewChunk]) -> Iterator[list[Document]]:
             size += len(data)
     if group:
         yield group
+
+
+async def _insert_bodies(bodies: Any, chunks: Sequence[NewChunk]) -> None:
+    for group in _groups(chunks):
+        await insert_new(bodies, group)
+        reach(Point.CHUNK_BODIES_STORED)
 
 
 async def insert_new(collection: Any, documents: list[Document]) -> set[int]:
