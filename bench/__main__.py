@@ -20,10 +20,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from bench import anchoring, corpus, disk, latency, markdown, model, model_tables, report, sealing, tables, tools
+from bench import (
+    anchoring,
+    corpus,
+    disk,
+    latency,
+    markdown,
+    model,
+    model_tables,
+    report,
+    sealing,
+    slow_disk,
+    tables,
+    tools,
+)
 from bench.ingest import BAR_CELLS, CELLS, KIB, QUICK_CELLS, Ingest
 from bench.profiling import ProfileError
 from bench.results import Results
+from bench.slow_disk import SlowDiskError
 from scripts.devstack.process import ROOT
 from scripts.devstack.stack import Stack
 
@@ -79,6 +93,9 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--only", choices=PARTS, action="append", help="measure this part alone; may come again")
     parser.add_argument("--profile", action="store_true", help="show where the services' time goes")
     parser.add_argument("--quick", action="store_true", help="one round of little, to see that it runs")
+    parser.add_argument(
+        "--fsync-ms", type=_positive, metavar="N", help="a slower disk: each fsync of MongoDB takes N ms longer"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw the plots there")
     parser.add_argument(
@@ -149,6 +166,7 @@ class Run:
         self.left_out: list[str] = []
         self._parts = options.only or list(PARTS)
         self.rounds = 1 if options.quick else options.rounds
+        self._slow = {"LD_PRELOAD": str(slow_disk.library(folder, options.fsync_ms))} if options.fsync_ms else {}
 
     def run(self) -> None:
         """Measure."""
@@ -176,6 +194,7 @@ class Run:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         stack = Stack(work / "stack", settings={"storage": {"ANCHORING": "off"}})
+        stack.mongod.marks = {**stack.mongod.marks, **self._slow}
         stack.start()
         try:
             yield work, stack
@@ -187,6 +206,8 @@ class Run:
             ingest, quick = Ingest(stack, source, work, self.results, _told), self._options.quick
             if "recording" in self._parts:
                 rivals, self.left_out = tools.installed()
+                if self._slow:
+                    rivals, self.left_out = [], ["restic and borg: --fsync-ms makes MongoDB's disk alone slower"]
                 before = _lags(stack)
                 for job in ingest.jobs(number, QUICK_CELLS if quick else CELLS, rivals):
                     job()
@@ -247,14 +268,15 @@ def main(arguments: list[str]) -> int:
         return _told_of(options)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     folder = Path(tempfile.mkdtemp(prefix="lucid-bench-"))
-    run = Run(options, folder)
+    run = None
     try:
+        run = Run(options, folder)
         run.run()
-    except ProfileError as error:
+    except (ProfileError, SlowDiskError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     finally:
-        if options.json:  # what was measured is not lost with what fails after it
+        if run and options.json:  # what was measured is not lost with what fails after it
             options.json.write_text(json.dumps(_document(run, arguments), indent=1) + "\n")
         if options.keep:
             print(f"data and logs: {folder}")

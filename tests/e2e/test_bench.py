@@ -1,6 +1,7 @@
 """The benchmark runs, in short: nothing is claimed of its figures here."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,32 @@ def test_a_short_run(tmp_path: Path) -> None:
     assert stages["profile 64 KiB x 8 | processor | zstd, AES-GCM"] > 1
     assert 99 < sum(stages.values()) < 201, "of each of the two services all of its time"
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {"bench-recording.svg", "bench-sealing.svg"}
+
+
+def test_a_slower_disk(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench", "--quick", "--only", "latency", "--fsync-ms", "20"]
+    command += ["--json", str(tmp_path / "figures.json")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "figures.json").read_text())
+    assert found["command"] == "scripts/bench --quick --only latency --fsync-ms 20"
+    assert found["figures"]["bare paced | p50"]["median"] > 20
+    assert found["figures"]["ours paced | p50"]["median"] > 20
+
+
+def test_a_slower_disk_needs_a_compiler(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench", "--quick", "--fsync-ms", "20", "--json", str(tmp_path / "figures.json")]
+    environment = {**os.environ, "PATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "--fsync-ms needs a C compiler, cc" in done.stderr
+    (tmp_path / "cc").write_text("#!/bin/sh\necho no room >&2\nexit 1\n")
+    (tmp_path / "cc").chmod(0o755)
+    environment["PATH"] = f"{tmp_path}:/bin"
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the C compiler fails: no room" in done.stderr
+    assert not (tmp_path / "figures.json").exists()
 
 
 def test_a_folder_without_anything_is_refused(tmp_path: Path) -> None:
