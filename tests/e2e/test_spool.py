@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -135,6 +136,10 @@ def _metric(api: Api, name: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.split("{")[0].split(" ")[0] == name)
 
 
+def _stored(recorders: Recorders, enough: int) -> bool:
+    return recorders.count("stored") > enough
+
+
 def _drained(api: Api, seconds: float = 60) -> bool:
     return wait_until(
         lambda: _metric(api, "lucid_spool_entries") == 0 and not _metric(api, "lucid_storage_away"), seconds
@@ -181,6 +186,20 @@ def test_storage_away_and_no_recorder_sees_an_error(stack: Stack, api: Api, how:
     recorders.check(api)
     assert wait_until(lambda: _health(api)["status"] == "ok", 15)
     assert list((Path(stack.folder) / "spool").glob("*.seg")) == []
+
+
+def test_mongodb_dies_under_load_again_and_again(stack: Stack, api: Api, figure: Figure) -> None:
+    """A server by itself, as on a Pi, and chunks that are small enough to wait in memory for the journal."""
+    with Recorders(stack, largest=2_000, pause=0) as recorders:
+        for _ in range(5):
+            enough = recorders.count("stored") + 10 * RECORDERS
+            assert wait_until(partial(_stored, recorders, enough), 60)
+            stack.kill("mongod")
+            stack.resume("mongod")
+        assert _drained(api)
+    figure(f"a standalone MongoDB killed five times: {recorders.count()} chunks acknowledged, none lost")
+    assert recorders.errors == []
+    recorders.check(api)
 
 
 def test_the_processor_is_killed_in_an_outage(stack: Stack, api: Api) -> None:
