@@ -1,7 +1,8 @@
 """MongoDB: the connection, what is created at start, and how the driver's errors become ours.
 
 All writes are of one document and need no transaction, so a standalone `mongod`, a replica set and a sharded cluster
-(`provision/sharding.py`) all do. Write concern is majority and journaled: acknowledged means on disk.
+(`provision/sharding.py`) all do. Write concern is majority and journaled: acknowledged means on disk. Where one journal
+keeps the order of two writes, the first is not waited for (`mongo_journal.py`).
 """
 
 import asyncio

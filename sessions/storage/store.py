@@ -224,7 +224,7 @@ class ChunkReader(Protocol):
 
 
 class ChunkStore(ChunkReader, Protocol):
-    """Chunks: a record and a body each. The body is journaled before the record that makes it exist."""
+    """Chunks: a record and a body each. The body lasts whenever the record does that makes it exist."""
 
     async def insert(self, chunks: Sequence[NewChunk]) -> list[tuple[InsertOutcome, Hash]]:
         """Store chunks; for each the outcome and the SHA-256 of the envelope that is stored under its index."""
