@@ -32,7 +32,7 @@ def library(folder: Path, milliseconds: float) -> Path:
     """A shared library for LD_PRELOAD, which does it.
 
     Raises:
-        SlowDiskError: there is no C compiler.
+        SlowDiskError: there is no C compiler, or it fails.
     """
     compiler = shutil.which("cc")
     if compiler is None:

@@ -235,6 +235,7 @@ async def insert_new(collection: Any, documents: list[Document]) -> set[int]:
         if details.get("writeConcernErrors") or any(entry["code"] != DUPLICATE_KEY for entry in errors):
             raise
         # A document that is taken may have been written a moment ago and not be journaled yet; this very command,
-        # which asks for a journaled acknowledgement, has waited for the journal all the same.
+        # when it asks for a journaled acknowledgement, has waited for the journal all the same. When it does not (of a
+        # body whose record comes after it in the same journal), the record's command will.
         return {int(entry["index"]) for entry in errors}
     return set()
