@@ -1,8 +1,13 @@
-"""How long one chunk takes while many sessions record slowly, beside a bare insert at the same pace."""
+"""How long one chunk takes while many sessions record slowly, beside a bare insert at the same pace.
 
+And beside the least that two services can do, which says how near to a bare insert any of them could come.
+"""
+
+import random
 from collections.abc import Callable
 from typing import Final
 
+from bench import hops
 from bench.ingest import KIB, Cell, Ingest, subordinate
 from bench.results import Results, percentile
 
@@ -11,14 +16,20 @@ PER_SECOND: Final = 50
 
 
 def measure(ingest: Ingest, number: int, seconds: float, results: Results, told: Callable[[str], None]) -> None:
-    """Both, one after the other; in odd rounds the other way round."""
+    """All three, one after the other, in an order drawn for the round."""
     order = ingest.order(CELL, f"paced-{number}") | {"plan": {"per_second": PER_SECOND, "seconds": seconds}}
-    for name, module in (("ours", "bench.load"), ("bare", "bench.bare"))[:: -1 if number % 2 else 1]:
-        told(f"latency {name}")
-        outcome = subordinate(module, order)
-        _add(results, f"{name} paced", outcome["latencies"])
-        if "first" in outcome:
-            _add(results, f"{name} paced, first", outcome["first"])
+    with hops.running(order["mongodb_url"]) as hops_url:
+        jobs = [
+            ("ours", "bench.load", order),
+            ("hops", "bench.load", order | {"url": hops_url}),
+            ("bare", "bench.bare", order),
+        ]
+        for name, module, what in random.Random(number).sample(jobs, len(jobs)):
+            told(f"latency {name}")
+            outcome = subordinate(module, what)
+            _add(results, f"{name} paced", outcome["latencies"])
+            if name == "ours":
+                _add(results, f"{name} paced, first", outcome["first"])
 
 
 def _add(results: Results, name: str, latencies: list[float]) -> None:

@@ -76,7 +76,12 @@ def _recording(results: Results) -> Figures:
 
 
 def _paced(results: Results) -> Figures:
-    whole = (("a chunk", "ours paced"), ("a session's first", "ours paced, first"), ("a bare insert", "bare paced"))
+    whole = (
+        ("a chunk", "ours paced"),
+        ("a session's first", "ours paced, first"),
+        ("two requests and one insert", "hops paced"),
+        ("a bare insert", "bare paced"),
+    )
     rows = [
         (what, *_medians(results, [f"{name} | p50", f"{name} | p99"]))
         for what, name in whole

@@ -40,6 +40,7 @@ def test_a_slower_disk(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "figures.json").read_text())
     assert found["command"] == "scripts/bench --quick --only latency --fsync-ms 20"
     assert found["figures"]["bare paced | p50"]["median"] > 20
+    assert found["figures"]["hops paced | p50"]["median"] > 20
     assert found["figures"]["ours paced | p50"]["median"] > 20
 
 

@@ -76,7 +76,7 @@ def test_what_a_run_came_to_is_shown_in_80_columns(capsys: pytest.CaptureFixture
     for size in (1000, 1_000_000):
         for what in (f"seal {size} | time", f"prove in {size} | time"):
             found.add(what, size / 1e6, "s")
-    for who in ("ours paced", "ours paced, first", "bare paced"):
+    for who in ("ours paced", "ours paced, first", "hops paced", "bare paced"):
         found.add(f"{who} | p50", 2.71, "ms")
     found.add("batch of 10000 | gas", 46161, "gas")
     report.show(found)
@@ -85,7 +85,7 @@ def test_what_a_run_came_to_is_shown_in_80_columns(capsys: pytest.CaptureFixture
     assert "0.16" in said  # 200 by 1,234.5
     assert "MISSED" in said
     assert "46,161" in said
-    assert said.count("2.71") == 3
+    assert said.count("2.71") == 4
     drawn = plots.draw(found, tmp_path)
     assert [path.name for path in drawn] == ["bench-recording.svg", "bench-sealing.svg"]
     assert all(path.read_text().lstrip().startswith("<?xml") for path in drawn)
