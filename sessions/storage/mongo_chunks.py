@@ -87,7 +87,7 @@ class MongoChunks:
             await _insert_bodies(self._bodies if mark is None else self._unwaited, chunks)
             taken = await insert_new(self._chunks, [self._document(chunk) for chunk in chunks])
             reach(Point.CHUNK_RECORDS_STORED)
-            if mark is not None and not self._journal.same_since(mark):
+            if mark is not None and self._journal.mark() != mark:
                 # MongoDB may have died in between, and the bodies with it.
                 await _insert_bodies(self._bodies, chunks)
             return [

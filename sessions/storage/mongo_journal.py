@@ -39,15 +39,12 @@ class Journal:
         self._connections = next((one for one in client.options.event_listeners if isinstance(one, Connections)), None)
 
     def mark(self) -> int | None:
-        """To be taken before the first write; None where there is not one journal."""
+        """The journal that is written into now; None where there is not one journal.
+
+        What is acknowledged between two marks that are the same went into it: over connections that were there at the
+        first, and none of these outlives the process at its other end.
+        """
         servers = self._client.topology_description.server_descriptions().values()
         if self._connections is None or [server.server_type_name for server in servers] != [_STANDALONE]:
             return None
         return self._connections.made
-
-    def same_since(self, mark: int) -> bool:
-        """Whether all writes since the mark that are acknowledged are in one journal.
-
-        They went over connections that were there at the mark, and none of these outlives the process at its other end.
-        """
-        return self._connections is not None and self._connections.made == mark

@@ -72,7 +72,6 @@ async def test_without_a_count_of_connections_none_is_taken_for_one_journal(mong
     async with AsyncMongoClient[dict[str, Any]](mongod_standalone.url) as client:
         await client.admin.command("ping")
         assert Journal(client).mark() is None
-        assert not Journal(client).same_since(0)
 
 
 async def test_what_is_acknowledged_has_its_body_after_a_crash(mortal: Mongod, db_mortal: Database) -> None:
