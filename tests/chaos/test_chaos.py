@@ -9,6 +9,7 @@ from bson import Binary
 from pymongo import MongoClient
 
 from scripts.devstack.stack import Stack
+from tests.altering import altered_end
 from tests.chaos import run
 from tests.chaos.content import Plan, plan
 from tests.chaos.ledger import Ledger
@@ -87,7 +88,7 @@ async def test_what_is_lost_altered_or_foreign_is_seen(stack: Stack, recorded: L
     with MongoClient(stack.mongodb_url) as client:
         bodies = client[stack.env["storage"]["MONGODB_DATABASE"]]["bodies"]
         body = bodies.find_one({"_id.s": session})
-        bodies.update_one({"_id": body["_id"]}, {"$set": {"data": Binary(body["data"][:-1] + b"?")}})
+        bodies.update_one({"_id": body["_id"]}, {"$set": {"data": Binary(altered_end(body["data"]))}})
     assert (await asyncio.to_thread(_verdict, stack, recorded)).lost
 
 

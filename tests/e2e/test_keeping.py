@@ -8,6 +8,7 @@ from bson import Binary
 from pymongo import MongoClient
 
 from scripts.devstack.stack import Stack
+from tests.altering import altered_end
 from tests.e2e.conftest import Api, session_name
 from tests.e2e.test_cli import Shell, narrow
 
@@ -56,7 +57,7 @@ def test_a_scrub_finds_what_was_done_to_the_database(stack: Stack, api: Api, dat
     well = shell("scrub", "--session", name, role="audit")
     assert "1 sessions, 3 chunks" in well.stdout
     (body,) = database["bodies"].find({"_id.s": name, "_id.i": 1})
-    database["bodies"].update_one({"_id": body["_id"]}, {"$set": {"data": Binary(body["data"][:-1] + b"?")}})
+    database["bodies"].update_one({"_id": body["_id"]}, {"$set": {"data": Binary(altered_end(body["data"]))}})
     database["bodies"].delete_one({"_id.s": name, "_id.i": 2})
     found = shell("scrub", "--session", name, "--json", role="admin", expect=7)
     findings = [(one["kind"], one["part"], one["index"]) for one in json.loads(found.stdout)["findings"]]

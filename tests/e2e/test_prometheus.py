@@ -24,6 +24,7 @@ from scripts.devstack.process import ROOT, wait_until
 from scripts.devstack.stack import Stack
 from sessions.core.audit import DAY_SESSION_PATTERN, session_of
 from sessions.runtime.audit import MAX_WAITING
+from tests.altering import altered_end
 from tests.conftest import own_stack
 from tests.e2e.conftest import UNKNOWN_TOKEN, Api, session_name
 from tests.e2e.prometheus import CONFIGURATION, RULES, Prometheus
@@ -238,7 +239,7 @@ def test_a_record_that_was_altered(api: Api, watch: Prometheus, database: Databa
     api.record(name, [b"one", b"two"])
     body = database["bodies"].find_one({"_id.s": name, "_id.i": 1})
     assert body is not None
-    database["bodies"].update_one({"_id": body["_id"]}, {"$set": {"data": Binary(body["data"][:-1] + b"?")}})
+    database["bodies"].update_one({"_id": body["_id"]}, {"$set": {"data": Binary(altered_end(body["data"]))}})
     assert api.storage("POST", "/api/v1/scrub", json={"session_id": name}).status_code == 200
     assert watch.fires("LucidScrubFinding")
     assert [one["metric"]["kind"] for one in watch.query("lucid_scrub_findings_total > 0")] == ["altered"]

@@ -22,6 +22,7 @@ from sessions.processor.settings import ProcessorSettings
 from sessions.runtime.errors import DomainError
 from sessions.runtime.tokens import load_tokens
 from sessions.storage.settings import StorageSettings
+from tests.altering import altered_end
 from tests.e2e.conftest import Api, session_name
 
 
@@ -67,7 +68,7 @@ def test_recording_refusing_and_failing(stack: Stack, api: Api, altered, planted
         api.storage("POST", "/api/v1/envelopes", "processor", content=marked),
     ]
     (body,) = altered["bodies"].find({"_id.s": name, "_id.i": 1})
-    altered["bodies"].update_one({"_id": body["_id"]}, {"$set": {"data": Binary(body["data"][:-1] + b"?")}})
+    altered["bodies"].update_one({"_id": body["_id"]}, {"$set": {"data": Binary(altered_end(body["data"]))}})
     said += [
         api.processor("GET", f"{path}/chunks/1", "replay"),
         api.processor("GET", "/metrics", None),

@@ -25,6 +25,7 @@ from sessions.storage.scrub_store import Position
 from sessions.storage.scrubbing import Scrubbing
 from sessions.storage.store import ChunkRecord, Placement
 from tests import strategies
+from tests.altering import altered_end
 from tests.unit.runtime.apps import Written, app_of, client_of
 from tests.unit.storage.chunks import House, new_chunk
 from tests.unit.storage.test_routes import _Everybody
@@ -55,7 +56,7 @@ class Scrubbed(House):
 
     def damage(self, name: str, index: int) -> None:
         (key,) = [key for key in self.chunks.bodies if key[:2] == (name, index)]
-        self.chunks.bodies[key] = self.chunks.bodies[key][:-1] + b"x"
+        self.chunks.bodies[key] = altered_end(self.chunks.bodies[key])
 
     async def kinds(self) -> list[tuple[str, str, int | None]]:
         found, start = [], None
