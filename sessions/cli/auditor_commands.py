@@ -9,6 +9,7 @@ import typer
 
 from sessions.cli import output, settings
 from sessions.cli.exits import CommandError, ExitCode
+from sessions.cli.progress import progress
 from sessions.cli.recorder_commands import Session
 from sessions.cli.settings import TRANSFER_RETRY_SECONDS, Json
 from sessions.core.receipt import AnchorState
@@ -118,7 +119,7 @@ def envelopes(
 
     For verify --recording-envelopes. They tell nothing without the key.
     """
-    with settings.of(context).client(TRANSFER_RETRY_SECONDS) as client, output.progress("envelopes") as advance:
+    with settings.of(context).client(TRANSFER_RETRY_SECONDS) as client, progress("envelopes") as advance:
         total = client.status(session).envelope_bytes
         count, size = client.envelopes(session, folder, progress=lambda _count, done: advance(done, total))
     if as_json:

@@ -13,6 +13,7 @@ import typer
 from sessions.cli import examples, output, recover_command, secret_files, settings
 from sessions.cli.auditor_commands import OutFile
 from sessions.cli.exits import CommandError, ExitCode
+from sessions.cli.progress import progress
 from sessions.cli.recorder_commands import Session
 from sessions.cli.settings import TRANSFER_RETRY_SECONDS, Json
 from sessions.core import key_ring
@@ -122,7 +123,7 @@ def rotate(context: typer.Context, as_json: Json = False) -> None:
     """
     with (
         settings.of(context).client(TRANSFER_RETRY_SECONDS) as client,
-        output.progress("keys", counted=True) as advance,
+        progress("keys", counted=True) as advance,
     ):
         done = client.rotate_keys(advance)
     left = {kek.kek_id: kek.rings for kek in done.status.keks if kek.kek_id != done.status.active and kek.rings}

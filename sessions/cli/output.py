@@ -1,12 +1,11 @@
-"""What a person sees: results on stdout, notes and progress on stderr, 80 columns wide."""
+"""What a person sees: results on stdout, notes on stderr, 80 columns wide."""
 
 import dataclasses
 import json
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -16,7 +15,7 @@ from sessions.core.receipt import Anchor
 WIDTH: Final = 80
 
 Advance: TypeAlias = Callable[[int, int | None], None]
-"""`advance(done_bytes, total_bytes)`; the total is None when not known."""
+"""`advance(done, total)`, of bytes or of things; the total is None when not known."""
 
 
 def note(text: str) -> None:
@@ -95,18 +94,6 @@ def table(columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) ->
         grid.add_row(*row)
     console = Console(file=sys.stdout)
     Console(file=sys.stdout, width=min(console.width, WIDTH) if console.is_terminal else WIDTH).print(grid)
-
-
-@contextmanager
-def progress(what: str, *, counted: bool = False) -> Iterator[Advance]:
-    """A bar on stderr, when that is a terminal: of bytes or of things that are `counted`, with rate and time."""
-    if not sys.stderr.isatty():
-        yield lambda _done, _total: None
-        return
-    from sessions.cli.bars import bar
-
-    with bar(what, counted=counted) as advance:
-        yield advance
 
 
 def save(path: Path, text: str) -> None:

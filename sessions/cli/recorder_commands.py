@@ -10,6 +10,7 @@ import typer
 
 from sessions.cli import output, settings
 from sessions.cli.exits import CommandError, ExitCode
+from sessions.cli.progress import progress
 from sessions.cli.settings import TRANSFER_RETRY_SECONDS, Json
 from sessions.client.errors import BusyError, SourceError, UnreachableError
 from sessions.core.types import session_id
@@ -52,7 +53,7 @@ def record(
     if source != "-" and not Path(source).exists():  # said before an id is made up for it
         raise SourceError(f"cannot open {source}: there is no such file", "give a file, or - for stdin")
     output.note(f"session {name}")
-    with settings.of(context).client(TRANSFER_RETRY_SECONDS) as client, output.progress("record") as advance:
+    with settings.of(context).client(TRANSFER_RETRY_SECONDS) as client, progress("record") as advance:
         try:
             done = client.record(
                 _stdin() if source == "-" else source,
@@ -151,7 +152,7 @@ def replay(
         raise CommandError("--json needs -o FILE: stdout holds the recording", code=ExitCode.USAGE)
     if to_stdout and sys.stdout.isatty():
         raise CommandError("the recording is not for a terminal", "give -o FILE, or a pipe", code=ExitCode.USAGE)
-    with settings.of(context).client(TRANSFER_RETRY_SECONDS) as client, output.progress("replay") as advance:
+    with settings.of(context).client(TRANSFER_RETRY_SECONDS) as client, progress("replay") as advance:
         count = client.replay(
             session,
             sys.stdout.buffer if to_stdout else Path(out),

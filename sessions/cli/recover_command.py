@@ -11,6 +11,7 @@ import typer
 
 from sessions.cli import output, settings
 from sessions.cli.exits import CommandError, ExitCode
+from sessions.cli.progress import progress
 from sessions.cli.recorder_commands import Session
 from sessions.cli.settings import Json
 from sessions.core import key_ring, manifest
@@ -86,7 +87,7 @@ def recover(
 
         target = sys.stdout.buffer if out == "-" else Path(out)
         try:
-            with open_out(target) as write, output.progress("chunks", counted=True) as advance:
+            with open_out(target) as write, progress("chunks", counted=True) as advance:
                 done = restoring.restore(ring, key, source, write, manifest=sealed, partial=partial, progress=advance)
         except DomainError as error:
             code = ExitCode.VERIFICATION_FAILED if error.code == "envelope-corrupt" else ExitCode.FAILED

@@ -7,6 +7,7 @@ import typer
 
 from sessions.cli import output, settings
 from sessions.cli.exits import CommandError, ExitCode
+from sessions.cli.progress import progress
 from sessions.cli.settings import TRANSFER_RETRY_SECONDS, Json
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def scrub(
     share = _share(sample)
     sessions = chunks = read_bytes = 0
     findings: list[Finding] = []
-    with settings.of(context).client(TRANSFER_RETRY_SECONDS) as client, output.progress("scrubbed") as advance:
+    with settings.of(context).client(TRANSFER_RETRY_SECONDS) as client, progress("scrubbed") as advance:
         for step in client.scrub(session, sample=share):
             sessions, chunks, read_bytes = sessions + step.sessions, chunks + step.chunks, read_bytes + step.bytes
             findings += step.findings

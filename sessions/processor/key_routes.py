@@ -10,7 +10,7 @@ from sessions.processor.models import KeyStatus, RotateRequest, RotationStep
 from sessions.processor.rotation import STEP_MAX_RINGS, Rotation
 from sessions.runtime import audit
 from sessions.runtime.auth import Role, allow
-from sessions.runtime.body import JsonRoute
+from sessions.runtime.json_route import JsonRoute
 
 
 def router(rotation: Rotation) -> APIRouter:

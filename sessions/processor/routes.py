@@ -16,9 +16,9 @@ from sessions.processor.storage_client import StorageClient
 from sessions.runtime import audit
 from sessions.runtime.audit import require_recording
 from sessions.runtime.auth import Principal, Role, allow
-from sessions.runtime.body import JsonRoute
 from sessions.runtime.digest import content_digest
 from sessions.runtime.errors import DomainError
+from sessions.runtime.json_route import JsonRoute
 from sessions.runtime.models import IndexPath, Sealed, SealRequest, SessionIdPath, Status, checked, checked_index
 from sessions.runtime.problems import responses
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse
 
 from sessions import __version__
-from sessions.runtime.body import JsonRoute
+from sessions.runtime.json_route import JsonRoute
 
 CheckStatus: TypeAlias = Literal["ok", "degraded", "failed"]
 

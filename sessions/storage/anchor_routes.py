@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query
 
-from sessions.runtime.body import JsonRoute
 from sessions.runtime.errors import DomainError
+from sessions.runtime.json_route import JsonRoute
 from sessions.runtime.models import HASH_PATTERN, Limit
 from sessions.runtime.problems import responses
 from sessions.storage import models

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from sessions.core.audit import day_of, session_of
 from sessions.core.types import SessionId
 from sessions.runtime.auth import Role, allow
-from sessions.runtime.body import JsonRoute
+from sessions.runtime.json_route import JsonRoute
 from sessions.runtime.models import Limit
 from sessions.storage import audit_models
 from sessions.storage.audit_models import DAY_PATTERN

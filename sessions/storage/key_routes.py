@@ -11,7 +11,7 @@ from sessions.core.types import session_id
 from sessions.runtime import audit
 from sessions.runtime.audit import require_recording
 from sessions.runtime.auth import Role, allow
-from sessions.runtime.body import JsonRoute
+from sessions.runtime.json_route import JsonRoute
 from sessions.runtime.models import SessionIdPath, checked
 from sessions.runtime.problems import responses
 from sessions.storage import cursors, key_models

@@ -9,7 +9,7 @@ from sessions.core.types import session_id as checked_id
 from sessions.runtime import audit
 from sessions.runtime.audit import require_recording
 from sessions.runtime.auth import Role, allow
-from sessions.runtime.body import JsonRoute
+from sessions.runtime.json_route import JsonRoute
 from sessions.runtime.models import Limit, SessionIdPath, Status, checked
 from sessions.runtime.problems import responses
 from sessions.runtime.times import to_rfc3339

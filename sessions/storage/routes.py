@@ -11,8 +11,8 @@ from sessions.core.types import SessionId, session_id
 from sessions.runtime import audit
 from sessions.runtime.audit import ACTION, PRINCIPAL, require_recording
 from sessions.runtime.auth import Principal, Role, allow
-from sessions.runtime.body import JsonRoute
 from sessions.runtime.errors import DomainError
+from sessions.runtime.json_route import JsonRoute
 from sessions.runtime.models import (
     IndexPath,
     Limit,

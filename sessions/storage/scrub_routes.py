@@ -9,8 +9,8 @@ from sessions.core.audit import Action
 from sessions.core.types import MAX_CHUNK_INDEX, SESSION_ID_PATTERN, session_id
 from sessions.runtime import audit
 from sessions.runtime.auth import Role, allow
-from sessions.runtime.body import JsonRoute
 from sessions.runtime.errors import DomainError
+from sessions.runtime.json_route import JsonRoute
 from sessions.runtime.models import JsonSessionId, Limit, Timestamp, checked
 from sessions.runtime.problems import responses
 from sessions.storage import cursors

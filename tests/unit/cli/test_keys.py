@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from starlette.responses import JSONResponse
 
-from sessions.cli import output, secret_files
+from sessions.cli import secret_files
+from sessions.cli.progress import progress
 from sessions.client.errors import TargetError
 from sessions.core import key_ring
 from sessions.processor import recovery
@@ -214,7 +215,7 @@ def test_keys_without_a_service_need_no_token(bare: Run, tmp_path: Path, monkeyp
 
 def test_counting_on_a_terminal(monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with output.progress("keys", counted=True) as advance:
+    with progress("keys", counted=True) as advance:
         advance(5, 10)
         advance(10, 10)
     assert "10 of 10" in capsys.readouterr().err

@@ -7,9 +7,10 @@ from pydantic import BaseModel
 
 from sessions.runtime import body
 from sessions.runtime.auth import Authenticator, Principal, Role, allow
-from sessions.runtime.body import JSON_BODY_MAX_BYTES, JsonRoute, declared_length
+from sessions.runtime.body import declared_length
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
+from sessions.runtime.json_route import JSON_BODY_MAX_BYTES, JsonRoute
 from tests.unit.runtime.apps import app_of, client_of
 
 
