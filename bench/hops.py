@@ -76,7 +76,11 @@ class Storage:
 
 @contextmanager
 def running(mongodb_url: str) -> Iterator[str]:
-    """Both of them, for the time of the block; gives the URL that takes chunks."""
+    """Both of them, for the time of the block; gives the URL that takes chunks.
+
+    Raises:
+        RuntimeError: one does not start; it has said why on stderr.
+    """
     with _process("storage", mongodb_url) as storage_url, _process("processor", storage_url) as url:
         yield url
 
@@ -87,7 +91,10 @@ def _process(role: str, following: str) -> Iterator[str]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
-        yield process.stdout.readline().strip()
+        url = process.stdout.readline().strip()
+        if not url:
+            raise RuntimeError(f"bench.hops {role} does not start")
+        yield url
     finally:
         process.terminate()
         process.wait()

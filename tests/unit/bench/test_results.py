@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import corpus, plots, report, tables
+from bench import corpus, hops, plots, report, tables
 from bench.ingest import CELLS
 from bench.results import Bar, Results, percentile, slope
 
@@ -118,3 +118,9 @@ def test_cut_gives_every_byte_once_and_in_order(content: bytes, chunk_bytes: int
     assert b"".join(bytes(chunk) for share in shares for chunk in share) == content
     assert len(shares) <= sessions
     assert all(share for share in shares)
+
+
+def test_two_services_that_do_not_start(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RuntimeError, match="storage does not start"), hops.running("mongodb://:none"):
+        pass
+    assert "must be escaped" in capfd.readouterr().err
