@@ -10,6 +10,7 @@ import pytest
 from scripts.devstack.stack import Stack
 from sessions.core.types import DekId
 from sessions.processor.keys import Dek
+from tests.altering import altered_end
 from tests.attacks import loot
 from tests.attacks.conftest import Kept, failures, fetch_envelopes, receipt_of, scrubbed
 from tests.attacks.hands import Hands
@@ -28,12 +29,8 @@ def name(api: Api) -> str:
     return one
 
 
-def _flip(data: bytes) -> bytes:
-    return data[:-1] + bytes([data[-1] ^ 1])
-
-
 def alter(hands: Hands, name: str) -> None:
-    hands.overwrite(name, 2, _flip(hands.body(name, 2)))
+    hands.overwrite(name, 2, altered_end(hands.body(name, 2)))
 
 
 def truncate(hands: Hands, name: str) -> None:
@@ -41,7 +38,7 @@ def truncate(hands: Hands, name: str) -> None:
 
 
 def alter_consistently(hands: Hands, name: str) -> None:
-    hands.put(name, 2, _flip(hands.body(name, 2)), len(CHUNKS[2]))
+    hands.put(name, 2, altered_end(hands.body(name, 2)), len(CHUNKS[2]))
 
 
 def swap_indexes(hands: Hands, name: str) -> None:

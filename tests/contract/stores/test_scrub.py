@@ -30,6 +30,7 @@ from sessions.storage.scrub_store import BodyKey, Finding, Kind, Part, Position
 from sessions.storage.sealing import Sealer
 from sessions.storage.shredding import Shredder
 from sessions.storage.store import ChunkRecord, NewChunk, SessionStatus, ShredReason
+from tests.altering import altered_end
 from tests.unit.runtime.apps import Written
 from tests.unit.storage.chunks import EPOCH, envelope_of, new_chunk, session_record
 
@@ -172,10 +173,6 @@ async def yard(store_db: Database | None) -> Yard:
     return Yard(store_db)
 
 
-def _flip(data: bytes) -> bytes:
-    return data[:-1] + bytes([data[-1] ^ 1])
-
-
 async def _chunks(yard: Yard, count: int = 3) -> None:
     await yard.session("a", *(new_chunk("a", index, b"%d of a" % index) for index in range(count)))
     await yard.session("b", *(new_chunk("b", index, b"%d of b" % index) for index in range(2)), seal=False)
@@ -203,7 +200,7 @@ async def test_all_is_as_it_was_stored(yard: Yard) -> None:
 @pytest.mark.parametrize("name", [A, B])
 async def test_an_altered_body(yard: Yard, name: SessionId) -> None:
     await _chunks(yard)
-    await yard.body(name, 1, _flip)
+    await yard.body(name, 1, altered_end)
     assert await yard.kinds() == [("altered", "body", name, 1)]
     await yard.body(name, 1, lambda data: b"X" + data[1:])
     assert await yard.kinds() == [("altered", "body", name, 1)]
@@ -376,8 +373,8 @@ async def test_manifests(yard: Yard) -> None:
 
 async def test_pages_are_bounded_and_go_on_where_they_ended(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     await _chunks(yard, 300)
-    await yard.body(A, 299, _flip)
-    await yard.body(B, 1, _flip)
+    await yard.body(A, 299, altered_end)
+    await yard.body(B, 1, altered_end)
     expected = [("altered", "body", "a", 299), ("altered", "body", "b", 1)]
     assert await yard.kinds(limit_bytes=1) == expected
     page = await yard.scrubber.page(None, limit_bytes=1)
@@ -395,7 +392,7 @@ async def test_a_sample_reads_a_part(yard: Yard) -> None:
 
 async def test_findings_are_kept_once_and_nothing_else_is_changed(yard: Yard) -> None:
     await _chunks(yard)
-    await yard.body(A, 1, _flip)
+    await yard.body(A, 1, altered_end)
     await yard.drop_body(A, 2)
     first = yard.time
     before = {kind: scrub.FINDINGS.labels(kind)._value.get() for kind in ("altered", "missing")}

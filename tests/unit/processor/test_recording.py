@@ -10,6 +10,7 @@ from sessions.core.types import ChunkIndex, SessionId
 from sessions.processor.recording import Recording
 from sessions.processor.storage_client import FrameAnswer
 from sessions.runtime.errors import DomainError
+from tests.altering import altered_end
 from tests.unit.processor.conftest import Parts
 from tests.unit.storage.chunks import House, envelope_of, new_chunk
 
@@ -126,7 +127,7 @@ async def test_other_bytes_than_were_sent_are_not_acknowledged(parts: Parts, res
 async def test_a_stored_envelope_that_does_not_open(parts: Parts, house: House, change: str) -> None:
     await parts.recording.record(A, ZERO, b"content")
     ((key, data),) = house.chunks.bodies.items()
-    bodies = {"cut": data[:20], "bit": data[:-1] + bytes([data[-1] ^ 1]), "other key": envelope_of("a", 0)}
+    bodies = {"cut": data[:20], "bit": altered_end(data), "other key": envelope_of("a", 0)}
     house.chunks.bodies[key] = bodies[change]
     error = await _error(parts.recording.read(A, 0))
     assert error.code == ("key-unavailable" if change == "other key" else "envelope-corrupt")
