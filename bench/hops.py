@@ -1,8 +1,8 @@
 """The least that two services can do to a chunk: two requests and one insert.
 
 zstd, AES-256-GCM, a POST, SHA-256, a journaled insert, on our server and with our client of HTTP. No tokens, sessions,
-records, states, batches or metrics: nobody could use it. What is slower than this on a machine could be quicker there;
-what this does not reach, two services in Python do not.
+records, states, batches or metrics: nobody could use it. It says how near to a bare insert two services come, on the
+same libraries, that answer when MongoDB has journaled.
 
 `python -m bench.hops ROLE NEXT` serves until it is ended, and prints its URL; NEXT is where it hands things on to.
 """
