@@ -18,7 +18,7 @@ from bench import tools
 from bench.corpus import Corpus
 from bench.profiling import Profile
 from bench.results import Results, percentile
-from bench.usage import Meter
+from bench.usage import Meter, Stolen
 from scripts.devstack.stack import Stack
 
 KIB: Final = 1024
@@ -53,17 +53,17 @@ TOOLS_CELL: Final = Cell(MIB, 16)
 
 
 def subordinate(module: str, order: dict[str, Any]) -> dict[str, Any]:
-    """Run a program of ours as a process of its own.
+    """Run a program of ours as a process of its own; gives what it came to, and what was `stolen` meanwhile, in %.
 
     Raises:
         RuntimeError: it failed; what it said last.
     """
-    command = [sys.executable, "-m", module]
+    command, stolen = [sys.executable, "-m", module], Stolen()
     done = subprocess.run(command, input=json.dumps(order), capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{module} failed: {done.stderr.strip()[-1000:]}")
     found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return found | {"stolen": stolen.percent()}
 
 
 def pids(stack: Stack) -> dict[str, int]:
@@ -108,6 +108,7 @@ class Ingest:
         mib = outcome["bytes"] / MIB
         self._results.add(f"{name} | speed", mib / outcome["seconds"], "MiB/s")
         self._results.add(f"{name} | chunks", outcome["chunks"] / outcome["seconds"], "1/s")
+        self._results.add(f"{name} | stolen", outcome["stolen"], "%")
         for share in (0.5, 0.99):
             taken = percentile(outcome["latencies"], share) * 1000
             self._results.add(f"{name} | p{share * 100:.0f}", taken, "ms")

@@ -28,6 +28,7 @@ def measure(ingest: Ingest, number: int, seconds: float, results: Results, told:
             told(f"latency {name}")
             outcome = subordinate(module, what)
             _add(results, f"{name} paced", outcome["latencies"])
+            results.add(f"{name} paced | stolen", outcome["stolen"], "%")
             if name == "ours":
                 _add(results, f"{name} paced, first", outcome["first"])
 

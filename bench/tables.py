@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Final
 
 from bench import anchoring, ingest, sealing
@@ -63,6 +64,15 @@ def _spread(results: Results, name: str) -> str:
     return f"{shown(found.middle)} ({min(found.values):.0f}-{max(found.values):.0f})" if found else "-"
 
 
+def _stolen(results: Results, whose: Sequence[str]) -> str:
+    """How far the machine was its own, while these figures were measured."""
+    found = [value for name in whose if (one := results.series.get(f"{name} | stolen")) for value in one.values]
+    if not found:
+        return ""
+    spread = f"{median(found):.0f}% ({min(found):.0f}-{max(found):.0f})"
+    return f"stolen of the CPU time asked for: {spread}"
+
+
 def _recording(results: Results) -> Figures:
     rows = []
     for cell in CELLS:
@@ -72,7 +82,10 @@ def _recording(results: Results) -> Figures:
             latency = _medians(results, [f"{ours} | p50", f"{ours} | p99"])
             speed, beside = _spread(results, f"{ours} | speed"), _spread(results, bare)
             rows.append((cell.name, speed, *latency, beside, "-" if ratio is None else f"{ratio:.2f}"))
-    return Figures("Recording", ("chunk x sessions", "MiB/s", "p50 ms", "p99 ms", "bare loop, MiB/s", "ratio"), rows)
+    below = _stolen(results, [f"{who} {cell.name}" for cell in CELLS for who in ("ours", "bare")])
+    return Figures(
+        "Recording", ("chunk x sessions", "MiB/s", "p50 ms", "p99 ms", "bare loop, MiB/s", "ratio"), rows, below
+    )
 
 
 def _paced(results: Results) -> Figures:
@@ -83,11 +96,12 @@ def _paced(results: Results) -> Figures:
         ("a bare insert", "bare paced"),
     )
     rows = [
-        (what, *_medians(results, [f"{name} | p50", f"{name} | p99"]))
+        (what, *_medians(results, [f"{name} | p50", f"{name} | p99", f"{name} | stolen"]))
         for what, name in whole
         if f"{name} | p50" in results.series
     ]
-    return Figures("50 chunks a second", ("64 KiB, 50 sessions", "p50 ms", "p99 ms"), rows)
+    below = _stolen(results, [name for _, name in whole])
+    return Figures("50 chunks a second", ("64 KiB, 50 sessions", "p50 ms", "p99 ms", "stolen %"), rows, below)
 
 
 def _tools(results: Results) -> Figures:

@@ -1,4 +1,4 @@
-"""What processes cost: CPU time and memory, from /proc; see proc(5)."""
+"""What processes cost, CPU time and memory, and what the machine was kept from giving; from /proc, see proc(5)."""
 
 import os
 from collections.abc import Mapping
@@ -32,6 +32,29 @@ def peak_mib(pid: int) -> float:
 def forget_peak(pid: int) -> None:
     """Let the peak begin at what is resident now."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+class Stolen:
+    """Of the CPU time that the machine's processes ask for, what its hypervisor gives to other machines; from now on.
+
+    It is waited for mostly when a processor that was idle is to go on: what wakes up often is late then, and what
+    computes all the time hardly loses any.
+    """
+
+    def __init__(self) -> None:
+        self._began = _machine_ticks()
+
+    def percent(self) -> float:
+        """The share since then, of all processors together; 0 on a machine that is its own."""
+        used, stolen = (now - then for now, then in zip(_machine_ticks(), self._began, strict=True))
+        return 100 * stolen / (used + stolen) if stolen else 0.0
+
+
+def _machine_ticks() -> tuple[int, int]:
+    """CPU time so far, used and stolen."""
+    line = Path("/proc/stat").read_text().partition("\n")[0]
+    user, nice, system, _idle, _waiting, interrupts, soft_interrupts, stolen = map(int, line.split()[1:9])
+    return user + nice + system + interrupts + soft_interrupts, stolen
 
 
 class Meter:

@@ -26,6 +26,8 @@ def test_a_short_run(tmp_path: Path) -> None:
         assert found["figures"][name]["median"] > 0
     for figure in ("ours 8 MiB x 1 | CPU processor", "ours 8 MiB x 1 | memory storage", "lag processor | p99"):
         assert figure in found["figures"]
+    for who in ("ours", "bare"):
+        assert 0 <= found["figures"][f"{who} 8 MiB x 1 | stolen"]["median"] < 100
     stages = {name: one["median"] for name, one in found["figures"].items() if name.startswith("profile 64 KiB x 8 | ")}
     assert stages["profile 64 KiB x 8 | processor | zstd, AES-GCM"] > 1
     assert 99 < sum(stages.values()) < 201, "of each of the two services all of its time"
@@ -42,6 +44,7 @@ def test_a_slower_disk(tmp_path: Path) -> None:
     assert found["figures"]["bare paced | p50"]["median"] > 20
     assert found["figures"]["hops paced | p50"]["median"] > 20
     assert found["figures"]["ours paced | p50"]["median"] > 20
+    assert "stolen of the CPU time asked for" in done.stdout
 
 
 def test_a_slower_disk_needs_a_compiler(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import corpus, hops, plots, report, tables
+from bench import corpus, hops, plots, report, tables, usage
 from bench.ingest import CELLS
 from bench.results import Bar, Results, percentile, slope
 
@@ -78,6 +78,8 @@ def test_what_a_run_came_to_is_shown_in_80_columns(capsys: pytest.CaptureFixture
             found.add(what, size / 1e6, "s")
     for who in ("ours paced", "ours paced, first", "hops paced", "bare paced"):
         found.add(f"{who} | p50", 2.71, "ms")
+    for percent in (3.0, 7.0, 61.0):
+        found.add("bare paced | stolen", percent, "%")
     found.add("batch of 10000 | gas", 46161, "gas")
     report.show(found)
     said = capsys.readouterr().out
@@ -86,10 +88,24 @@ def test_what_a_run_came_to_is_shown_in_80_columns(capsys: pytest.CaptureFixture
     assert "MISSED" in said
     assert "46,161" in said
     assert said.count("2.71") == 4
+    assert said.count("stolen of the CPU time asked for") == 1, "of the recording it was not measured"
+    assert "stolen of the CPU time asked for: 7% (3-61)" in said
     drawn = plots.draw(found, tmp_path)
     assert [path.name for path in drawn] == ["bench-recording.svg", "bench-sealing.svg"]
     assert all(path.read_text().lstrip().startswith("<?xml") for path in drawn)
     json.dumps(found.document())
+
+
+def test_what_is_stolen_is_a_share_of_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    #                     user nice system idle waiting interrupts soft stolen guest guest_nice
+    looks = [
+        "cpu  1000 200 300 9000 50 10 40 70 1000 0\ncpu0 1 1",
+        "cpu  1030 210 320 9900 90 15 50 95 1030 0\ncpu0 2 2",
+    ]
+    told = iter([looks[0], looks[1], looks[1], looks[1]])
+    monkeypatch.setattr(usage.Path, "read_text", lambda _: next(told))
+    assert usage.Stolen().percent() == 25, "25 of 100: 75 were used"
+    assert usage.Stolen().percent() == 0, "nobody asked for any"
 
 
 def test_the_corpus_of_a_seed_is_always_the_same_and_has_no_piece_twice(tmp_path: Path) -> None:
