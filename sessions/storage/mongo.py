@@ -2,7 +2,7 @@
 
 All writes are of one document and need no transaction, so a standalone `mongod`, a replica set and a sharded cluster
 (`provision/sharding.py`) all do. Write concern is majority and journaled: acknowledged means on disk. Where one journal
-keeps the order of two writes, the first is not waited for (`mongo_journal.py`).
+has two writes in their order, the first is not waited for (`mongo_journal.py`).
 """
 
 import asyncio
@@ -13,14 +13,14 @@ from typing import Any, Final, TypeAlias
 import pymongo
 import structlog
 from bson.codec_options import CodecOptions
-from pymongo import AsyncMongoClient
+from pymongo import AsyncMongoClient, uri_parser
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import CollectionInvalid, ConfigurationError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from sessions.runtime.errors import DomainError
-from sessions.storage.mongo_journal import Connections
+from sessions.storage.mongo_journal import Connections, Elections
 from sessions.storage.mongo_options import OPTIONS
 
 Document: TypeAlias = dict[str, Any]
@@ -69,6 +69,11 @@ _SCHEMAS: Final[Mapping[str, Document]] = {
 }
 
 
+def _names_replica_set(url: str) -> bool:
+    """Whether it will be one. That of an address of SRV is known later only; there each write is waited for."""
+    return url.startswith("mongodb://") and "replicaSet" in uri_parser.parse_uri(url)["options"]
+
+
 def connect(url: str, database: str) -> tuple[AsyncMongoClient[Document], Database]:
     """A client (which connects in the background) and its database.
 
@@ -83,7 +88,7 @@ def connect(url: str, database: str) -> tuple[AsyncMongoClient[Document], Databa
             connectTimeoutMS=_SELECT_SERVER_MS,
             timeoutMS=_OPERATION_MS,
             maxPoolSize=32,
-            event_listeners=[Connections()],
+            event_listeners=[Connections(), *([Elections()] if _names_replica_set(url) else [])],
         )
     except (PyMongoError, ConfigurationError) as error:
         raise ValueError(str(error)) from None

@@ -83,12 +83,12 @@ class MongoChunks:
     async def insert(self, chunks: Sequence[NewChunk]) -> list[tuple[InsertOutcome, Hash]]:
         """See `ChunkStore`."""
         async with translated():
-            mark = self._journal.mark()
-            await _insert_bodies(self._bodies if mark is None else self._unwaited, chunks)
-            taken = await insert_new(self._chunks, [self._document(chunk) for chunk in chunks])
+            with self._journal.watch() as order:
+                await _insert_bodies(self._unwaited if order.likely else self._bodies, chunks)
+                taken = await insert_new(self._chunks, [self._document(chunk) for chunk in chunks])
             reach(Point.CHUNK_RECORDS_STORED)
-            if mark is not None and self._journal.mark() != mark:
-                # MongoDB may have died in between, and the bodies with it.
+            if order.likely and not order.kept:
+                # The server that had the bodies may have died in between, or be primary no more: and they with it.
                 await _insert_bodies(self._bodies, chunks)
             return [
                 (InsertOutcome.STORED, chunk.fingerprint.envelope_sha256)
