@@ -201,7 +201,7 @@ async def test_another_becomes_primary_between_body_and_record(
 async def test_a_primary_is_elected_again_between_body_and_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Over the same connections: it is not known whether it had to take the body back meanwhile."""
+    """It may have had to take the body back meanwhile."""
     server = Mongod(tmp_path / "mongo", "replset")
     server.start()
     client, db = connect(server.url, "lucid")
