@@ -78,6 +78,14 @@ class ReplicaSet:
         except PyMongoError:  # it closes connections, or no secondary was near enough
             pass
 
+    def replicate(self, *, on: bool) -> None:
+        """Whether those members that are not primary go on taking what the primary has."""
+        primary = self.primary()
+        for member in self.members:
+            if member is not primary and member.process is not None:
+                with _direct(member) as client:
+                    client.admin.command("configureFailPoint", "stopReplProducer", mode="off" if on else "alwaysOn")
+
     def stop(self) -> None:
         """Stop all members; their data stay."""
         for member in self.members:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from bson import Binary, Int64
-from pymongo import AsyncMongoClient, MongoClient
+from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
 
 from scripts.devstack.mongod import Mongod
@@ -70,15 +70,6 @@ def members(tmp_path: Path) -> Iterator[ReplicaSet]:
         yield several
     finally:
         several.stop()
-
-
-def _replicate(members: ReplicaSet, stopped: str) -> None:
-    """Whether those that are not primary go on taking what the primary has ("off"), or not ("alwaysOn")."""
-    primary = members.primary()
-    for member in members.members:
-        if member is not primary and member.process is not None:
-            with MongoClient[dict[str, Any]]("127.0.0.1", member.port, directConnection=True) as client:
-                client.admin.command("configureFailPoint", "stopReplProducer", mode=stopped)
 
 
 async def _body(chunks: MongoChunks, chunk: NewChunk) -> bytes | None:
@@ -185,12 +176,12 @@ async def test_another_becomes_primary_between_body_and_record(
 
         async def falls() -> None:
             await asyncio.to_thread(first.stop, signal.SIGKILL)
-            _replicate(members, "off")
+            members.replicate(on=True)
             assert await asyncio.to_thread(wait_until, lambda: members.primary() not in (None, first), 30)
 
         then = _Then(chunks._unwaited, falls)
         monkeypatch.setattr(chunks, "_unwaited", then)
-        _replicate(members, "alwaysOn")
+        members.replicate(on=False)
         assert (await chunks.insert([chunk]))[0][0] is InsertOutcome.STORED
         assert then.times == 1
         assert await _body(chunks, chunk) == chunk.envelope
