@@ -20,6 +20,8 @@ from sessions.storage.anchor import BatchReader
 from sessions.storage.killpoints import Point
 from sessions.storage.progress import ProgressReader
 from sessions.storage.retention import Terms, from_metadata
+from sessions.storage.seal_desk import WAIT_SECONDS, SealDesk, Waiting
+from sessions.storage.seal_orders import Confirmation
 from sessions.storage.sealing import Sealer, sealed_manifest
 from sessions.storage.store import (
     Change,
@@ -50,15 +52,17 @@ class Ledger:
         self,
         sessions: SessionStore,
         sealer: Sealer,
+        desk: SealDesk,
         progress: ProgressReader,
+        *,
         batches: BatchReader,
         terms: Terms,
-        *,
-        opened: Callable[[SessionId], None] = lambda _: None,
+        opened: Callable[[SessionRecord], None] = lambda _: None,
     ) -> None:
         """`opened` is told of each session that is opened here."""
         self._sessions = sessions
         self._sealer = sealer
+        self._desk = desk
         self._progress = progress
         self._batches = batches
         self._terms = terms
@@ -67,9 +71,11 @@ class Ledger:
     async def open(self, session_id: SessionId, metadata: Mapping[str, Any] | None, key: WrappedDek) -> Opened:
         """Open a session with its first key, or find it open: then its own keys stay, and `key` is not used.
 
+        A session that was opened by a chunk alone takes the first metadata that come before its seal.
+
         Raises:
             DomainError: `metadata-conflict`, `session-sealed`, `session-shredded`, `retention-too-short`,
-                `invalid-request`.
+                `invalid-request`; `overloaded` while its seal is being decided.
         """
         retention = from_metadata(metadata)
         canonical = canonical_metadata(metadata)
@@ -84,22 +90,37 @@ class Ledger:
                 metadata=canonical,
                 keys=(key,),
                 retention=retention,
+                metadata_given=metadata is not None,
             )
         )
         reach(Point.OPENING_STORED)
         OPENED.inc(created)
         if created:
-            self._opened(session_id)
+            self._opened(record)
         else:
-            if record.status is SessionStatus.SHREDDED:
-                raise problems.session_shredded(record)
-            if record.status is not SessionStatus.OPEN:
-                raise problems.session_sealed(session_id)
-            if metadata is not None and record.metadata != canonical:
-                given = metadata_sha256(metadata).hex()
-                detail = f"session {session_id} was opened with other metadata than this (SHA-256 {given})"
-                raise DomainError("metadata-conflict", detail, session_id=session_id)
+            problems.require_open(record)
+            if metadata is not None:
+                record = await self._with_metadata(record, metadata, canonical, retention)
         return Opened(record, created)
+
+    async def _with_metadata(
+        self, record: SessionRecord, metadata: Mapping[str, Any], canonical: bytes, retention: Retention
+    ) -> SessionRecord:
+        """Give a session that has none yet its metadata and terms; refuse other than those that it has."""
+        session_id = record.session_id
+        if not record.metadata_given:
+            self._terms.require(session_id, retention)
+            change = Change(metadata=canonical, retention=retention)
+            given = await self._sessions.update(session_id, SessionStatus.OPEN, change)
+            if given is not None:
+                return given
+            record = await self.get(session_id)  # another request gave it metadata, or it is being sealed
+            problems.require_open(record)
+        if record.metadata != canonical:
+            sha256 = metadata_sha256(metadata).hex()
+            detail = f"session {session_id} was opened with other metadata than this (SHA-256 {sha256})"
+            raise DomainError("metadata-conflict", detail, session_id=session_id)
+        return record
 
     async def get(self, session_id: SessionId) -> SessionRecord:
         """A session.
@@ -130,8 +151,7 @@ class Ledger:
             DomainError: `session-not-found`, `session-sealed`, `session-shredded`, `invalid-request`.
         """
         record = await self.readable(session_id)
-        if record.status is not SessionStatus.OPEN:
-            raise problems.session_sealed(session_id)
+        problems.require_open(record)
         if any(known.dek_id == key.dek_id for known in record.keys):
             return record
         if len(record.keys) >= MAX_KEYS:
@@ -139,11 +159,20 @@ class Ledger:
         updated = await self._sessions.update(session_id, SessionStatus.OPEN, Change(add_key=key))
         return updated or await self.add_key(session_id, key)
 
-    async def seal(self, session_id: SessionId, chunk_count: int | None, sealed_by: SealedBy) -> Manifest:
-        """Seal a session, or give the manifest it has. See `Sealer.seal`."""
-        manifest = await self._sealer.seal(session_id, chunk_count, sealed_by)
+    async def seal(
+        self,
+        session_id: SessionId,
+        chunk_count: int | None,
+        sealed_by: SealedBy,
+        first: Confirmation | None = None,
+        *,
+        keep: bool = True,
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> Manifest | Waiting:
+        """Seal a session, or return the manifest it has. See `SealDesk.seal`."""
+        sealed = await self._desk.seal(session_id, chunk_count, sealed_by, first, keep=keep, wait_seconds=wait_seconds)
         self._progress.forget(session_id)
-        return manifest
+        return sealed
 
     async def resume_seals(self, limit: int) -> int:
         """Finish seals that were begun some time ago, by a process that may have died; gives how many."""

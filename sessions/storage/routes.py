@@ -4,6 +4,7 @@ import json
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from starlette.responses import JSONResponse
 
 from sessions.core import frames
 from sessions.core.audit import Action
@@ -24,11 +25,13 @@ from sessions.runtime.models import (
     checked_index,
 )
 from sessions.runtime.problems import responses
-from sessions.storage import cursors, models
+from sessions.storage import cursors, models, problems
 from sessions.storage.evidence import Evidence
 from sessions.storage.ledger import Ledger
 from sessions.storage.models import key_ids, key_json
 from sessions.storage.mongo import Readiness
+from sessions.storage.seal_desk import Waiting
+from sessions.storage.seal_orders import Confirmation
 from sessions.storage.shredding import Shredder
 from sessions.storage.store import Cursor, SessionFilter, SessionStatus, ShredReason
 
@@ -180,12 +183,28 @@ def _processor_routes(routes: APIRouter, ledger: Ledger, by_processor: list[Any]
         "/{session_id}/seal",
         dependencies=by_processor,
         response_model=Sealed,
-        responses=responses("session-not-found", "chunks-missing", "chunk-count-mismatch", "session-reserved"),
+        responses={
+            202: {"model": models.SealWaiting, "description": "Kept, until these processors have handed over"},
+            **responses("session-not-found", "chunks-missing", "chunk-count-mismatch", "session-reserved"),
+        },
     )
     async def seal(session_id: SessionIdPath, request: models.StorageSealRequest) -> Any:
-        """Seal a session; repeated, it gives the same manifest."""
+        """Seal a session; repeated, it gives the same manifest.
+
+        202 while a processor has not confirmed that it holds nothing of the session: the order is kept, and carried out
+        after that.
+        """
         name = require_recording(checked(session_id))
-        manifest = await ledger.seal(name, request.chunk_count, request.sealed_by)
+        first = None
+        if request.processor is not None:
+            first = Confirmation(request.processor, request.floor, request.until_seconds)
+        keep = request.keep and first is not None  # a processor of 0.1.0 keeps the order itself
+        manifest = await ledger.seal(name, request.chunk_count, request.sealed_by, first, keep=keep)
+        if isinstance(manifest, Waiting):
+            if first is None:
+                raise problems.seal_waits(name, [known.record.name for known in manifest.processors])
+            waiting = {"session_id": name, "waiting_for": [known.to_json() for known in manifest.processors]}
+            return JSONResponse(waiting, 202)
         return {
             "manifest": manifest.to_json(),
             "manifest_sha256": manifest.sha256().hex(),

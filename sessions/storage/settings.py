@@ -23,6 +23,7 @@ class StorageSettings(ServiceSettings):
     retain_days: Annotated[int, Field(ge=0, le=MAX_DAYS)] = 0
     delete_after_days: Annotated[int, Field(ge=0, le=MAX_DAYS)] = 0
     session_idle_seal_seconds: Annotated[int, Field(ge=0)] = 86_400
+    processor_wait_seconds: Annotated[int, Field(ge=1)] = 3600
     scrub_bytes_per_second: Annotated[int, Field(ge=0)] = 0
     console_processor_url: str = ""
     anchoring: Literal["on", "off"] = "on"

@@ -12,7 +12,8 @@ from sessions.storage import mongo_audit, mongo_sessions
 from sessions.storage.memory import MemoryChunks, MemorySessions, MemoryTiles
 from sessions.storage.mongo import Database, connect, ensure_collections
 from sessions.storage.mongo_chunks import MongoChunks
-from sessions.storage.mongo_sessions import MongoSessions, MongoTiles
+from sessions.storage.mongo_sessions import MongoSessions
+from sessions.storage.mongo_tiles import MongoTiles
 from sessions.storage.store import BodyStore, ChunkStore, SessionStore, TileStore
 
 MEMORY = "memory"
