@@ -116,6 +116,14 @@ class Stack:
         self.tokens = secrets.make(publisher_key)
         # A server that is not ours may have a lucid_sessions of its own.
         database = "lucid_sessions" if self.mongod.folder else f"{_FOREIGN_PREFIX}{os.urandom(6).hex()}"
+        self.start_services(secrets, database)
+
+    def start_services(self, secrets: Secrets, database: str) -> None:
+        """Start both services, on ports that are free, once MongoDB, the chain and the contract are there.
+
+        Raises:
+            StartError: a service did not start.
+        """
         for attempt in range(1, _ATTEMPTS + 1):
             mongodb = self.mongod.url, database
             self.env = services.settings(secrets, mongodb, self.anvil, self.contract, self.settings)
