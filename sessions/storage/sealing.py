@@ -20,6 +20,7 @@ from sessions.core.envelope import missing_leaf_input
 from sessions.core.manifest import MAX_MISSING_RANGES, Manifest, SealedBy
 from sessions.core.manifest import from_bytes as manifest_from_bytes
 from sessions.core.merkle import leaf_hash
+from sessions.core.strict import MAX_JSON_INTEGER
 from sessions.core.tiles import TreeBuilder
 from sessions.core.types import Hash, SessionId
 from sessions.runtime.errors import DomainError
@@ -46,7 +47,7 @@ MAX_MISSING_CHUNKS: Final = 2**24
 _SCAN_CHUNKS: Final = 4000
 _PAGES_AHEAD: Final = 2
 _TILE_WRITES: Final = 64
-_REFUSALS: Final = ("chunks-missing", "chunk-count-mismatch")
+_REFUSALS: Final = ("chunks-missing", "chunk-count-mismatch", "envelope-corrupt")
 
 SEALED = Counter("lucid_sessions_sealed_total", "Sessions that were sealed, by whom.", ("by",))
 SEAL_SECONDS = Histogram(
@@ -124,7 +125,8 @@ class Sealer:
         decided first; when that is refused, it is not the answer to this.
 
         Raises:
-            DomainError: `session-not-found`, `chunks-missing`, `chunk-count-mismatch`; the session stays open.
+            DomainError: `session-not-found`, `chunks-missing`, `chunk-count-mismatch`, `envelope-corrupt`; the session
+                stays open.
         """
         record = await self._sessions.get(session_id)
         if record is None:
@@ -148,7 +150,7 @@ class Sealer:
         """Decide a seal that was begun, by a process that may have died.
 
         Raises:
-            DomainError: `chunks-missing`, `chunk-count-mismatch`; the session is open again.
+            DomainError: `chunks-missing`, `chunk-count-mismatch`, `envelope-corrupt`; the session is open again.
         """
         await self._decide(record, record.seal_order)
 
@@ -222,6 +224,8 @@ class Sealer:
                 tiles += await asyncio.to_thread(scan.gap, order.chunk_count, allow_missing=allow_missing)
         if scan.gaps and not allow_missing:
             raise problems.chunks_missing(session_id, [list(gap) for gap in scan.gaps[:MAX_REPORTED_GAPS]])
+        if max(scan.plaintext_bytes, scan.envelope_bytes) > MAX_JSON_INTEGER:  # stored by a version without a bound
+            raise problems.lengths_implausible(session_id, scan.plaintext_bytes)
         await self._tiles.put(session_id, attempt, [*tiles, *scan.tree.partial_tiles()])
         reach(Point.SEAL_TILES_STORED)
         return scan
