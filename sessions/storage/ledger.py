@@ -259,7 +259,7 @@ class Ledger:
             manifest = sealed_manifest(record)
             missing = [list(gap) for gap in manifest.missing]
             return view | {"next_index": manifest.chunk_count, "missing": missing, "missing_truncated": False}
-        progress = await self._progress.read(record.session_id)
+        progress = await self._progress.read(record.session_id, record.opened_at)
         return view | {
             "next_index": progress.next_index,
             "missing": [list(gap) for gap in progress.missing],
