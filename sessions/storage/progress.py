@@ -82,8 +82,8 @@ class ProgressReader:
     """Reads the progress of open sessions; remembers how far each is without a gap, for the last 10,000 asked for.
 
     What is remembered only saves work. Chunks of an open session are never taken away, unless the database is set back
-    to an earlier state: then the last chunk remembered is another one or missing, or the session was opened again. Where
-    that chunk had come before an earlier one, its state in between is not noticed here; the seal reads all records.
+    to an earlier state: then the last chunk remembered is another one or missing, or the session was opened again. A
+    state in which it was there before an earlier chunk is not noticed here; the seal, which reads all, refuses it.
     """
 
     def __init__(self, chunks: ChunkReader) -> None:

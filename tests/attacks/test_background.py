@@ -66,3 +66,21 @@ def test_what_an_older_version_stored_stops_no_other_seal(api: Api, hands: Hands
     assert wait_until(lambda: _status(api, name) == "sealed", RESUMED_SECONDS)
     health = api.storage("GET", "/health", None)
     assert health.json()["checks"]["background"] == {"status": "ok", "detail": ""}, health.text
+
+
+def test_a_task_that_keeps_failing_is_failed_health_and_recording_goes_on(api: Api, hands: Hands, name: str) -> None:
+    """M7: the task that resumes seals died of a session's record that it could not read, and health was `ok`."""
+    broken = session_name("broken")
+    api.record(broken, [b"a chunk"], seal=False)
+    unreadable = {"status": "sealing", "seal_order": {"sealed_by": "nobody"}}
+    hands.db["sessions"].update_one({"_id": broken}, {"$set": unreadable})
+    try:
+        # At the latest 30 s until it is looked for, then 1 + 2 s between three failures.
+        assert wait_until(lambda: api.storage("GET", "/health", None).status_code == 503, RESUMED_SECONDS)
+        found = api.storage("GET", "/health", None).json()["checks"]["background"]
+        assert found == {"status": "failed", "detail": "seals keeps failing (KeyError): the log has the reason"}
+        assert api.storage("GET", "/readyz", None).status_code == 200
+        stored = api.put_chunk(name, 1, b"the second chunk")
+        assert (stored.status_code, stored.json()["durability"]) == (201, "stored")
+    finally:
+        hands.db["sessions"].delete_one({"_id": broken})
