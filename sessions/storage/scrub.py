@@ -110,7 +110,7 @@ class Scrubber:
         await self._report(page)
         return page
 
-    async def behind(self, position: Position) -> Position | None:
+    async def after(self, position: Position) -> Position | None:
         """Return where a scrub goes on that passes over the rest of a session; None at the end.
 
         Raises:

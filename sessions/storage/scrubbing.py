@@ -79,6 +79,6 @@ class Scrubbing:
             if self._failures < _TRIES or position is None:
                 raise
             skipped(session_id=position.session_id)
-            page = ScrubPage(following=await self._scrubber.behind(position))
+            page = ScrubPage(following=await self._scrubber.after(position))
         self._failures = 0
         return page
