@@ -16,7 +16,7 @@ from sessions.processor.delivery import Delivery, EntryFailedError
 from sessions.processor.spool_index import Entry, SpooledSession
 from sessions.processor.spooling import Spooling
 from sessions.runtime.errors import DomainError
-from sessions.runtime.tasks import end_all
+from sessions.runtime.tasks import end_all, skipped
 
 SEAL_WAIT_SECONDS: Final = 20.0
 """Longest time that a seal waits for what is still in the spool of its session, in seconds."""
@@ -110,7 +110,7 @@ class Drainer:
         except DomainError as error:
             await self._failed(session, error, ())
         except Exception as error:  # noqa: BLE001 - what is in the spool stays there, and is tried again
-            _log.exception("spool_delivery_failed", session_id=session.session_id, error=type(error).__name__)
+            skipped(session_id=session.session_id)
             await self._failed(session, DomainError("internal", type(error).__name__), ())
         else:
             session.failures = 0

@@ -15,6 +15,7 @@ from sessions.processor.storage_answers import Keys
 from sessions.processor.storage_client import StorageClient
 from sessions.processor.storage_errors import fits_spool
 from sessions.runtime.errors import DomainError
+from sessions.runtime.tasks import turn
 
 _SWEEP_SECONDS: Final = 60.0
 
@@ -168,7 +169,8 @@ class KeyRings:
         """Drop what is too old, for good: also when nobody asks for it any more."""
         while True:
             await asyncio.sleep(min(self._max_seconds, _SWEEP_SECONDS))
-            self.expire()
+            with turn():
+                self.expire()
 
     def _cached(self, session_id: SessionId) -> OpenRing | None:
         held = self._rings.get(session_id)

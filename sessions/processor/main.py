@@ -3,7 +3,6 @@
 python -m sessions.processor.main
 """
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +36,7 @@ from sessions.runtime.budget import ByteBudget
 from sessions.runtime.health import Check
 from sessions.runtime.metrics import watch_budget, watch_loop_lag
 from sessions.runtime.settings import ConfigurationError, exit_with, load, read_secret
-from sessions.runtime.tasks import end_all
+from sessions.runtime.tasks import Background, end_all
 from sessions.runtime.tokens_watch import TokensWatch
 
 _log = structlog.get_logger()
@@ -69,9 +68,7 @@ def build(settings: ProcessorSettings) -> FastAPI:
     )
     outage = None
     if spool is not None:
-        outage = spool.outage(
-            settings, storage, submitter, recording=recording, rings=rings, acknowledged=acknowledged
-        )
+        outage = spool.outage(settings, storage, submitter, recording=recording, rings=rings, acknowledged=acknowledged)
     desk = SessionDesk(storage, spooling, outage.drainer if outage else None, outage.orders if outage else None)
     budget = ByteBudget(settings.inflight_max_bytes)
     watch_budget(budget)
@@ -79,9 +76,11 @@ def build(settings: ProcessorSettings) -> FastAPI:
     content = Content(storage, recording, ByteBudget(settings.replay_max_bytes))
     lucid = lucid_routes.LucidRecorder(recording, budget, settings.chunk_max_bytes, settings.batch_body_max_bytes)
 
+    background = Background()
+
     async def checks() -> Mapping[str, Check]:
         trail = Check("degraded", audit.problem) if audit.problem else Check("ok")
-        parts = {"tokens": tokens.check(), "audit": trail}
+        parts = {"tokens": tokens.check(), "audit": trail, "background": background.check()}
         if spooling is not None:
             return {**await spool_checks(spooling, storage), **parts}
         problem = await storage.reachable()
@@ -90,10 +89,15 @@ def build(settings: ProcessorSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         audit.note(Action.SERVICE_START, Outcome.ALLOWED, None)
-        works = [watch_loop_lag(), rings.keep_short(), tokens.run(audit), audit.run()]
+        start = background.start
+        tasks = [
+            start("loop-lag", watch_loop_lag),
+            start("key-cache", rings.keep_short),
+            start("tokens", lambda: tokens.run(audit)),
+            start("audit", audit.run),
+        ]
         if outage is not None:
-            works += outage.works()
-        tasks = [asyncio.create_task(work) for work in works]
+            tasks += [start(name, work) for name, work in outage.works().items()]
         _log.info("service_started", version=__version__, active_kek=keks.active_id, recovery_recipient=recipient_id)
         async with storage:
             try:

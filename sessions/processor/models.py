@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from sessions.processor.rotation import STEP_MAX_RINGS
-from sessions.runtime.models import BASE64_PATTERN, HexHash, JsonChunkIndex, JsonSessionId, Metadata, Timestamp, whole
+from sessions.runtime.metadata import ShallowMetadata
+from sessions.runtime.models import BASE64_PATTERN, HexHash, JsonChunkIndex, JsonSessionId, Timestamp, whole
 
 
 class OpenRequest(BaseModel):
@@ -13,7 +14,7 @@ class OpenRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    metadata: Metadata | None = None
+    metadata: ShallowMetadata | None = None
 
 
 class RecordedModel(BaseModel):

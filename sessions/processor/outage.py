@@ -2,10 +2,10 @@
 
 import asyncio
 import socket
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from sessions.processor.acknowledged import Acknowledged
 from sessions.processor.delivery import Delivery
@@ -39,9 +39,14 @@ class Outage:
     orders: SealOrders
     drainer: Drainer
 
-    def works(self) -> list[Coroutine[Any, Any, None]]:
-        """Return what is to run until the service ends."""
-        return [self.spooling.watch.run(), self.spooling.spool.watch(), self.drainer.run(), self.reporter.run()]
+    def works(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        """Return what is to run until the service ends, by name."""
+        return {
+            "storage-watch": self.spooling.watch.run,
+            "spool-disk": self.spooling.spool.watch,
+            "drainer": self.drainer.run,
+            "reports": self.reporter.run,
+        }
 
     async def leave(self) -> None:
         """Tell session-storage that this processor ends, if it holds nothing."""

@@ -98,7 +98,12 @@ def router(
             200: {"model": Sealed},
             202: {"model": SealQueued, "description": "Kept, and done when session-storage has the whole session"},
             **responses(
-                "session-not-found", "chunks-missing", "chunk-count-mismatch", "session-reserved", "spool-full"
+                "session-not-found",
+                "chunks-missing",
+                "chunk-count-mismatch",
+                "session-reserved",
+                "envelope-corrupt",
+                "spool-full",
             ),
         },
     )

@@ -217,14 +217,29 @@ class Audit:
         try:
             while kinds:
                 some = kinds[:EVENTS_AT_ONCE]
-                await self._sink.write([self._event(kind, taken[kind]) for kind in some])
-                WRITTEN.inc(len(some))
+                await self._write([self._event(kind, taken[kind]) for kind in some])
                 del kinds[:EVENTS_AT_ONCE]
         finally:
             for kind in kinds:
                 before, since = taken[kind], self._waiting.get(kind)
                 before.count += since.count if since else 0
                 self._waiting[kind] = before
+
+    async def _write(self, events: Sequence[AuditEvent]) -> None:
+        """Write events. One that the sink does not understand is logged and dropped, and keeps no other waiting."""
+        try:
+            await self._sink.write(events)
+        except DomainError as error:
+            if error.code != "invalid-request":
+                raise
+            if len(events) > 1:
+                for event in events:
+                    await self._write([event])
+                return
+            DROPPED.inc(events[0].count)
+            _log.error("audit_event_refused", audit_event=events[0].to_json(), reason=error.detail)
+            return
+        WRITTEN.inc(len(events))
 
     def _event(self, kind: _Kind, waiting: _Waiting) -> AuditEvent:
         action, principal, session, outcome, code = kind

@@ -21,6 +21,8 @@ class Check:
 
     status: CheckStatus
     detail: str = ""
+    concerns_requests: bool = True
+    """Whether a `failed` part keeps requests from being served; one that does not leaves `/readyz` as it is."""
 
 
 Checks: TypeAlias = Callable[[], Awaitable[Mapping[str, Check]]]
@@ -55,8 +57,7 @@ def router(service: str, checks: Checks) -> APIRouter:
         503: {"model": Health, "description": "The service cannot do its job; `checks` says why"}
     }
 
-    async def state() -> Response:
-        found = await checks()
+    def state(found: Mapping[str, Check]) -> Response:
         ranks: list[CheckStatus] = ["ok", "degraded", "failed"]
         worst = max((check.status for check in found.values()), key=ranks.index, default="ok")
         health = Health(
@@ -70,12 +71,12 @@ def router(service: str, checks: Checks) -> APIRouter:
     @routes.get("/health", response_model=Health, responses=failing)
     async def health() -> Response:
         """200 while the service can do its job, if need be degraded; else 503."""
-        return await state()
+        return state(await checks())
 
     @routes.get("/readyz", response_model=Health, responses=failing)
     async def readyz() -> Response:
         """200 when requests may be sent here."""
-        return await state()
+        return state({name: check for name, check in (await checks()).items() if check.concerns_requests})
 
     @routes.get("/livez")
     async def livez() -> Alive:

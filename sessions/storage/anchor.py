@@ -84,6 +84,19 @@ class Inclusion:
     block_timestamp: int
     gas_used: int
 
+    def anchor(self, *, confirmed: bool) -> Anchor:
+        """The anchor that the block is for the transaction's batch."""
+        return Anchor(
+            state=AnchorState.CONFIRMED if confirmed else AnchorState.INCLUDED,
+            chain_id=self.transaction.chain_id,
+            contract=self.transaction.contract,
+            publisher=self.transaction.publisher,
+            transaction=self.transaction.hash,
+            block_number=self.block_number,
+            block_hash=self.block_hash,
+            block_timestamp=self.block_timestamp,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sighting:

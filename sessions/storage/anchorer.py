@@ -16,6 +16,7 @@ import structlog
 from sessions.core.merkle import root as tree_root
 from sessions.core.receipt import Anchor, AnchorState
 from sessions.runtime.killpoints import reach
+from sessions.runtime.tasks import skipped
 from sessions.runtime.times import now as present
 from sessions.storage.anchor import (
     AnchoringError,
@@ -112,9 +113,7 @@ class Anchorer:
         return min(RETRY_SECONDS, self._interval_seconds)
 
     def _failed(self, error: Exception, *, chain_ok: bool | None) -> None:
-        self.status.failures += 1
-        self.status.chain_ok = chain_ok
-        self.status.last_error = f"{type(error).__name__}: {error}"[:500]
+        self.status.failed(f"{type(error).__name__}: {error}"[:500], chain_ok=chain_ok)
 
     async def _probe(self) -> None:
         """See whether the chain is there, also when there is nothing to anchor, so that health can tell."""
@@ -172,26 +171,36 @@ class Anchorer:
         reach(Point.BATCH_STORED)
         await self._batches.place(record.sequence, token)
         reach(Point.BATCH_PLACED)
-        self.status.batches_made += 1
-        self.status.sessions_batched += record.size
+        self.status.made(record.size)
         _log.info("batch_made", sequence=record.sequence, root=record.root.hex(), sessions=record.size)
         return True
 
     async def _advance(self, token: int) -> None:
         """Take each unsettled batch as far as it goes, oldest first.
 
-        No nonce is chosen while an older batch is in no block: the next nonce that the chain takes may be that one's.
+        A batch that fails stops no other; the first failure is raised when all have had their turn. No nonce is chosen
+        while an older batch is in no block: the next nonce that the chain takes may be that one's.
         """
         waiting: list[BatchRecord] = []
+        failure: Exception | None = None
         try:
             for stored in await self._batches.unsettled():
                 waiting.append(stored)
-                record = await self._step(stored, token, may_sign=len(waiting) == 1)
+                record = stored
+                try:
+                    record = await self._step(stored, token, may_sign=len(waiting) == 1)
+                    self.status.chain_ok = True
+                except Exception as error:
+                    if isinstance(error, AnchoringError) and not isinstance(error, HistoryLostError):
+                        raise  # the chain fails all of them
+                    skipped(sequence=stored.sequence)
+                    failure = failure or error
                 if record.anchor.state not in _NOT_INCLUDED:
                     waiting.pop()
-                self.status.chain_ok = True
         finally:
             self._in_flight = bool(waiting)
+        if failure is not None:
+            raise failure
 
     async def _look_back(self, token: int) -> None:
         """See that the chain has what it had confirmed: a node of one's own may be put back to an older state.
@@ -253,17 +262,7 @@ class Anchorer:
         return changed
 
     async def _settle(self, record: BatchRecord, found: Inclusion, token: int, *, confirmed: bool) -> BatchRecord:
-        transaction = found.transaction
-        anchor = Anchor(
-            state=AnchorState.CONFIRMED if confirmed else AnchorState.INCLUDED,
-            chain_id=transaction.chain_id,
-            contract=transaction.contract,
-            publisher=transaction.publisher,
-            transaction=transaction.hash,
-            block_number=found.block_number,
-            block_hash=found.block_hash,
-            block_timestamp=found.block_timestamp,
-        )
+        anchor = found.anchor(confirmed=confirmed)
         if anchor == record.anchor:
             return record
         changed = replace(record, anchor=anchor, gas_used=found.gas_used)
@@ -289,10 +288,12 @@ class Anchorer:
         return changed
 
 
-async def _failure(work: Awaitable[None]) -> AnchoringError | None:
-    """Why the chain kept a work from being done."""
+async def _failure(work: Awaitable[None]) -> Exception | None:
+    """Why a work was not done, or not for each batch."""
     try:
         await work
-    except (ChainUnavailableError, ChainMisconfiguredError) as error:
+    except Exception as error:
+        if isinstance(error, StaleLeaderError):
+            raise
         return error
     return None

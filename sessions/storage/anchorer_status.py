@@ -27,3 +27,13 @@ class AnchorerStatus:
     batches_confirmed: int = 0
     reorganisations: int = 0
     failures: int = 0
+
+    def made(self, sessions: int) -> None:
+        """Count a batch of that many sessions."""
+        self.batches_made += 1
+        self.sessions_batched += sessions
+
+    def failed(self, error: str, *, chain_ok: bool | None) -> None:
+        """Note that a round failed."""
+        self.failures += 1
+        self.chain_ok, self.last_error = chain_ok, error

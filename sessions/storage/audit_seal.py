@@ -14,6 +14,7 @@ from prometheus_client import Gauge
 from sessions.core.types import SessionId
 from sessions.runtime.errors import DomainError
 from sessions.runtime.health import Check
+from sessions.runtime.tasks import skipped
 from sessions.runtime.times import Clock, now
 from sessions.storage.anchor import Lease
 from sessions.storage.audit_store import EventStore
@@ -51,20 +52,22 @@ class DailySeal:
         while True:
             try:
                 await self.turn()
-                self._problem = ""
             except DomainError as error:
                 self._problem = error.detail
                 _log.warning("audit_not_sealed", reason=error.detail)
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def turn(self) -> list[SessionId]:
-        """Seal all days that are over, if this replica has the lease; gives which.
+        """Seal all days that are over, if this replica has the lease; return which.
+
+        A day that cannot be sealed, such as one with more gaps than a manifest can list, stops no later one.
 
         Raises:
-            DomainError: `database-unavailable`; `chunks-missing` of a day with more gaps than any manifest could tell.
+            DomainError: `database-unavailable`.
         """
         unsealed = [name for name in await self._events.unsealed(_DAYS_AT_ONCE) if self._over(name)]
         self._look(unsealed)
+        self._problem = ""
         if not unsealed:
             return []
         sealed = []
@@ -72,15 +75,25 @@ class DailySeal:
             async with translated():
                 if await self._lease.acquire() is None:
                     break
-            await self._trail.close(name)
-            # What somebody took out of the trail before is in the manifest as a gap, for good.
-            manifest = await self._sealer.seal(name, None, "idle")
-            gaps = [list(gap) for gap in manifest.missing]
-            log = _log.warning if gaps else _log.info
-            log("audit_day_sealed", session_id=name, events=manifest.chunk_count, missing=gaps[:10])
-            sealed.append(name)
+            try:
+                await self._seal(name)
+            except Exception as error:
+                if isinstance(error, DomainError) and error.code == "database-unavailable":
+                    raise
+                self._problem = error.detail if isinstance(error, DomainError) else type(error).__name__
+                skipped(session_id=name)
+            else:
+                sealed.append(name)
         self._look([name for name in unsealed if name not in sealed])
         return sealed
+
+    async def _seal(self, name: SessionId) -> None:
+        await self._trail.close(name)
+        # What somebody took out of the trail before is in the manifest as a gap, for good.
+        manifest = await self._sealer.seal(name, None, "idle")
+        gaps = [list(gap) for gap in manifest.missing]
+        log = _log.warning if gaps else _log.info
+        log("audit_day_sealed", session_id=name, events=manifest.chunk_count, missing=gaps[:10])
 
     def check(self) -> Check:
         """For `/health`: a day that is long over and not sealed is degraded."""

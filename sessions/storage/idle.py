@@ -10,6 +10,7 @@ import structlog
 from prometheus_client import Counter
 
 from sessions.runtime.errors import DomainError
+from sessions.runtime.tasks import skipped, turn
 from sessions.storage.activity import Activity
 from sessions.storage.anchor import Lease
 from sessions.storage.ledger import Ledger
@@ -51,11 +52,12 @@ class IdleSealer:
         while True:
             await asyncio.sleep(wait_seconds)
             wait_seconds = pause_seconds
-            try:
-                await self.sweep()
-            except DomainError as error:
-                _log.warning("idle_not_sealed", reason=error.detail)
-                wait_seconds = grace_seconds
+            with turn():
+                try:
+                    await self.sweep()
+                except DomainError as error:
+                    _log.warning("idle_not_sealed", reason=error.detail)
+                    wait_seconds = grace_seconds
 
     async def sweep(self) -> int:
         """Seal all that are idle now; gives how many.
@@ -77,6 +79,11 @@ class IdleSealer:
                     await self._activity.put_off(session_id)
                     IDLE_SEALS.labels("refused").inc()
                     _log.warning("idle_seal_refused", session_id=session_id, code=error.code, reason=error.detail)
+                    continue
+                except Exception:  # noqa: BLE001 - whatever is wrong with this session, others are idle, too
+                    skipped(session_id=session_id)
+                    await self._activity.put_off(session_id)
+                    IDLE_SEALS.labels("refused").inc()
                     continue
                 if isinstance(sealed_now, Waiting):  # the desk seals it once all processors have confirmed
                     IDLE_SEALS.labels("waiting").inc()

@@ -9,7 +9,7 @@ from prometheus_client import Counter, Histogram
 
 from sessions.core import envelope, frames
 from sessions.core.errors import FormatError
-from sessions.core.types import Buffer, DekId, Hash, SessionId
+from sessions.core.types import CHUNK_MAX_BYTES_LIMIT, Buffer, DekId, Hash, SessionId
 from sessions.runtime import tracing
 from sessions.runtime.audit import require_recording
 from sessions.runtime.errors import DomainError
@@ -34,6 +34,8 @@ from sessions.storage.store import (
 _INLINE_BYTES: Final = 256 * 1024
 """Up to here hashing takes no more time than the way to a thread and back; the event loop waits 0.2 ms for it."""
 MAX_FRAMES: Final = 4096
+MAX_ENVELOPE_BYTES: Final = CHUNK_MAX_BYTES_LIMIT + envelope.MAX_HEADER_BYTES + envelope.TAG_BYTES
+"""The largest envelope, in bytes: one of the largest chunk that any deployment may allow, which did not compress."""
 _OPEN_SECONDS: Final = 1.0
 """So long a session that was open is taken to be open still, before a chunk is stored; it is asked for after it."""
 _OPEN_SESSIONS: Final = 10_000
@@ -63,6 +65,7 @@ def parse(body: Buffer) -> list[NewChunk]:
             if len(chunks) == MAX_FRAMES:
                 raise DomainError("bad-envelope", f"a request may hold at most {MAX_FRAMES} envelopes")
             header = envelope.parse(frame).header
+            _require_plausible(len(chunks), header.plaintext_bytes, len(frame))
             fingerprint = envelope.fingerprint(header.session_id, header.index, frame)
             chunks.append(
                 NewChunk(header.session_id, header.index, header.plaintext_bytes, fingerprint, frame, header.dek_id)
@@ -70,6 +73,16 @@ def parse(body: Buffer) -> list[NewChunk]:
     except FormatError as error:
         raise DomainError("bad-envelope", f"frame {len(chunks)}: {error}") from error
     return chunks
+
+
+def _require_plausible(position: int, plaintext_bytes: int, envelope_bytes: int) -> None:
+    """Refuse lengths that no chunk has: what is stored is added up, in the manifest among others."""
+    if plaintext_bytes > CHUNK_MAX_BYTES_LIMIT:
+        detail = f"claims {plaintext_bytes} bytes of plaintext; a chunk has at most {CHUNK_MAX_BYTES_LIMIT}"
+        raise DomainError("bad-envelope", f"frame {position}: the envelope {detail}")
+    if envelope_bytes > MAX_ENVELOPE_BYTES:
+        detail = f"has {envelope_bytes} bytes; an envelope has at most {MAX_ENVELOPE_BYTES}"
+        raise DomainError("bad-envelope", f"frame {position}: the envelope {detail}")
 
 
 class EnvelopeStore(ChunkStore, BodyReader, Protocol):

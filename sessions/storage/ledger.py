@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import structlog
 from prometheus_client import Counter
 
 from sessions.core.key_ring import MAX_KEYS, WrappedDek
@@ -14,6 +15,7 @@ from sessions.core.types import SessionId
 from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
 from sessions.runtime.metadata import canonical_metadata
+from sessions.runtime.tasks import skipped
 from sessions.runtime.times import to_rfc3339
 from sessions.storage import problems
 from sessions.storage.anchor import BatchReader
@@ -35,6 +37,7 @@ from sessions.storage.store import (
 
 RESUME_SEAL_AFTER = timedelta(seconds=30)
 OPENED = Counter("lucid_sessions_opened_total", "Sessions that were opened.")
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,18 +178,36 @@ class Ledger:
         return sealed
 
     async def resume_seals(self, limit: int) -> int:
-        """Finish seals that were begun some time ago, by a process that may have died; gives how many."""
-        begun = await self._sessions.page(SessionFilter(status=SessionStatus.SEALING), limit, None)
+        """Finish seals that were begun some time ago, by a process that may have died; return how many were decided.
+
+        They are read in pages of `limit`. A session that cannot be decided stops no other.
+
+        Raises:
+            DomainError: `database-unavailable`; the rest is for the next time.
+        """
+        decided, after = 0, None
         latest = self._terms.clock() - RESUME_SEAL_AFTER
-        half_way = [record for record in begun if record.seal_order and record.seal_order.sealed_at < latest]
-        for record in half_way:
-            try:
-                await self._sealer.resume(record)
-                self._progress.forget(record.session_id)
-            except DomainError as error:
-                if error.code == "database-unavailable":
-                    raise
-        return len(half_way)
+        while True:
+            begun = await self._sessions.page(SessionFilter(status=SessionStatus.SEALING), limit, after)
+            for record in begun:
+                if record.seal_order and record.seal_order.sealed_at < latest:
+                    decided += await self._resume_seal(record)
+            if len(begun) < limit:
+                return decided
+            after = begun[-1].opened_at, begun[-1].session_id
+
+    async def _resume_seal(self, record: SessionRecord) -> bool:
+        try:
+            await self._sealer.resume(record)
+        except DomainError as error:
+            if error.code == "database-unavailable":
+                raise
+            _log.warning("seal_refused", session_id=record.session_id, code=error.code, reason=error.detail)
+        except Exception:  # noqa: BLE001 - whatever is wrong with this session, others are to be sealed
+            skipped(session_id=record.session_id)
+            return False
+        self._progress.forget(record.session_id)
+        return True
 
     async def hold(self, session_id: SessionId, *, held: bool) -> SessionRecord:
         """Set or lift the legal hold.
@@ -267,7 +288,7 @@ class Ledger:
             manifest = sealed_manifest(record)
             missing = [list(gap) for gap in manifest.missing]
             return view | {"next_index": manifest.chunk_count, "missing": missing, "missing_truncated": False}
-        progress = await self._progress.read(record.session_id)
+        progress = await self._progress.read(record.session_id, record.opened_at)
         return view | {
             "next_index": progress.next_index,
             "missing": [list(gap) for gap in progress.missing],

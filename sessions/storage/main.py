@@ -6,11 +6,11 @@ python -m sessions.storage.main
 import asyncio
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from secrets import token_hex
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from fastapi import FastAPI
@@ -24,7 +24,7 @@ from sessions.runtime.errors import DomainError
 from sessions.runtime.health import Check
 from sessions.runtime.metrics import watch_budget, watch_loop_lag
 from sessions.runtime.settings import ConfigurationError, exit_with, load
-from sessions.runtime.tasks import end_all
+from sessions.runtime.tasks import Background, end_all
 from sessions.runtime.tokens_watch import TokensWatch
 from sessions.storage import (
     anchor_routes,
@@ -146,6 +146,7 @@ def build(settings: StorageSettings) -> FastAPI:
     backlog = Backlog(mongo_backlog.MongoBacklog(db).unanchored, clock)
     budget = ByteBudget(settings.inflight_max_bytes)
     watch_budget(budget)
+    background = Background()
 
     async def checks() -> Mapping[str, Check]:
         problem = await readiness.ping()
@@ -156,30 +157,31 @@ def build(settings: StorageSettings) -> FastAPI:
             "chain": anchors.check(),
             "tokens": tokens.check(),
             "audit": trail.check(),
+            "background": background.check(),
         }
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        works: list[Coroutine[Any, Any, None]] = [
-            watch_loop_lag(),
-            tokens.run(trail.audit),
-            readiness.establish(),
-            clock.run(db, readiness),
-            _resume("seals", ledger.resume_seals, readiness),
-            _resume("shredding", shredder.resume, readiness),
-            replicas.run_uptime(readiness),
-            replicas.run_desk(readiness),
-            sweeper.run(readiness),
-            idle_sealer.run(readiness),
-            background_scrub.run(readiness),
-            anchors.run(readiness),
-            trail.seal.run(readiness),
-            trail.tell(readiness),
-            disk.run(readiness),
-            backlog.run(readiness),
-        ]
         trail.audit.note(Action.SERVICE_START, Outcome.ALLOWED, None)
-        tasks = [asyncio.create_task(work) for work in works]
+        start = background.start
+        tasks = [
+            start("loop-lag", watch_loop_lag),
+            start("tokens", lambda: tokens.run(trail.audit)),
+            start("database", readiness.establish, finishes=True),
+            start("clock", lambda: clock.run(db, readiness)),
+            start("seals", lambda: _resume("seals", ledger.resume_seals, readiness)),
+            start("shredding", lambda: _resume("shredding", shredder.resume, readiness)),
+            start("uptime", lambda: replicas.run_uptime(readiness)),
+            start("seal-desk", lambda: replicas.run_desk(readiness)),
+            start("retention", lambda: sweeper.run(readiness)),
+            start("idle", lambda: idle_sealer.run(readiness), finishes=True),
+            start("scrub", lambda: background_scrub.run(readiness), finishes=True),
+            start("anchoring", lambda: anchors.run(readiness), finishes=True),
+            start("audit-seal", lambda: trail.seal.run(readiness)),
+            start("audit", lambda: trail.tell(readiness)),
+            start("disk", lambda: disk.run(readiness)),
+            start("backlog", lambda: backlog.run(readiness)),
+        ]
         _log.info("service_started", version=__version__)
         try:
             yield

@@ -1,6 +1,7 @@
 """The bodies that session-storage takes and answers with."""
 
 from base64 import b64decode
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
@@ -149,6 +150,15 @@ class StatusWithKeys(Status):
     keys: list[KeyAnswer] | None = None
     key_ids: list[KeyIds]
     metadata: Metadata
+
+    @classmethod
+    def dumps(cls, view: Mapping[str, Any], canonical_metadata: bytes) -> bytes:
+        """Return the answer as JSON, with the metadata as they are stored.
+
+        They are not parsed: earlier versions stored them in any depth, which neither `json` nor pydantic can handle.
+        """
+        rest = cls(**view, metadata={}).model_dump_json(exclude={"metadata"}).encode()
+        return rest.removesuffix(b"}") + b',"metadata":' + canonical_metadata + b"}"
 
 
 class StorageSealRequest(BaseModel):

@@ -9,6 +9,7 @@ import structlog
 from bson.codec_options import CodecOptions
 from pymongo.errors import PyMongoError
 
+from sessions.runtime.tasks import turn
 from sessions.runtime.times import now
 from sessions.storage.mongo import Database, Document, Readiness
 
@@ -42,7 +43,8 @@ class DatabaseClock:
         await readiness.established.wait()
         while True:
             await asyncio.sleep(READ_SECONDS)
-            try:
-                await self.read(db)
-            except PyMongoError as error:
-                _log.warning("clock_not_read", reason=f"{type(error).__name__}: {str(error)[:200]}")
+            with turn():
+                try:
+                    await self.read(db)
+                except PyMongoError as error:
+                    _log.warning("clock_not_read", reason=f"{type(error).__name__}: {str(error)[:200]}")

@@ -106,6 +106,15 @@ def sealed_without(session_id: SessionId, missing: list[list[int]]) -> DomainErr
     return DomainError("chunks-missing", detail, session_id=session_id, missing=missing)
 
 
+def lengths_implausible(session_id: SessionId, plaintext_bytes: int) -> DomainError:
+    """Its chunks claim more than any manifest can say."""
+    detail = (
+        f"session {session_id} cannot be sealed: its envelopes claim {plaintext_bytes} bytes of plaintext together, so "
+        "one of them was forged; its list of chunks shows which"
+    )
+    return DomainError("envelope-corrupt", detail, session_id=session_id)
+
+
 def chunk_count_mismatch(session_id: SessionId, chunk_count: int, stored: int) -> DomainError:
     """It has chunks that the count leaves out."""
     detail = f"session {session_id} has chunks up to index {stored - 1}, the seal was asked for {chunk_count}"

@@ -1,6 +1,5 @@
 """session-storage's REST interface, but for the hot route in `submit.py`."""
 
-import json
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -104,8 +103,8 @@ def router(ledger: Ledger, shredder: Shredder, evidence: Evidence, readiness: Re
         """A session, and where to resume; with its key ring for the role `processor`."""
         record = await ledger.get(checked(session_id))
         keys = [key_json(key) for key in record.keys] if Role.PROCESSOR in principal.roles else None
-        told = {"metadata": json.loads(record.metadata), "key_ids": [key_ids(key) for key in record.keys]}
-        return {**await ledger.status(record), **told, "keys": keys}
+        view = {**await ledger.status(record), "key_ids": [key_ids(key) for key in record.keys], "keys": keys}
+        return Response(models.StatusWithKeys.dumps(view, record.metadata), media_type="application/json")
 
     @routes.delete(
         "/{session_id}",
@@ -185,7 +184,9 @@ def _processor_routes(routes: APIRouter, ledger: Ledger, by_processor: list[Any]
         response_model=Sealed,
         responses={
             202: {"model": models.SealWaiting, "description": "Kept, until these processors have handed over"},
-            **responses("session-not-found", "chunks-missing", "chunk-count-mismatch", "session-reserved"),
+            **responses(
+                "session-not-found", "chunks-missing", "chunk-count-mismatch", "session-reserved", "envelope-corrupt"
+            ),
         },
     )
     async def seal(session_id: SessionIdPath, request: models.StorageSealRequest) -> Any:

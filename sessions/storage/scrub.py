@@ -21,6 +21,7 @@ from sessions.core.merkle import leaf_hash
 from sessions.core.tiles import TILE_WIDTH
 from sessions.core.types import SessionId
 from sessions.runtime.audit import Audit
+from sessions.runtime.errors import DomainError
 from sessions.runtime.times import Clock, now
 from sessions.storage import problems
 from sessions.storage.scrub_session import Subject
@@ -96,13 +97,27 @@ class Scrubber:
         page = ScrubPage()
         position = start or await self._first(only)
         while position is not None and page.windows < PAGE_WINDOWS and page.bytes < limit_bytes:
-            position = await self._window(position, page, sample, limit_bytes)
+            try:
+                position = await self._window(position, page, sample, limit_bytes)
+            except Exception as error:
+                if not page.windows or isinstance(error, DomainError):
+                    raise
+                break  # the next page begins here and raises it, so that it is known where
             page.windows += 1
             if position is not None and position.start == 0 and only is not None:
                 position = None
         page.following = position
         await self._report(page)
         return page
+
+    async def after(self, position: Position) -> Position | None:
+        """Return where a scrub goes on that passes over the rest of a session; None at the end.
+
+        Raises:
+            DomainError: `database-unavailable`.
+        """
+        following = await self._bodies.next_session(position.session_id)
+        return None if following is None else Position(following)
 
     async def _first(self, only: SessionId | None) -> Position | None:
         if only is None:

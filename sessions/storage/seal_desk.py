@@ -13,6 +13,7 @@ from prometheus_client import Counter, Gauge
 from sessions.core.manifest import Manifest, SealedBy
 from sessions.core.types import SessionId
 from sessions.runtime.errors import DomainError
+from sessions.runtime.tasks import skipped
 from sessions.storage import problems
 from sessions.storage.activity import Activity
 from sessions.storage.processors import Known, ProcessorState, Registry
@@ -211,6 +212,8 @@ class SealDesk:
                     if error.code == "database-unavailable":
                         raise
                     _log.warning("seal_not_decided", session_id=session_id, code=error.code, detail=error.detail)
+                except Exception:  # noqa: BLE001 - one session's trouble is no other's
+                    skipped(session_id=session_id)
             after = page[-1]
             if len(page) < _SWEEP_SESSIONS:
                 break

@@ -20,6 +20,7 @@ from sessions.core.envelope import missing_leaf_input
 from sessions.core.manifest import MAX_MISSING_RANGES, Manifest, SealedBy
 from sessions.core.manifest import from_bytes as manifest_from_bytes
 from sessions.core.merkle import leaf_hash
+from sessions.core.strict import MAX_JSON_INTEGER
 from sessions.core.tiles import TreeBuilder
 from sessions.core.types import Hash, SessionId
 from sessions.runtime.errors import DomainError
@@ -47,7 +48,7 @@ MAX_MISSING_CHUNKS: Final = 2**24
 _SCAN_CHUNKS: Final = 4000
 _PAGES_AHEAD: Final = 2
 _TILE_WRITES: Final = 64
-REFUSALS: Final = ("chunks-missing", "chunk-count-mismatch")
+REFUSALS: Final = ("chunks-missing", "chunk-count-mismatch", "envelope-corrupt")
 
 SEALED = Counter("lucid_sessions_sealed_total", "Sessions that were sealed, by whom.", ("by",))
 SEAL_SECONDS = Histogram(
@@ -133,7 +134,8 @@ class Sealer:
         were acknowledged, `unheard` the processors that were not waited for.
 
         Raises:
-            DomainError: `session-not-found`, `chunks-missing`, `chunk-count-mismatch`; the session stays open.
+            DomainError: `session-not-found`, `chunks-missing`, `chunk-count-mismatch`, `envelope-corrupt`; the session
+                stays open.
         """
         record = await self._sessions.get(session_id)
         if record is None:
@@ -173,7 +175,7 @@ class Sealer:
         """Decide a seal that was begun, by a process that may have died.
 
         Raises:
-            DomainError: `chunks-missing`, `chunk-count-mismatch`; the session is open again.
+            DomainError: `chunks-missing`, `chunk-count-mismatch`, `envelope-corrupt`; the session is open again.
         """
         await self._decide(record, record.seal_order)
 
@@ -247,6 +249,8 @@ class Sealer:
             tiles += await asyncio.to_thread(scan.gap, least, allow_missing=allow_missing)
         if scan.gaps and not allow_missing:
             raise problems.chunks_missing(session_id, [list(gap) for gap in scan.gaps[:MAX_REPORTED_GAPS]])
+        if max(scan.plaintext_bytes, scan.envelope_bytes) > MAX_JSON_INTEGER:  # stored by a version without a bound
+            raise problems.lengths_implausible(session_id, scan.plaintext_bytes)
         await self._tiles.put(session_id, attempt, [*tiles, *scan.tree.partial_tiles()])
         reach(Point.SEAL_TILES_STORED)
         return scan

@@ -11,7 +11,9 @@ from prometheus_client import Counter
 
 from sessions.core.types import SessionId
 from sessions.runtime.audit import require_recording
+from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
+from sessions.runtime.tasks import skipped
 from sessions.storage import problems
 from sessions.storage.killpoints import Point
 from sessions.storage.retention import Terms
@@ -64,11 +66,22 @@ class Shredder:
         return record
 
     async def resume(self, limit: int) -> int:
-        """Delete bodies that a crash left of shredded sessions; gives of how many."""
-        found = await self._unfinished.unfinished(limit)
-        for session_id in found:
-            await self._finish(session_id)
-        return len(found)
+        """Delete bodies that a crash left of shredded sessions; return of how many.
+
+        Raises:
+            DomainError: `database-unavailable`.
+        """
+        finished = 0
+        for session_id in await self._unfinished.unfinished(limit):
+            try:
+                await self._finish(session_id)
+            except DomainError:  # the database's
+                raise
+            except Exception:  # noqa: BLE001 - whatever is wrong with this session, others are to be shredded
+                skipped(session_id=session_id)
+            else:
+                finished += 1
+        return finished
 
     async def _finish(self, session_id: SessionId) -> None:
         await self._bodies.drop(session_id)

@@ -15,6 +15,7 @@ from sessions.core.audit import Action, Outcome
 from sessions.core.types import SessionId
 from sessions.runtime.audit import Audit
 from sessions.runtime.errors import DomainError
+from sessions.runtime.tasks import skipped
 from sessions.storage.anchor import Lease
 from sessions.storage.mongo import Readiness, translated
 from sessions.storage.retention import Due, Place, Verdict
@@ -27,6 +28,8 @@ PAGE_SESSIONS: Final = 100
 SWEEPER: Final = "retention"
 """Who shreds, in tombstones."""
 _REFUSALS: Final = {"session-held": Verdict.HELD, "session-retained": Verdict.RETAINED}
+_AWAY: Final = ("database-unavailable", "audit-unavailable")
+"""Errors that say nothing of the session: each later one would meet them, too."""
 
 SWEPT = Metric("lucid_retention_sessions_total", "Sessions whose time was up, by what became of them.", ("verdict",))
 for _verdict in Verdict:
@@ -57,7 +60,7 @@ class Sweeper:
         """Shred all that is due now; gives how many sessions were shredded, and how many stay and why.
 
         Raises:
-            DomainError: `database-unavailable`; what is left is for the next sweep.
+            DomainError: `database-unavailable` or `audit-unavailable`; what is left is for the next sweep.
         """
         seen: Counter[Verdict] = Counter()
         start: Place | None = None
@@ -68,7 +71,13 @@ class Sweeper:
                 if verdict is Verdict.SHRED:
                     if not await self._leading():
                         return seen
-                    verdict = await self._shred(session.record.session_id)
+                    try:
+                        verdict = await self._shred(session.record.session_id)
+                    except Exception as error:
+                        if isinstance(error, DomainError) and error.code in _AWAY:
+                            raise
+                        skipped(session_id=session.record.session_id)
+                        continue
                 seen[verdict] += 1
                 SWEPT.labels(verdict.value).inc()
             start = page.following

@@ -245,6 +245,16 @@ def test_a_record_that_was_altered(api: Api, watch: Prometheus, database: Databa
     assert [one["metric"]["kind"] for one in watch.query("lucid_scrub_findings_total > 0")] == ["altered"]
 
 
+def test_a_background_task_that_keeps_failing(api: Api, watch: Prometheus, database: Database[Any]) -> None:
+    """A session's record is not what storage can read."""
+    name = session_name("broken")
+    api.record(name, [b"one"], seal=False)
+    broken = {"status": "sealing", "seal_order": {"sealed_by": "nobody"}}
+    database["sessions"].update_one({"_id": name}, {"$set": broken})
+    assert watch.fires("LucidBackgroundFailing")
+    database["sessions"].delete_one({"_id": name})
+
+
 def test_an_account_without_coins(stack: Stack, watch: Prometheus) -> None:
     had = stack.anvil.call("eth_getBalance", stack.publisher, "latest")
     stack.anvil.call("anvil_setBalance", stack.publisher, "0x0")

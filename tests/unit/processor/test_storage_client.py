@@ -10,12 +10,14 @@ from starlette.responses import Response
 
 from sessions.core import frames
 from sessions.core.audit import Action, Outcome
+from sessions.core.errors import CoreError
 from sessions.core.key_ring import KeyRing, SealedDek, WrappedDek
 from sessions.core.types import SessionId
 from sessions.processor.storage_answers import FrameAnswer, KeyCounts, Replacement, StoredChunk, key_json, read_keys
 from sessions.processor.storage_client import StorageClient
 from sessions.runtime.audit import Audit
 from sessions.runtime.errors import PROBLEMS, DomainError
+from sessions.runtime.metadata import MAX_METADATA_BYTES, canonical_metadata
 from tests.unit.processor.servers import TOKEN, Script, serving
 from tests.unit.storage.chunks import House, envelope_of, event
 
@@ -37,6 +39,28 @@ async def test_audit_events(storage: StorageClient, house: House, script: Script
     error = await _error(Audit("processor", scripted).own(Action.KEYS_STATUS, Outcome.ALLOWED, None))
     assert (error.code, error.retry_after_seconds) == ("audit-unavailable", 1)
     assert script.requests[0][:2] == ("POST", "/api/v1/audit-events")
+
+
+async def test_metadata_of_the_greatest_size_arrive_whatever_json_makes_of_them(
+    storage: StorageClient, house: House
+) -> None:
+    """L8: escaped, they were more than storage takes of one request; what the spool had promised was set aside."""
+    metadata = {"a": "\x7f" * (MAX_METADATA_BYTES - len('{"a":""}'))}
+    assert (await storage.open(A, metadata, _KEY))[1]
+    assert house.sessions.records[A].metadata == canonical_metadata(metadata)
+    for wrong in ({"a": metadata["a"] + "x"}, {"a": "\ud800"}):
+        with pytest.raises((DomainError, CoreError)):
+            await storage.open(A, wrong, _KEY)
+
+
+@pytest.mark.parametrize("levels", [300, 900, 30_000])
+async def test_a_status_with_metadata_of_any_depth(storage: StorageClient, house: House, levels: int) -> None:
+    """C1, B22: storage failed to serialise it, and the processor took storage for away."""
+    await storage.open(A, None, _KEY)
+    deep = b'{"a":' + b"[" * levels + b"]" * levels + b"}"
+    house.sessions.records[A] = replace(house.sessions.records[A], metadata=deep)
+    view, keys = await storage.session(A)
+    assert (view["status"], keys, "metadata" in view) == ("open", (_KEY,), False)
 
 
 async def test_against_storage_itself(storage: StorageClient, house: House) -> None:

@@ -286,3 +286,24 @@ def test_ids_of_the_trail_are_not_for_recordings() -> None:
         with pytest.raises(DomainError) as caught:
             require_recording(SessionId(name))
         assert caught.value.code == "session-reserved"
+
+
+async def test_an_event_that_the_sink_does_not_understand_keeps_no_other_waiting() -> None:
+    """M7: an older session-storage that did not know an action kept all events of a processor waiting, for ever."""
+
+    class Older(Written):
+        async def write(self, events) -> None:
+            if any(event.action is Action.KEYS_ROTATE for event in events):
+                raise DomainError("invalid-request", "events.1.action: not known")
+            await super().write(events)
+
+    written = Older()
+    audit = Audit("x", written)
+    for action in (Action.SERVICE_START, Action.KEYS_ROTATE, Action.TOKENS_RELOAD):
+        audit.note(action, Outcome.ALLOWED, None)
+    with capture_logs() as logs:
+        await audit.flush()
+    assert [event.action for event in written.events] == [Action.SERVICE_START, Action.TOKENS_RELOAD]
+    assert [(log["event"], log["audit_event"]["action"]) for log in logs] == [("audit_event_refused", "keys.rotate")]
+    await audit.flush()
+    assert len(written.events) == 2

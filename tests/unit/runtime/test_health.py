@@ -37,6 +37,15 @@ async def test_health_is_as_good_as_the_worst_part(parts: list, status: str, cod
     assert (alive.status_code, alive.json()) == (200, {"status": "ok"})
 
 
+async def test_a_part_that_serves_no_requests_leaves_them_to_be_sent() -> None:
+    checks = {"database": Check("ok"), "background": Check("failed", "x keeps failing", concerns_requests=False)}
+    async with client_of(app_of(checks=checks)) as client:
+        health, ready = await client.get("/health"), await client.get("/readyz")
+    assert (health.status_code, health.json()["status"]) == (503, "failed")
+    assert health.json()["checks"]["background"] == {"status": "failed", "detail": "x keeps failing"}
+    assert (ready.status_code, ready.json()["checks"].keys()) == (200, {"database"})
+
+
 async def test_metrics_are_in_the_prometheus_format() -> None:
     async with client_of(app_of()) as client:
         await client.get("/livez")

@@ -176,7 +176,7 @@ class House:
         self.tiles.tiles.clear()
         self.events.events.clear()
         self.trail._next = None
-        for name in list(self.progress._contiguous):
+        for name in list(self.progress._known):
             self.progress.forget(name)
 
     async def shred(self, session: SessionId) -> SessionRecord:

@@ -701,3 +701,35 @@ async def test_where_the_newest_is_there_the_older_ones_are_not_asked_for(world:
     assert asked == [5]
     await anchorer.tick(make_batch=False)
     assert asked == [5]
+
+
+async def test_a_batch_that_fails_stops_no_later_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """M7: it was logged each round, and no later batch was confirmed or made."""
+    anchorer = world.start()
+    world.chain.confirmations = 3
+    for name in ("a", "b"):
+        world.seal(name)
+        await anchorer.tick()
+        world.chain.mine()
+        await anchorer.tick()
+    assert await world.states() == ["included", "included"]
+    step = anchorer._step
+
+    async def failing(record, token, **options):
+        if record.sequence == 0:
+            raise RuntimeError("not foreseen")
+        return await step(record, token, **options)
+
+    monkeypatch.setattr(anchorer, "_step", failing)
+    world.chain.mine(3)
+    world.seal("c")
+    with capture_logs() as logs, pytest.raises(RuntimeError):
+        await anchorer.tick()
+    assert [(log["event"], log["sequence"]) for log in logs if log["log_level"] == "error"] == [
+        ("background_item_skipped", 0)
+    ]
+    for _ in range(2):
+        world.chain.mine()
+        with pytest.raises(RuntimeError):
+            await anchorer.tick()
+    assert await world.states() == ["included", "confirmed", "included"]
