@@ -14,8 +14,9 @@ from sessions.core.tiles import TILE_WIDTH, Place
 from sessions.core.types import Hash, SessionId
 from sessions.runtime.errors import DomainError
 from sessions.storage import problems
+from sessions.storage.heads import covered, manifest_of
 from sessions.storage.ledger import Ledger
-from sessions.storage.sealing import covers, sealed_manifest
+from sessions.storage.sealing import covers
 from sessions.storage.store import BodyReader, ChunkReader, ChunkRecord, SessionRecord, TileStore
 
 
@@ -37,7 +38,7 @@ class Evidence:
         record = await self._ledger.get(session_id)
         found = await self._chunks.page(session_id, start, limit)
         next_start = found[-1].index + 1 if len(found) == limit else None
-        return _shown(record, found), next_start
+        return await _shown(record, found), next_start
 
     async def envelope(self, session_id: SessionId, index: int) -> bytes:
         """An envelope's bytes.
@@ -62,7 +63,7 @@ class Evidence:
                 `envelope-corrupt`.
         """
         record = await self._ledger.readable(session_id)
-        stored = _shown(record, await self._chunks.page(session_id, start, limit))
+        stored = await _shown(record, await self._chunks.page(session_id, start, limit))
         if not stored or stored[0].index != start:
             raise problems.chunk_not_found(session_id, start)
         sums = itertools.accumulate(chunk.fingerprint.envelope_bytes for chunk in stored)
@@ -80,7 +81,7 @@ class Evidence:
             DomainError: `session-not-found`, `session-open`, `chunk-not-found`, `envelope-corrupt`.
         """
         record = await self._ledger.get(session_id)
-        manifest = sealed_manifest(record)
+        manifest = await manifest_of(record)
         if not covers(manifest, index):
             raise problems.chunk_not_found(session_id, index)
         ranges = inclusion_ranges(index, manifest.chunk_count)
@@ -108,7 +109,7 @@ class Evidence:
             DomainError: `session-not-found`, `session-open`.
         """
         record = await self._ledger.get(session_id)
-        manifest = sealed_manifest(record)
+        manifest = await manifest_of(record)
         batch = record.placement.batch if record.placement is not None else None
         return Receipt(manifest=manifest, batch=batch, anchor=await self._ledger.anchor_of(record))
 
@@ -118,10 +119,13 @@ class Evidence:
         Raises:
             DomainError: `session-not-found`, `session-open`.
         """
-        return sealed_manifest(await self._ledger.get(session_id)).to_bytes()
+        record = await self._ledger.get(session_id)
+        await manifest_of(record)  # it is one, in its canonical form
+        assert record.seal is not None
+        return record.seal.manifest
 
     async def _chunk(self, record: SessionRecord, index: int) -> ChunkRecord:
-        found = _shown(record, await self._chunks.page(record.session_id, index, 1))
+        found = await _shown(record, await self._chunks.page(record.session_id, index, 1))
         if not found or found[0].index != index:
             raise problems.chunk_not_found(record.session_id, index)
         return found[0]
@@ -157,12 +161,11 @@ class Evidence:
         return b"".join(leaves)
 
 
-def _shown(record: SessionRecord, found: list[ChunkRecord]) -> list[ChunkRecord]:
+async def _shown(record: SessionRecord, found: list[ChunkRecord]) -> list[ChunkRecord]:
     """Records that count: once a session is sealed, those that the seal covers."""
     if record.seal is None:
         return found
-    manifest = sealed_manifest(record)
-    return [chunk for chunk in found if covers(manifest, chunk.index)]
+    return list(itertools.compress(found, await covered(record, [chunk.index for chunk in found])))
 
 
 def _no_record(session_id: SessionId, index: int) -> DomainError:

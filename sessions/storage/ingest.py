@@ -19,8 +19,8 @@ from sessions.runtime.killpoints import reach
 from sessions.runtime.metrics import BATCH_BUCKETS, LATENCY_BUCKETS, SIZE_BUCKETS
 from sessions.storage import problems
 from sessions.storage.activity import Activity
+from sessions.storage.heads import covered
 from sessions.storage.killpoints import Point
-from sessions.storage.sealing import covers, sealed_manifest
 from sessions.storage.store import (
     ChunkRecord,
     ChunkStore,
@@ -194,7 +194,7 @@ class Intake:
         record = await self._decided(chunk.session_id)
         if record.status is SessionStatus.OPEN:  # the seal was refused
             return True
-        if covers(sealed_manifest(record), chunk.index):
+        if all(await covered(record, [chunk.index])):
             return True
         reach(Point.CHUNK_UNCOVERED)
         # The seal is final, so nobody else can come to count this chunk in.

@@ -1,9 +1,9 @@
 """What session-storage does with sessions: open, ring keys, hold, and tell; `shredding.py` destroys them."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client import Counter
 
@@ -17,10 +17,12 @@ from sessions.runtime.metadata import canonical_metadata
 from sessions.runtime.times import to_rfc3339
 from sessions.storage import problems
 from sessions.storage.anchor import BatchReader
+from sessions.storage.heads import SessionHead, SessionLists, completed, head_of, manifest_of
 from sessions.storage.killpoints import Point
-from sessions.storage.progress import ProgressReader
+from sessions.storage.progress import MAX_REPORTED_GAPS, ProgressReader
 from sessions.storage.retention import Terms, from_metadata
-from sessions.storage.sealing import Sealer, sealed_manifest
+from sessions.storage.seal_summary import first_gaps, summary_of
+from sessions.storage.sealing import Sealer
 from sessions.storage.store import (
     Change,
     Cursor,
@@ -43,12 +45,16 @@ class Opened:
     created: bool
 
 
+class Sessions(SessionStore, SessionLists, Protocol):
+    """Sessions, and lists of them."""
+
+
 class Ledger:
     """The sessions' life, on whatever stores it is given."""
 
     def __init__(
         self,
-        sessions: SessionStore,
+        sessions: Sessions,
         sealer: Sealer,
         progress: ProgressReader,
         batches: BatchReader,
@@ -149,8 +155,11 @@ class Ledger:
         """Finish seals that were begun some time ago, by a process that may have died; gives how many."""
         begun = await self._sessions.page(SessionFilter(status=SessionStatus.SEALING), limit, None)
         latest = self._terms.clock() - RESUME_SEAL_AFTER
-        half_way = [record for record in begun if record.seal_order and record.seal_order.sealed_at < latest]
-        for record in half_way:
+        half_way = [head for head in begun if head.seal_order and head.seal_order.sealed_at < latest]
+        for head in half_way:
+            record = await self.get(head.session_id)
+            if record.status is not SessionStatus.SEALING or record.seal_order != head.seal_order:
+                continue  # decided, or ordered again, since the list was read
             try:
                 await self._sealer.resume(record)
                 self._progress.forget(record.session_id)
@@ -182,24 +191,42 @@ class Ledger:
 
     async def anchor_of(self, record: SessionRecord) -> Anchor:
         """The anchor of a sealed session; pending while it is in no batch."""
-        if record.placement is None:
-            return Anchor()
-        batch = await self._batches.get_by_sequence(record.placement.sequence)
+        return await self._anchor(None if record.placement is None else record.placement.sequence)
+
+    async def _anchor(self, sequence: int | None) -> Anchor:
+        batch = None if sequence is None else await self._batches.get_by_sequence(sequence)
         return batch.anchor if batch is not None else Anchor()
 
-    async def page(self, which: SessionFilter, limit: int, after: Cursor | None) -> list[dict[str, Any]]:
-        """Sessions as JSON objects, newest first."""
-        records = await self._sessions.page(which, limit, after)
-        # Sessions that were sealed together are in one batch, which is read once.
-        places = {record.placement.sequence: record for record in records if record.placement is not None}
-        anchors = {sequence: await self.anchor_of(record) for sequence, record in places.items()}
-        return [
-            await self.summary(record, anchors[record.placement.sequence] if record.placement is not None else Anchor())
-            for record in records
-        ]
+    async def page(self, which: SessionFilter, limit: int, after: Cursor | None) -> tuple[list[dict[str, Any]], bool]:
+        """Return sessions as JSON objects, and whether more may follow; see `completed` for pages that end early."""
+        found = await self._sessions.page(which, limit, after)
+        views = await self._views(found)
+        return views, len(found) == limit or len(views) < len(found)
 
-    async def summary(self, record: SessionRecord, anchor: Anchor | None = None) -> dict[str, Any]:
-        """A session as a JSON object, without what takes a scan; its anchor is looked up if it is not given."""
+    async def summaries(self, session_ids: Sequence[SessionId]) -> list[dict[str, Any]]:
+        """Return the first of these sessions, those that exist, as JSON objects; see `completed` for how many."""
+        heads = await self._sessions.heads(session_ids)
+        return await self._views([heads[name] for name in session_ids if name in heads])
+
+    async def _views(self, found: Sequence[SessionHead]) -> list[dict[str, Any]]:
+        heads = await completed(self._sessions, found)
+        # Sessions that were sealed together are in one batch, which is read once.
+        anchors = {batch: await self._anchor(batch) for batch in {head.batch for head in heads}}
+        return [self._view(head, anchors[head.batch]) for head in heads]
+
+    async def summary(self, record: SessionRecord) -> dict[str, Any]:
+        """Return a session as a JSON object, without what takes a scan."""
+        return self._view(await self._head(record), await self.anchor_of(record))
+
+    async def _head(self, record: SessionRecord) -> SessionHead:
+        head = head_of(record)
+        if not head.unread_bytes:
+            return head
+        summary = summary_of(await manifest_of(record))
+        await self._sessions.keep_summaries({record.session_id: summary})
+        return replace(head, summary=summary)
+
+    def _view(self, record: SessionHead, anchor: Anchor) -> dict[str, Any]:
         view: dict[str, Any] = {
             "session_id": record.session_id,
             "status": record.status.value,
@@ -219,25 +246,24 @@ class Ledger:
             retained_until, delete_at = self._terms.retained_until(record), self._terms.delete_at(record)
             view["retained_until"] = retained_until and to_rfc3339(retained_until)
             view["delete_at"] = delete_at and to_rfc3339(delete_at)
-        if record.seal is not None:
-            manifest = sealed_manifest(record)
+        if (summary := record.summary) is not None:
             view |= {
-                "chunk_count": manifest.chunk_count - sum(last - first + 1 for first, last in manifest.missing),
-                "plaintext_bytes": manifest.plaintext_bytes,
-                "envelope_bytes": manifest.envelope_bytes,
-                "sealed_at": manifest.sealed_at,
-                "root": manifest.root.hex(),
-                "anchor": (anchor or await self.anchor_of(record)).to_json(),
+                "chunk_count": summary.stored_chunks,
+                "plaintext_bytes": summary.plaintext_bytes,
+                "envelope_bytes": summary.envelope_bytes,
+                "sealed_at": summary.sealed_at,
+                "root": summary.root.hex(),
+                "anchor": anchor.to_json(),
             }
         return view
 
     async def status(self, record: SessionRecord) -> dict[str, Any]:
         """A session as a JSON object, with where to resume."""
-        view = await self.summary(record)
-        if record.seal is not None:
-            manifest = sealed_manifest(record)
-            missing = [list(gap) for gap in manifest.missing]
-            return view | {"next_index": manifest.chunk_count, "missing": missing, "missing_truncated": False}
+        head = await self._head(record)
+        view = self._view(head, await self.anchor_of(record))
+        if record.seal is not None and head.summary is not None:
+            missing, truncated = first_gaps(record.seal.manifest, MAX_REPORTED_GAPS)
+            return view | {"next_index": head.summary.chunk_count, "missing": missing, "missing_truncated": truncated}
         progress = await self._progress.read(record.session_id)
         return view | {
             "next_index": progress.next_index,

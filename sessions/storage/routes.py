@@ -83,11 +83,10 @@ def router(ledger: Ledger, shredder: Shredder, evidence: Evidence, readiness: Re
         )
         if which.by_id and (query.opened_after or query.opened_before):
             raise DomainError("invalid-request", "opened_after and opened_before do not go with prefix or held")
-        found = await ledger.page(which, query.limit, decode_cursor(query.cursor))
-        full = len(found) == query.limit
+        found, more = await ledger.page(which, query.limit, decode_cursor(query.cursor))
         return {
             "sessions": found,
-            "next_cursor": encode_cursor(found[-1]["opened_at"], found[-1]["session_id"]) if full else None,
+            "next_cursor": encode_cursor(found[-1]["opened_at"], found[-1]["session_id"]) if more else None,
         }
 
     @routes.get(

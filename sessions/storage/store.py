@@ -13,6 +13,7 @@ from sessions.core.manifest import SealedBy
 from sessions.core.receipt import Batch
 from sessions.core.tiles import Place
 from sessions.core.types import Buffer, Hash, SessionId
+from sessions.storage.seal_summary import SealSummary
 
 
 class SessionStatus(StrEnum):
@@ -41,10 +42,14 @@ class SealOrder:
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """The outcome: canonical manifest bytes, and under which attempt the tiles of its tree are stored."""
+    """The outcome: canonical manifest bytes, and under which attempt the tiles of its tree are stored.
+
+    `summary` is None when version 0.1.0 sealed the session.
+    """
 
     manifest: bytes
     tiles_attempt: str
+    summary: SealSummary | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +155,6 @@ class SessionStore(Protocol):
         self, session_id: SessionId, expected: SessionStatus, change: Change, order: SealOrder | None = None
     ) -> SessionRecord | None:
         """Change a session that is in the expected state, and still has that seal order; None if there is none such."""
-
-    async def page(self, which: SessionFilter, limit: int, after: Cursor | None) -> list[SessionRecord]:
-        """Recordings (not days of the audit trail) behind the cursor; newest opening first, or by id, see `by_id`."""
 
 
 @dataclass(frozen=True, slots=True)
