@@ -18,16 +18,17 @@ from sessions.storage.audit_store import EventStore, StoredEvent
 from sessions.storage.audit_trail import Trail
 from sessions.storage.ledger import Ledger
 from sessions.storage.mongo import Readiness
+from sessions.storage.reads import Reads
 
 
-def router(trail: Trail, events: EventStore, ledger: Ledger, readiness: Readiness) -> APIRouter:
+def router(trail: Trail, events: EventStore, ledger: Ledger, readiness: Readiness, reads: Reads) -> APIRouter:
     """/api/v1/audit-events and /api/v1/audit-days."""
 
     async def ready() -> None:
         readiness.require()
 
     routes = APIRouter(prefix="/api/v1", tags=["audit"], route_class=JsonRoute)
-    by_reader = [Depends(allow(Role.ADMIN, Role.AUDIT)), Depends(ready)]
+    by_reader = [Depends(allow(Role.ADMIN, Role.AUDIT)), Depends(ready), Depends(reads.items())]
 
     @routes.post(
         "/audit-events",

@@ -16,6 +16,7 @@ from sessions.runtime.errors import DomainError
 from sessions.storage import problems
 from sessions.storage.heads import covered, manifest_of
 from sessions.storage.ledger import Ledger
+from sessions.storage.reads import Hold, unbounded
 from sessions.storage.sealing import covers
 from sessions.storage.store import BodyReader, ChunkReader, ChunkRecord, SessionRecord, TileStore
 
@@ -40,23 +41,27 @@ class Evidence:
         next_start = found[-1].index + 1 if len(found) == limit else None
         return await _shown(record, found), next_start
 
-    async def envelope(self, session_id: SessionId, index: int) -> bytes:
-        """An envelope's bytes.
+    async def envelope(self, session_id: SessionId, index: int, hold: Hold = unbounded) -> bytes:
+        """An envelope's bytes, reserved by `hold` before they are read.
 
         Raises:
             DomainError: `session-not-found`, `session-shredded`, `chunk-not-found`, `envelope-corrupt`.
         """
         record = await self._ledger.readable(session_id)
         chunk = await self._chunk(record, index)
+        await hold(chunk.fingerprint.envelope_bytes)
         body = await self._bodies.read(session_id, chunk)
         if body is None:
             raise _missing(session_id, index)
         return body
 
-    async def envelopes(self, session_id: SessionId, start: int, limit: int, max_bytes: int) -> list[bytes]:
-        """Envelopes of the chunks from `start` on, in order of index: at most `limit` and `max_bytes`, but always one.
+    async def envelopes(
+        self, session_id: SessionId, start: int, limit: int, max_bytes: int, hold: Hold = unbounded
+    ) -> list[bytes]:
+        """Return envelopes of the chunks from `start` on, in order: at most `limit` and `max_bytes`, but always one.
 
-        They end before one whose body is missing, so that what comes before it can be read.
+        `hold` reserves their bytes before they are read. They end before one whose body is missing, so that what comes
+        before it can be read.
 
         Raises:
             DomainError: `session-not-found`, `session-shredded`, `chunk-not-found` when there is none at `start`,
@@ -66,8 +71,9 @@ class Evidence:
         stored = await _shown(record, await self._chunks.page(session_id, start, limit))
         if not stored or stored[0].index != start:
             raise problems.chunk_not_found(session_id, start)
-        sums = itertools.accumulate(chunk.fingerprint.envelope_bytes for chunk in stored)
+        sums = list(itertools.accumulate(chunk.fingerprint.envelope_bytes for chunk in stored))
         count = max(1, sum(size <= max_bytes for size in sums))
+        await hold(sums[count - 1])
         bodies = await self._bodies.read_many(session_id, stored[:count])
         found = [body for body in itertools.takewhile(lambda body: body is not None, bodies) if body is not None]
         if not found:

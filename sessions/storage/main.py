@@ -62,6 +62,7 @@ from sessions.storage.mongo_clock import DatabaseClock
 from sessions.storage.mongo_lease import MongoLease
 from sessions.storage.mongo_sessions import MongoSessions, MongoTiles
 from sessions.storage.progress import ProgressReader
+from sessions.storage.reads import Reads
 from sessions.storage.retention import Due
 from sessions.storage.scrub import Scrubber
 from sessions.storage.settings import StorageSettings
@@ -129,6 +130,7 @@ def build(settings: StorageSettings) -> FastAPI:
     backlog = Backlog(mongo_backlog.MongoBacklog(db).unanchored, clock)
     budget = ByteBudget(settings.inflight_max_bytes)
     watch_budget(budget)
+    reads = Reads(settings.reads_max_bytes)
 
     async def checks() -> Mapping[str, Check]:
         problem = await readiness.ping()
@@ -184,12 +186,12 @@ def build(settings: StorageSettings) -> FastAPI:
         audit=trail.audit,
         checks=checks,
         routers=[
-            routes.router(ledger, shredder, Evidence(ledger, trail.chunks, trail.chunks, tiles), readiness),
-            key_routes.router(ledger, Rings(mongo_key_rings.MongoKeyRings(db)), readiness),
-            retention_routes.router(ledger, due, terms, readiness),
-            scrub_routes.router(scrubber, findings, readiness),
-            anchor_routes.router(batches, readiness, anchors.head_block),
-            audit_routes.router(trail.trail, trail.events, ledger, readiness),
+            routes.router(ledger, shredder, Evidence(ledger, trail.chunks, trail.chunks, tiles), readiness, reads),
+            key_routes.router(ledger, Rings(mongo_key_rings.MongoKeyRings(db)), readiness, reads),
+            retention_routes.router(ledger, due, terms, readiness, reads),
+            scrub_routes.router(scrubber, findings, readiness, reads),
+            anchor_routes.router(batches, readiness, anchors.head_block, reads),
+            audit_routes.router(trail.trail, trail.events, ledger, readiness, reads),
             site.router(site.Site(settings.processor_origin())),
         ],
         hot_routes=[submit.route(endpoint)],

@@ -29,6 +29,7 @@ from sessions.storage.evidence import Evidence
 from sessions.storage.ledger import Ledger
 from sessions.storage.models import key_ids, key_json
 from sessions.storage.mongo import Readiness
+from sessions.storage.reads import Reads
 from sessions.storage.shredding import Shredder
 from sessions.storage.store import Cursor, SessionFilter, SessionStatus, ShredReason
 
@@ -53,7 +54,7 @@ def decode_cursor(text: str | None) -> Cursor | None:
     return cursors.decode(text, lambda opened_at, last: (cursors.time(opened_at), session_id(last)))
 
 
-def router(ledger: Ledger, shredder: Shredder, evidence: Evidence, readiness: Readiness) -> APIRouter:
+def router(ledger: Ledger, shredder: Shredder, evidence: Evidence, readiness: Readiness, reads: Reads) -> APIRouter:
     """All routes under /api/v1/sessions."""
 
     async def ready() -> None:
@@ -66,9 +67,10 @@ def router(ledger: Ledger, shredder: Shredder, evidence: Evidence, readiness: Re
     shredders = allow(Role.ADMIN, Role.PROCESSOR, act=Action.SESSION_SHRED)
     holders = allow(Role.ADMIN, Role.PROCESSOR, act=Action.SESSION_HOLD)
     _processor_routes(routes, ledger, by_processor)
-    _reader_routes(routes, evidence, by_reader)
+    one_session = [*by_reader, Depends(reads.session)]
+    _reader_routes(routes, evidence, reads, by_reader)
 
-    @routes.get("", dependencies=by_reader, response_model=models.SessionPage)
+    @routes.get("", dependencies=[*by_reader, Depends(reads.items())], response_model=models.SessionPage)
     async def list_sessions(query: Annotated[models.SessionQuery, Query()]) -> Any:
         """Recordings, newest opening first; days of the audit trail are listed by `/api/v1/audit-days`.
 
@@ -91,7 +93,7 @@ def router(ledger: Ledger, shredder: Shredder, evidence: Evidence, readiness: Re
 
     @routes.get(
         "/{session_id}",
-        dependencies=by_reader,
+        dependencies=one_session,
         response_model=models.StatusWithKeys,
         response_model_exclude_none=False,
         responses=responses("session-not-found"),
@@ -192,13 +194,15 @@ def _processor_routes(routes: APIRouter, ledger: Ledger, by_processor: list[Any]
         }
 
 
-def _reader_routes(routes: APIRouter, evidence: Evidence, by_reader: list[Any]) -> None:
+def _reader_routes(routes: APIRouter, evidence: Evidence, reads: Reads, by_reader: list[Any]) -> None:
+    one_session = [*by_reader, Depends(reads.session)]
+
     def name(raw: str) -> SessionId:
         return checked(raw)
 
     @routes.get(
         "/{session_id}/manifest",
-        dependencies=by_reader,
+        dependencies=one_session,
         responses={
             200: {"content": {"application/json": {"schema": ManifestModel.model_json_schema()}}},
             **responses("session-not-found", "session-open"),
@@ -210,7 +214,7 @@ def _reader_routes(routes: APIRouter, evidence: Evidence, by_reader: list[Any]) 
 
     @routes.get(
         "/{session_id}/chunks",
-        dependencies=by_reader,
+        dependencies=[*by_reader, Depends(reads.items())],
         response_model=models.ChunkPage,
         responses=responses("session-not-found"),
     )
@@ -232,9 +236,9 @@ def _reader_routes(routes: APIRouter, evidence: Evidence, by_reader: list[Any]) 
             **responses("session-not-found", "chunk-not-found", "session-shredded", "envelope-corrupt"),
         },
     )
-    async def envelope(session_id: SessionIdPath, index: IndexPath) -> Response:
+    async def envelope(session_id: SessionIdPath, index: IndexPath, http: Request) -> Response:
         """An envelope, byte for byte as it was stored."""
-        body = await evidence.envelope(name(session_id), checked_index(index))
+        body = await evidence.envelope(name(session_id), checked_index(index), reads.envelopes(http))
         return Response(body, media_type="application/octet-stream")
 
     @routes.get(
@@ -248,6 +252,7 @@ def _reader_routes(routes: APIRouter, evidence: Evidence, by_reader: list[Any]) 
     )
     async def envelopes(
         session_id: SessionIdPath,
+        http: Request,
         start: Annotated[int, Query(ge=0, le=2**53 - 1)] = 0,
         limit: Limit = 1000,
     ) -> Response:
@@ -255,12 +260,13 @@ def _reader_routes(routes: APIRouter, evidence: Evidence, by_reader: list[Any]) 
 
         As many as are asked for, or as go into a few MiB; at least one. Each says its index itself.
         """
-        found = await evidence.envelopes(name(session_id), start, limit, ENVELOPES_MAX_BYTES)
+        hold = reads.envelopes(http)
+        found = await evidence.envelopes(name(session_id), start, limit, ENVELOPES_MAX_BYTES, hold)
         return Response(frames.join(found), media_type="application/octet-stream")
 
     @routes.get(
         "/{session_id}/chunks/{index}/proof",
-        dependencies=by_reader,
+        dependencies=one_session,
         response_model=models.ProofModel,
         responses=responses("session-not-found", "chunk-not-found", "session-open", "envelope-corrupt"),
     )
@@ -270,7 +276,7 @@ def _reader_routes(routes: APIRouter, evidence: Evidence, by_reader: list[Any]) 
 
     @routes.get(
         "/{session_id}/receipt",
-        dependencies=by_reader,
+        dependencies=one_session,
         response_model=models.ReceiptModel,
         responses=responses("session-not-found", "session-open"),
     )

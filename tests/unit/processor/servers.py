@@ -126,9 +126,9 @@ def storage_app(house: House, chunk_max_bytes: int = 64 * MIB) -> Any:
         limit_bytes=limit,
     )
     return app_of(
-        routes.router(house.ledger, house.shredder, house.evidence, readiness),
-        key_routes.router(house.ledger, house.rings, readiness),
-        audit_routes.router(house.trail, house.events, house.ledger, readiness),
+        routes.router(house.ledger, house.shredder, house.evidence, readiness, house.reads),
+        key_routes.router(house.ledger, house.rings, readiness, house.reads),
+        audit_routes.router(house.trail, house.events, house.ledger, readiness, house.reads),
         authenticator=_OneToken(),
         audit=house.audit,
         hot_routes=[submit.route(endpoint)],

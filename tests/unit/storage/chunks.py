@@ -29,6 +29,7 @@ from sessions.storage.memory_anchoring import MemoryBatches
 from sessions.storage.memory_audit import MemoryEvents
 from sessions.storage.memory_key_rings import MemoryKeyRings
 from sessions.storage.progress import ProgressReader
+from sessions.storage.reads import Reads
 from sessions.storage.retention import Due, Terms
 from sessions.storage.sealing import Sealer
 from sessions.storage.shredding import Shredder
@@ -135,6 +136,7 @@ class House:
         )
         self.evidence = Evidence(self.ledger, self.everything, self.everything, self.tiles)
         self.rings = Rings(MemoryKeyRings(self.sessions))
+        self.reads = Reads(128 * MIB)
 
     def clear(self) -> None:
         """Nothing was ever here."""
