@@ -107,12 +107,12 @@ class ChunkEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         request = Request(scope, receive)
-        require(request, self._authenticator, (Role.RECORD,))
+        principal = require(request, self._authenticator, (Role.RECORD,))
         session, index = session_id(request.path_params["session_id"]), parse_index(request.path_params["index"])
         self._recording.require_room(session, int(request.headers.get("content-length", 0)))
         async with body.bounded(request, self._budget, self._chunk_max_bytes, session) as plaintext:
             digest.check(request.headers.get("content-digest"), plaintext)
-            recorded = await self._recording.record(session, index, plaintext)
+            recorded = await self._recording.record(session, index, plaintext, principal.name)
         status = 201 if recorded.created else 200
         await send_json(json.dumps(recorded.to_json()), status, scope, receive, send)
 

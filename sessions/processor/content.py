@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from sessions.core.types import SessionId
 from sessions.processor.recording import Opened, Recording
-from sessions.processor.storage_client import StorageClient, StoredChunk
+from sessions.processor.storage_answers import StoredChunk
+from sessions.processor.storage_client import StorageClient
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
 from sessions.runtime.tasks import end_all

@@ -1,78 +1,74 @@
-"""Brings what is in the spool to session-storage, oldest first, once it is back.
+"""Brings what is in the spool to session-storage, each session on its own: one that fails delays no other.
 
-Of a session the opening goes before its envelopes, and these before its seal. One POST at a time is ours, filled as far
-as it goes; the other is left to the chunks that come in.
+Of a session the opening goes before its envelopes, and these before its seal. What fails is tried again after longer
+and longer pauses. An entry that fails alone several times, while session-storage is there, goes to the quarantine.
 """
 
 import asyncio
-import json
-from typing import Any, Final
+import time
+from functools import partial
+from typing import Final
 
 import structlog
-from prometheus_client import Counter
 
-from sessions.core.envelope import fingerprint
 from sessions.core.types import SessionId
-from sessions.processor.key_rings import KeyRings
-from sessions.processor.killpoints import Point
-from sessions.processor.pipeline import POST_BYTES, Submitter
-from sessions.processor.recording import ACKNOWLEDGED, Recording
-from sessions.processor.spool_format import Kind
-from sessions.processor.spool_index import Entry
-from sessions.processor.spooling import Spooling, read_key
-from sessions.processor.storage_client import FrameAnswer, StorageClient
-from sessions.processor.storage_watch import AWAY_CODES
+from sessions.processor.delivery import Delivery, EntryFailedError
+from sessions.processor.spool_index import Entry, SpooledSession
+from sessions.processor.spooling import Spooling
 from sessions.runtime.errors import DomainError
-from sessions.runtime.killpoints import reach
+from sessions.runtime.tasks import end_all
 
-WINDOW_ENTRIES: Final = 512
 SEAL_WAIT_SECONDS: Final = 20.0
-"""How long a seal waits for what is still in the spool of its session, once storage is back."""
+"""Longest time that a seal waits for what is still in the spool of its session, in seconds."""
+DELIVERY_ATTEMPTS: Final = 10
+"""Deliveries of one entry alone that fail before it goes to the quarantine; with their pauses about two minutes."""
+_SESSIONS_AT_ONCE: Final = 8
 _PAUSE_SECONDS: Final = 0.2
+_RETRY_FIRST_SECONDS: Final = 0.5
+_RETRY_MAX_SECONDS: Final = 30.0
+_UNHEARD_SECONDS: Final = 900.0
+"""Time after which failures count even if session-storage has answered nothing else meanwhile, in seconds."""
 
-_CLOSED: Final = ("session-sealed", "session-shredded")
-DRAINED = Counter("lucid_spool_drained_total", "Entries that session-storage has taken or had.", ("kind",))
-SEALS_REFUSED = Counter("lucid_spool_seals_refused_total", "Seals that waited and were refused; the session is open.")
-for _kind in Kind:
-    DRAINED.labels(_kind.name.lower())
 _log = structlog.get_logger()
 
 
 class Drainer:
     """Works through the spool."""
 
-    def __init__(
-        self, spooling: Spooling, storage: StorageClient, submitter: Submitter, recording: Recording, rings: KeyRings
-    ) -> None:
+    def __init__(self, spooling: Spooling, delivery: Delivery, attempts: int = DELIVERY_ATTEMPTS) -> None:
         self._spooling = spooling
         self._spool = spooling.spool
         self._watch = spooling.watch
-        self._storage = storage
-        self._submitter = submitter
-        self._recording = recording
-        self._rings = rings
+        self._delivery = delivery
+        self._attempts = attempts
         self._urgent: dict[SessionId, asyncio.Event] = {}
+        self._deliveries: dict[SessionId, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Drain whenever there is something and storage is there, until cancelled."""
-        while True:
-            await self._spool.arrived.wait()
-            await self._watch.back.wait()
-            try:
-                moved = await self._window()
-            except DomainError as error:
-                if not self._watch.lost(error):
-                    _log.error("spool_drain_failed", code=error.code, detail=error.detail)
-                moved = False
-            except Exception as error:  # noqa: BLE001 - what is in the spool stays there, and is tried again
-                _log.error("spool_drain_failed", code=type(error).__name__, detail=str(error))
-                moved = False
-            if not moved:
-                await asyncio.sleep(_PAUSE_SECONDS)
+        try:
+            while True:
+                await self._spool.arrived.wait()
+                await self._watch.back.wait()
+                self._begin()
+                pause = asyncio.create_task(asyncio.sleep(_PAUSE_SECONDS))
+                await asyncio.wait({pause, *self._deliveries.values()}, return_when=asyncio.FIRST_COMPLETED)
+                pause.cancel()
+                if self._spool.entries and not self._deliveries:
+                    await asyncio.sleep(_PAUSE_SECONDS)  # all that is left waits for its next attempt
+        finally:
+            await end_all(self._deliveries.values())
+
+    async def round(self) -> None:
+        """Deliver once what can be delivered now, and wait for the end of it."""
+        self._begin()
+        while self._deliveries:
+            await asyncio.wait(list(self._deliveries.values()))
+            self._begin()
 
     async def hurry(self, session_id: SessionId) -> bool:
-        """Drain a session before the others; whether nothing of it is left in time."""
-        if session_id not in self._spool.sessions:
+        """Drain a session before the others; return whether nothing of it is left in time."""
+        if not self._spool.holds(session_id):
             return True
         done = self._urgent.setdefault(session_id, asyncio.Event())
         away = asyncio.create_task(self._watch.gone.wait())
@@ -82,150 +78,69 @@ class Drainer:
         finally:
             away.cancel()
             waiting.cancel()
-        return session_id not in self._spool.sessions
+        return not self._spool.holds(session_id)
 
-    def _next(self) -> list[Entry]:
-        for session_id in list(self._urgent):
-            session = self._spool.sessions.get(session_id)
-            if session is None:
-                self._urgent.pop(session_id).set()
-                continue
-            window: list[Entry] = []
-            size = 0
-            for entry in session.waiting():
-                if window and (size + entry.place.entry_bytes > POST_BYTES or len(window) == WINDOW_ENTRIES):
-                    break
-                window.append(entry)
-                size += entry.place.entry_bytes
-            if window:
-                return window
-        return self._spool.oldest(POST_BYTES, WINDOW_ENTRIES)
-
-    async def _window(self) -> bool:
-        """Deliver some entries; whether there were any that could be."""
-        window = self._next()
-        for entry in window:
-            if entry.kind is Kind.OPENING:
-                await self._opening(entry)
-        envelopes = [entry for entry in window if entry.kind is Kind.ENVELOPE and not entry.delivered]
-        if envelopes:
-            await self._envelopes(envelopes)
-        for entry in window:
-            if entry.kind is Kind.SEAL and not entry.session.envelopes_wait and not entry.session.opening_waits:
-                await self._seal(entry)
-        for session_id in [session_id for session_id in self._urgent if session_id not in self._spool.sessions]:
+    def _begin(self) -> None:
+        """Begin deliveries, urgent ones and oldest first, as many as go on at once."""
+        now = time.monotonic()
+        for session_id in [name for name in self._urgent if not self._spool.holds(name)]:
             self._urgent.pop(session_id).set()
-        return any(entry.delivered for entry in window)
-
-    async def _opening(self, entry: Entry) -> None:
-        payload = await self._spooling.payload(entry)
-        if payload is None:
-            return
-        opening = json.loads(payload)
-        session_id = entry.session.session_id
-        reach(Point.DRAIN_BEFORE_OPENING)
-        try:
-            await self._open(session_id, opening["metadata"], opening)
-        except DomainError as error:
-            if error.code in AWAY_CODES:
-                raise
-            await self._refused(entry, opening, error)
-        else:
-            reach(Point.DRAIN_AFTER_OPENING)
-            DRAINED.labels("opening").inc()
-            await self._spool.delivered([entry])
-        self._rings.forget(session_id)  # storage may have further keys of it
-
-    async def _refused(self, entry: Entry, opening: dict[str, Any], error: DomainError) -> None:
-        session = entry.session
-        session.refused = True
-        _log.warning("spooled_opening_refused", session_id=session.session_id, code=error.code, detail=error.detail)
-        if error.code in _CLOSED:  # perhaps it was we who delivered and sealed it, before a crash
-            await self._spool.delivered([entry])
-            return
-        session.keyless = opening["metadata"] is None
-        if not session.keyless:
-            await self._spool.set_aside(entry, "opening-refused", code=error.code)
-            try:
-                # What was recorded is worth more than what was said of it: without metadata its key is taken.
-                await self._open(session.session_id, None, opening)
-            except DomainError as again:
-                if again.code in AWAY_CODES:  # it waits still: no envelope goes where its key is not
-                    raise
-                session.keyless = True
-        await self._spool.delivered([entry])
-
-    async def _open(self, session_id: SessionId, metadata: dict[str, Any] | None, opening: dict[str, Any]) -> None:
-        key = read_key(opening)
-        keys, _ = await self._storage.open(session_id, metadata, key)
-        if all(known.dek_id != key.dek_id for known in keys):
-            await self._storage.add_key(session_id, key)
-
-    async def _envelopes(self, entries: list[Entry]) -> None:
-        payloads = await asyncio.gather(*map(self._spooling.payload, entries))
-        found = [(entry, payload) for entry, payload in zip(entries, payloads, strict=True) if payload is not None]
-        ours = [one for one in found if not one[0].session.keyless]
-        reach(Point.DRAIN_BEFORE_POST)
-        answers = await asyncio.gather(
-            *(self._submitter.submit(entry.session.session_id, payload) for entry, payload in ours),
-            return_exceptions=True,
-        )
-        reach(Point.DRAIN_AFTER_POST)
-        delivered, failure = [], None
-        settle = [one for one in found if one[0].session.keyless]
-        for (entry, payload), answer in zip(ours, answers, strict=True):
-            if isinstance(answer, FrameAnswer) and await self._has(entry, payload, answer):
-                delivered.append(entry)
-            elif isinstance(answer, FrameAnswer) or (isinstance(answer, DomainError) and answer.code not in AWAY_CODES):
-                settle.append((entry, payload))
-            else:
-                failure = answer
-        await self._spool.delivered(delivered)
-        DRAINED.labels("envelope").inc(len(delivered))
-        for entry, payload in settle:
-            await self._settle(entry, payload)
-        if failure is not None:
-            raise failure
-
-    async def _has(self, entry: Entry, payload: bytes, answer: FrameAnswer) -> bool:
-        if answer.result not in ACKNOWLEDGED:
-            return False
-        ours = fingerprint(entry.session.session_id, entry.index, payload)
-        return answer.envelope_sha256 == ours.envelope_sha256.hex()
-
-    async def _settle(self, entry: Entry, payload: bytes) -> None:
-        """Storage did not take an envelope as it is: it has the same content already, or the envelope is set aside."""
-        session_id, index = entry.session.session_id, entry.index
-        reason = "conflict"
-        try:
-            stored = await self._storage.envelope(session_id, index)
-            theirs = await self._recording.open(session_id, index, stored)
-            if theirs == await self._recording.open(session_id, index, payload):
-                await self._spool.delivered([entry])
-                DRAINED.labels("envelope").inc()
+        for session_id in [*self._urgent, *self._spool.sessions]:
+            if len(self._deliveries) == _SESSIONS_AT_ONCE:
                 return
-        except DomainError as error:
-            if error.code in AWAY_CODES:
-                raise
-            reason = error.code
-        if entry.session.refused:  # then storage may lack the key that opens it
-            for opening in entry.session.openings:
-                await self._spool.set_aside(opening, "opening-refused")
-        await self._spool.quarantine(entry, reason)
+            session = self._spool.sessions.get(session_id)
+            if session is None or session_id in self._deliveries:
+                continue
+            if session.retry_at > now:
+                if (hurried := self._urgent.pop(session_id, None)) is not None:
+                    hurried.set()  # nobody waits for a session that fails
+                continue
+            task = asyncio.create_task(self._deliver(session))
+            self._deliveries[session_id] = task
+            task.add_done_callback(partial(self._ended, session_id))
 
-    async def _seal(self, entry: Entry) -> None:
-        payload = await self._spooling.payload(entry)
-        if payload is None:
-            return
-        session_id = entry.session.session_id
+    def _ended(self, session_id: SessionId, _: asyncio.Task[None]) -> None:
+        self._deliveries.pop(session_id, None)
+
+    async def _deliver(self, session: SpooledSession) -> None:
         try:
-            await self._storage.seal(session_id, json.loads(payload)["chunk_count"])
+            await self._delivery.deliver(session, len(self._deliveries))
+        except EntryFailedError as failed:
+            await self._failed(session, failed.error, failed.entries)
         except DomainError as error:
-            if error.code in AWAY_CODES:
-                raise
-            SEALS_REFUSED.inc()
-            _log.error("queued_seal_refused", session_id=session_id, code=error.code, detail=error.detail)
+            await self._failed(session, error, ())
+        except Exception as error:  # noqa: BLE001 - what is in the spool stays there, and is tried again
+            _log.exception("spool_delivery_failed", session_id=session.session_id, error=type(error).__name__)
+            await self._failed(session, DomainError("internal", type(error).__name__), ())
         else:
-            reach(Point.DRAIN_AFTER_SEAL)
-            DRAINED.labels("seal").inc()
-        await self._spool.delivered([entry])
+            session.failures = 0
+            session.isolating = False
+            self._watch.answered()
+
+    async def _failed(self, session: SpooledSession, error: DomainError, entries: tuple[Entry, ...]) -> None:
+        now = time.monotonic()
+        if self._watch.lost(error):
+            return  # that is nobody's fault here, and no attempt
+        if error.code == "overloaded":  # its seal is being decided, or storage has much to do
+            session.retry_at = now + _RETRY_FIRST_SECONDS
+            if session.failures == 0:
+                return
+        if session.failures == 0:
+            session.failing_since = now
+        session.failures += 1
+        session.retry_at = now + min(_RETRY_MAX_SECONDS, _RETRY_FIRST_SECONDS * 2 ** (session.failures - 1))
+        _log.warning(
+            "spool_delivery_failed",
+            session_id=session.session_id,
+            code=error.code,
+            detail=error.detail,
+            failures=session.failures,
+        )
+        if len(entries) > 1:
+            session.isolating = True
+            return
+        heard = self._watch.answered_at > session.failing_since or now - session.failing_since > _UNHEARD_SECONDS
+        if entries and session.failures >= self._attempts and heard:
+            await self._delivery.give_up(entries[0], error)
+            session.failures = max(1, self._attempts - 2)  # the next one of the session has fewer attempts
+            session.retry_at = now

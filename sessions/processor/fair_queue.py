@@ -1,7 +1,7 @@
 """A queue that serves sessions in turn, by bytes: who sends much waits for itself, not others for it."""
 
 from collections import OrderedDict, deque
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import Generic, TypeVar
 
 from sessions.core.types import SessionId
@@ -62,9 +62,17 @@ class FairQueue(Generic[T]):
         self.size_bytes -= max_bytes - left
         return taken, whose
 
-    def clear(self) -> list[T]:
-        """Everything; the queue is empty then."""
-        found = [item for line in self._lines.values() for _, item in line]
-        self._lines.clear()
-        self.items = self.size_bytes = 0
+    def clear(self, wanted: Callable[[T], bool] = lambda _: True) -> list[T]:
+        """Remove the items that are wanted, by default all; return them."""
+        found: list[T] = []
+        for session_id, line in list(self._lines.items()):
+            found += [item for _, item in line if wanted(item)]
+            left = deque(entry for entry in line if not wanted(entry[1]))
+            if left:
+                self._lines[session_id] = left
+            else:
+                del self._lines[session_id]
+        lines = self._lines.values()
+        self.items = sum(map(len, lines))
+        self.size_bytes = sum(size for line in lines for size, _ in line)
         return found

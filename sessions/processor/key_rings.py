@@ -11,8 +11,9 @@ from sessions.core.key_ring import WrappedDek
 from sessions.core.types import DekId, SessionId
 from sessions.processor.keys import Dek, KeyWrapper
 from sessions.processor.spooling import Spooling
-from sessions.processor.storage_client import Keys, StorageClient
-from sessions.processor.storage_watch import AWAY_CODES
+from sessions.processor.storage_answers import Keys
+from sessions.processor.storage_client import StorageClient
+from sessions.processor.storage_errors import fits_spool
 from sessions.runtime.errors import DomainError
 
 _SWEEP_SECONDS: Final = 60.0
@@ -65,7 +66,9 @@ class KeyRings:
         self._forgotten = 0
         self._fetching: dict[tuple[SessionId, str], asyncio.Task[OpenRing]] = {}
 
-    async def open(self, session_id: SessionId, metadata: Mapping[str, Any] | None) -> tuple[OpenRing, bool]:
+    async def open(
+        self, session_id: SessionId, metadata: Mapping[str, Any] | None, by: str | None = None
+    ) -> tuple[OpenRing, bool]:
         """Open a session at storage (with a new key, should it be new); gives its ring, and if it was.
 
         While storage is away the session is opened in the spool, with a key that is added to those that it may have.
@@ -76,28 +79,33 @@ class KeyRings:
             keys, created = await self._storage.open(session_id, metadata, wrapped)
             return self._remember(session_id, keys, asked), created
         if spooling.takes(session_id):
-            return await self._open_in(spooling, session_id, metadata, wrapped)
+            return await self._open_in(spooling, session_id, metadata, wrapped, by)
         try:
             keys, created = await spooling.attempt(self._storage.open(session_id, metadata, wrapped))
         except DomainError as error:
-            if error.code not in AWAY_CODES:
+            if not fits_spool(error):
                 raise
-            return await self._open_in(spooling, session_id, metadata, wrapped)
+            return await self._open_in(spooling, session_id, metadata, wrapped, by)
         return self._remember(session_id, keys, asked), created
 
     async def _open_in(
-        self, spooling: Spooling, session_id: SessionId, metadata: Mapping[str, Any] | None, wrapped: WrappedDek
+        self,
+        spooling: Spooling,
+        session_id: SessionId,
+        metadata: Mapping[str, Any] | None,
+        wrapped: WrappedDek,
+        by: str | None,
     ) -> tuple[OpenRing, bool]:
         asked = self._forgotten
         keys = await spooling.keys(session_id)
-        created = await spooling.open(session_id, metadata, keys[0] if keys else wrapped)
+        created = await spooling.open(session_id, metadata, keys[0] if keys else wrapped, by)
         return self._remember(session_id, keys or (wrapped,), asked), created
 
-    async def for_sealing(self, session_id: SessionId) -> OpenRing:
+    async def for_sealing(self, session_id: SessionId, by: str | None = None) -> OpenRing:
         """The ring of an open session; opens the session if need be."""
 
         async def fetch() -> OpenRing:
-            return (await self.open(session_id, None))[0]
+            return (await self.open(session_id, None, by))[0]
 
         return self._cached(session_id) or await self._once((session_id, "sealing"), fetch)
 
@@ -132,10 +140,23 @@ class KeyRings:
         detail = f"the key ring of session {session_id} has no key {dek_id.hex()}"
         raise DomainError("key-unavailable", detail, session_id=session_id)
 
+    def unwrapped(self, session_id: SessionId, keys: Keys) -> OpenRing:
+        """Return a session's ring as session-storage has it now, without remembering it.
+
+        Raises:
+            DomainError: `key-unavailable`, `session-shredded`.
+        """
+        return self._remember(session_id, keys, -1)
+
     def forget(self, session_id: SessionId) -> None:
         """Drop a session's keys from memory."""
         self._forgotten += 1
         self._rings.pop(session_id, None)
+
+    def set_back(self) -> None:
+        """Drop all keys: session-storage's database was set back, and may not have them in its rings."""
+        self._forgotten += 1
+        self._rings.clear()
 
     def expire(self) -> None:
         """Drop what is older than the age limit."""

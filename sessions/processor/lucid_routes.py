@@ -15,7 +15,7 @@ from sessions.core.types import Buffer, ChunkIndex, SessionId, chunk_index
 from sessions.processor import models
 from sessions.processor.models import LucidBatchRequest, LucidChunk, LucidProcessRequest
 from sessions.processor.recording import Recording
-from sessions.processor.session_desk import SessionDesk
+from sessions.processor.session_desk import Queued, SessionDesk
 from sessions.processor.storage_client import StorageClient
 from sessions.runtime import body
 from sessions.runtime.audit import require_recording
@@ -106,7 +106,7 @@ class LucidRecorder:
             chunk = await asyncio.to_thread(_parse, LucidProcessRequest, data)
             del data
             principal.require_session(chunk.session_id)
-            return await self._record(SessionId(chunk.session_id), chunk)
+            return await self._record(SessionId(chunk.session_id), chunk, principal.name)
 
     async def process_batch(self, request: Request, principal: Principal) -> dict[str, Any]:
         """Record several chunks; each is answered for itself."""
@@ -118,7 +118,7 @@ class LucidRecorder:
 
             async def one(chunk: LucidChunk) -> dict[str, Any]:
                 async with slots:
-                    return await self._result(SessionId(batch.session_id), chunk)
+                    return await self._result(SessionId(batch.session_id), chunk, principal.name)
 
             results = await asyncio.gather(*map(one, batch.chunks))
         successful = sum(result["success"] for result in results)
@@ -132,9 +132,9 @@ class LucidRecorder:
             "timestamp": _timestamp(),
         }
 
-    async def _result(self, session_id: SessionId, chunk: LucidChunk) -> dict[str, Any]:
+    async def _result(self, session_id: SessionId, chunk: LucidChunk, by: str) -> dict[str, Any]:
         try:
-            return await self._record(session_id, chunk)
+            return await self._record(session_id, chunk, by)
         except (DomainError, ValueError) as error:
             if isinstance(error, DomainError) and PROBLEMS[error.code][0] >= 500:  # noqa: PLR2004
                 raise  # the whole batch may be repeated: every chunk of it is idempotent
@@ -148,11 +148,11 @@ class LucidRecorder:
                 "timestamp": _timestamp(),
             }
 
-    async def _record(self, session_id: SessionId, chunk: LucidChunk) -> dict[str, Any]:
+    async def _record(self, session_id: SessionId, chunk: LucidChunk, by: str) -> dict[str, Any]:
         started = time.perf_counter()
         index = index_of(chunk)
         plaintext = await asyncio.to_thread(_decode, chunk, self._chunk_max_bytes)
-        recorded = await self._recording.record(session_id, index, plaintext)
+        recorded = await self._recording.record(session_id, index, plaintext, by)
         return {
             "success": True,
             "session_id": session_id,
@@ -208,11 +208,10 @@ def router(recorder: LucidRecorder, storage: StorageClient, desk: SessionDesk) -
     )
     async def finalize(session_id: SessionIdPath) -> Any:
         """Seal a session."""
-        sealed, done = await desk.seal(require_recording(checked(session_id)), None)
-        if not done:  # this route's answer is the root, and there is none yet
-            detail = (
-                f"session {session_id} will be sealed when session-storage is back; repeat the request for its root"
-            )
+        # This route's answer is the root. While there is none nothing is promised, so nothing is ordered either.
+        sealed = await desk.seal(require_recording(checked(session_id)), None, keep=False)
+        if isinstance(sealed, Queued):
+            detail = f"session {session_id} is not sealed yet; repeat the request"
             raise DomainError("storage-unavailable", detail, retry_after_seconds=5)
         return {
             "session_id": session_id,

@@ -15,32 +15,28 @@ from fastapi import FastAPI
 from sessions import __version__
 from sessions.core.audit import Action, Outcome
 from sessions.processor import chunk_route, key_routes, lucid_routes, routes
+from sessions.processor.acknowledged import Acknowledged
 from sessions.processor.content import Content
-from sessions.processor.drainer import Drainer
 from sessions.processor.key_files import load_keks, load_recipient
 from sessions.processor.key_rings import KeyRings
 from sessions.processor.keys import KeyWrapper
 from sessions.processor.killpoints import Point
+from sessions.processor.outage import open_spool
 from sessions.processor.pipeline import Submitter
 from sessions.processor.recording import Recording
 from sessions.processor.recovery import RecoverableWrapper
 from sessions.processor.rotation import Rotation
 from sessions.processor.session_desk import SessionDesk
 from sessions.processor.settings import ProcessorSettings
-from sessions.processor.spool import Spool
 from sessions.processor.spool_health import spool_checks
-from sessions.processor.spool_room import SpoolRoom
-from sessions.processor.spool_segments import SEGMENT_BYTES, Segments, SpoolFolderError
-from sessions.processor.spooling import Spooling
 from sessions.processor.storage_client import StorageClient
-from sessions.processor.storage_watch import StorageWatch
 from sessions.runtime import killpoints, log, server, tls, tracing
 from sessions.runtime.app import make_app
 from sessions.runtime.audit import Audit
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.health import Check
 from sessions.runtime.metrics import watch_budget, watch_loop_lag
-from sessions.runtime.settings import MIB, ConfigurationError, exit_with, load, read_secret
+from sessions.runtime.settings import ConfigurationError, exit_with, load, read_secret
 from sessions.runtime.tasks import end_all
 from sessions.runtime.tokens_watch import TokensWatch
 
@@ -63,12 +59,18 @@ def build(settings: ProcessorSettings) -> FastAPI:
     storage = StorageClient(str(settings.storage_url), token, settings.storage_timeout_seconds, settings.storage_tls())
     audit = Audit(settings.service_name, storage)
     executor = ThreadPoolExecutor(settings.seal_threads, "seal")
-    spooling = _spooling(settings, storage)
+    spool = open_spool(settings, storage)
+    spooling = spool.spooling if spool else None
+    acknowledged = Acknowledged()
     rings = KeyRings(wrapper, storage, settings.dek_cache_max_sessions, settings.dek_cache_seconds, spooling=spooling)
     submitter = Submitter(storage, spooling.watch if spooling else None)
-    recording = Recording(rings, submitter, storage, executor, settings.zstd_level, spooling=spooling)
-    drainer = Drainer(spooling, storage, submitter, recording, rings) if spooling else None
-    desk = SessionDesk(storage, spooling, drainer)
+    recording = Recording(
+        rings, submitter, storage, executor, settings.zstd_level, spooling=spooling, acknowledged=acknowledged
+    )
+    outage = None
+    if spool is not None:
+        outage = spool.outage(settings, storage, submitter, recording=recording, rings=rings, acknowledged=acknowledged)
+    desk = SessionDesk(storage, spooling, outage.drainer if outage else None, outage.orders if outage else None)
     budget = ByteBudget(settings.inflight_max_bytes)
     watch_budget(budget)
     # Apart from the recorders' budget: whoever replays slowly must not keep them waiting.
@@ -87,8 +89,8 @@ def build(settings: ProcessorSettings) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         audit.note(Action.SERVICE_START, Outcome.ALLOWED, None)
         works = [watch_loop_lag(), rings.keep_short(), tokens.run(audit), audit.run()]
-        if spooling is not None and drainer is not None:
-            works += [spooling.watch.run(), spooling.spool.watch(), drainer.run()]
+        if outage is not None:
+            works += outage.works()
         tasks = [asyncio.create_task(work) for work in works]
         _log.info("service_started", version=__version__, active_kek=keks.active_id, recovery_recipient=recipient_id)
         async with storage:
@@ -96,6 +98,8 @@ def build(settings: ProcessorSettings) -> FastAPI:
                 yield
             finally:
                 await end_all(tasks)
+                if outage is not None:
+                    await outage.leave()
                 executor.shutdown()
                 if spooling is not None:
                     await spooling.spool.close()
@@ -117,19 +121,6 @@ def build(settings: ProcessorSettings) -> FastAPI:
         lifespan=lifespan,
         cors_origins=settings.origins(),
     )
-
-
-def _spooling(settings: ProcessorSettings, storage: StorageClient) -> Spooling | None:
-    if settings.spool == "off":
-        return None
-    segment_bytes = min(SEGMENT_BYTES, max(MIB, settings.spool_max_bytes // 8))
-    room = SpoolRoom(settings.spool_max_bytes, settings.spool_free_min_bytes)
-    spool = Spool(Segments(settings.spool_dir, segment_bytes), room)
-    try:
-        spool.open()
-    except SpoolFolderError as error:
-        raise ConfigurationError("SPOOL_DIR", f"{error}; or set SPOOL=off, and chunks are refused instead") from None
-    return Spooling(spool, StorageWatch(storage.reachable))
 
 
 def main() -> int:

@@ -29,7 +29,7 @@ class RecordedModel(BaseModel):
 
 
 class SealQueued(BaseModel):
-    """session-storage is away, or has not all of the session yet: the seal is kept and happens by itself.
+    """The seal is kept: session-storage is away, or processors have not handed over all of the session yet.
 
     Ask again for its manifest: the same request answers 200 once it is there, or 409 with why it cannot be.
     """
@@ -38,6 +38,8 @@ class SealQueued(BaseModel):
     status: Literal["seal-queued"]
     chunk_count: int | None
     spooled_chunks: int
+    waiting_for: list[str]
+    """Processors that have not handed over what they hold of it."""
 
 
 class LucidMetadata(BaseModel):

@@ -6,14 +6,17 @@ more queues up than one POST takes, sessions take turns.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from prometheus_client import Histogram
 
 from sessions.core.types import SessionId
 from sessions.processor.fair_queue import FairQueue
-from sessions.processor.storage_client import FrameAnswer, StorageClient
+from sessions.processor.storage_answers import FrameAnswer
+from sessions.processor.storage_client import StorageClient
+from sessions.processor.storage_errors import OverdueError, RequestFailedError
 from sessions.processor.storage_watch import StorageWatch
 from sessions.runtime import tracing
 from sessions.runtime.errors import DomainError
@@ -33,6 +36,8 @@ SHARE_BYTES: Final = 2 * 1024 * 1024
 """What one session may have in a POST while there are others."""
 SHARED_SECONDS: Final = 2.0
 """So long after an envelope of another session there are others."""
+_STALE_SHARE: Final = 0.5
+"""Share of the time that a POST may take, after which a queued envelope is not tried behind one that took too long."""
 _ATTEMPTS: Final = 3
 _RETRY_SECONDS: Final = 0.2
 
@@ -49,8 +54,15 @@ SUBMIT_SECONDS = Histogram(
 )
 
 
-_Item: TypeAlias = tuple[bytes, asyncio.Future[FrameAnswer], Any]
-"""Envelope, who waits for it, and where in a trace."""
+@dataclass(slots=True, eq=False)
+class _Item:
+    """An envelope, who waits for it, and where in a trace."""
+
+    session_id: SessionId
+    envelope: bytes
+    answer: asyncio.Future[FrameAnswer]
+    trace: Any
+    queued_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +105,7 @@ class Submitter:
             self._last = session_id
         if not self._queue:
             self._waiting_since = loop.time()
-        self._queue.put(session_id, len(envelope), (envelope, answer, tracing.here()))
+        self._queue.put(session_id, len(envelope), _Item(session_id, envelope, answer, tracing.here(), loop.time()))
         self._pump()
         return await answer
 
@@ -108,7 +120,7 @@ class Submitter:
             if not batch:
                 return
             self._waiting_since = now
-            size_bytes = sum(len(envelope) for envelope, *_ in batch)
+            size_bytes = sum(len(item.envelope) for item in batch)
             post = asyncio.create_task(self._post(batch, size_bytes))
             self._posts[post] = _Post(whose, len(batch), large=size_bytes > SMALL_BYTES * len(batch))
             post.add_done_callback(self._posted)
@@ -149,27 +161,43 @@ class Submitter:
         BATCH_BYTES.observe(size_bytes)
         try:
             facts = {"batch.envelopes": len(batch)}
-            with SUBMIT_SECONDS.time(), tracing.span("submit", facts, of=[where for *_, where in batch]):
-                answers = await self._send([envelope for envelope, *_ in batch])
+            with SUBMIT_SECONDS.time(), tracing.span("submit", facts, of=[item.trace for item in batch]):
+                answers = await self._send([item.envelope for item in batch])
+        except RequestFailedError as error:
+            await self._failed(batch, error)
         except Exception as error:  # noqa: BLE001 - each waiter gets it
             # Of storage that is away the next POST would hear the same, perhaps only after a while.
             lost = self._watch is not None and isinstance(error, DomainError) and self._watch.lost(error)
-            for _, waiting, _ in [*batch, *(self._queue.clear() if lost else ())]:
-                if not waiting.done():
-                    waiting.set_exception(error)
+            _refuse([*batch, *(self._queue.clear() if lost else ())], error)
         else:
-            for (_, waiting, _), answer in zip(batch, answers, strict=True):
-                if not waiting.done():
-                    waiting.set_result(answer)
+            _answer(batch, answers)
+
+    async def _failed(self, batch: list[_Item], error: RequestFailedError) -> None:
+        """Find out whose envelopes a POST failed of: each session's go alone, so that one fails for no other."""
+        if self._watch is not None:
+            self._watch.lost(error)
+        if isinstance(error, OverdueError) and self._watch is not None:  # what waited behind it has waited long enough
+            since = asyncio.get_running_loop().time() - _STALE_SHARE * self._watch.overdue_seconds
+            _refuse([*batch, *self._queue.clear(lambda item: item.queued_at < since)], error)
+            return
+        sessions: dict[SessionId, list[_Item]] = {}
+        for item in batch:
+            sessions.setdefault(item.session_id, []).append(item)
+        if len(sessions) == 1:
+            _refuse(batch, error)
+            return
+        for items in sessions.values():
+            try:
+                _answer(items, await self._send([item.envelope for item in items]))
+            except Exception as again:  # noqa: BLE001 - each waiter gets it
+                if self._watch is not None and isinstance(again, DomainError):
+                    self._watch.lost(again)
+                _refuse(items, again)
 
     async def _send(self, envelopes: list[bytes]) -> list[FrameAnswer]:
         if self._watch is None:
             return await self._with_retries(envelopes)
-        try:
-            async with asyncio.timeout(self._watch.overdue_seconds):
-                return await self._storage.submit(envelopes)
-        except TimeoutError:
-            raise self._watch.overdue() from None
+        return await self._watch.attempt(self._storage.submit(envelopes))
 
     async def _with_retries(self, envelopes: list[bytes]) -> list[FrameAnswer]:
         for attempt in range(1, _ATTEMPTS + 1):
@@ -180,3 +208,15 @@ class Submitter:
                     raise
                 await asyncio.sleep(_RETRY_SECONDS * attempt)
         raise AssertionError  # the last attempt has returned or raised
+
+
+def _answer(items: Sequence[_Item], answers: Sequence[FrameAnswer]) -> None:
+    for item, answer in zip(items, answers, strict=True):
+        if not item.answer.done():
+            item.answer.set_result(answer)
+
+
+def _refuse(items: Sequence[_Item], error: Exception) -> None:
+    for item in items:
+        if not item.answer.done():
+            item.answer.set_exception(error)

@@ -12,15 +12,17 @@ from sessions.core import envelope as envelopes
 from sessions.core.errors import EnvelopeFormatError
 from sessions.core.types import Buffer, ChunkIndex, SessionId
 from sessions.processor import crypt
+from sessions.processor.acknowledged import Acknowledged
 from sessions.processor.crypt import SEAL_INLINE_BYTES, SealedChunk
-from sessions.processor.key_rings import KeyRings
+from sessions.processor.key_rings import KeyRings, OpenRing
 from sessions.processor.keys import Dek
 from sessions.processor.killpoints import Point
 from sessions.processor.pipeline import Submitter
 from sessions.processor.recorded import CHUNKS, Recorded, recorded
 from sessions.processor.spooling import Spooling
-from sessions.processor.storage_client import FrameAnswer, StorageClient
-from sessions.processor.storage_watch import AWAY_CODES
+from sessions.processor.storage_answers import FrameAnswer
+from sessions.processor.storage_client import StorageClient
+from sessions.processor.storage_errors import fits_spool, is_transient
 from sessions.processor.turns import Turns
 from sessions.runtime import tracing
 from sessions.runtime.audit import require_recording
@@ -35,6 +37,10 @@ SEAL_SECONDS = Histogram(
     buckets=LATENCY_BUCKETS,
 )
 ACKNOWLEDGED: Final = ("stored", "exists")
+_LOST: Final = ("unknown-session", "unknown-key")
+_ATTEMPTS: Final = 3
+_BUSY_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+"""Waits, in seconds, before an envelope is sent again whose session's seal is being decided."""
 Opened: TypeAlias = tuple[list[bytes], DomainError | None]
 """Plaintexts of chunks that follow one another, as far as they can be read, and what is wrong with the next."""
 
@@ -51,6 +57,7 @@ class Recording:
         zstd_level: int,
         *,
         spooling: Spooling | None = None,
+        acknowledged: Acknowledged | None = None,
     ) -> None:
         self._rings = rings
         self._submitter = submitter
@@ -58,6 +65,7 @@ class Recording:
         self._executor = executor
         self._zstd_level = zstd_level
         self._spooling = spooling
+        self._acknowledged = acknowledged
         self._turns = Turns()
 
     def require_room(self, session_id: SessionId, size_bytes: int) -> None:
@@ -69,47 +77,69 @@ class Recording:
         if self._spooling is not None:
             self._spooling.require_room(session_id, size_bytes)
 
-    async def record(self, session_id: SessionId, index: ChunkIndex, plaintext: Buffer) -> Recorded:
-        """Seal a chunk and have it stored or spooled; the same content again is answered as it was.
+    async def record(
+        self, session_id: SessionId, index: ChunkIndex, plaintext: Buffer, by: str | None = None
+    ) -> Recorded:
+        """Encrypt a chunk and have it stored or spooled; the same content again is answered as it was.
+
+        `by` is the name of the recorder's token.
 
         Raises:
             DomainError: `chunk-conflict`, `session-sealed`, `session-shredded`, `session-reserved`, …
         """
         require_recording(session_id)  # storage, which says so too, may be away
+        done = await self._record(session_id, index, plaintext, by)
+        if self._acknowledged is not None:
+            self._acknowledged.note(session_id, index)
+        return done
+
+    async def _record(self, session_id: SessionId, index: ChunkIndex, plaintext: Buffer, by: str | None) -> Recorded:
         spooling = self._spooling
-        for _ in range(2):
+        answer: FrameAnswer | None = None
+        for _ in range(_ATTEMPTS):
             if spooling is not None and spooling.concerns(session_id):
                 repeated = await self._spooled_before(spooling, session_id, index, plaintext)
                 if repeated is not None:
                     return repeated
             try:
-                ring = await self._rings.for_sealing(session_id)
+                ring = await self._rings.for_sealing(session_id, by)
             except DomainError as error:
                 if error.code != "session-sealed":
                     raise
                 return await self._repeated(session_id, index, plaintext, error)
-
-            def seal(dek: Dek = ring.active) -> SealedChunk:
-                return crypt.seal(dek, session_id, index, plaintext, self._zstd_level)
-
-            began = time.perf_counter()
-            with tracing.span("seal", {"chunk.bytes": len(plaintext)}):
-                sealed = await self._work(len(plaintext), seal)
-            SEAL_SECONDS.observe(time.perf_counter() - began)
+            sealed = await self.encrypt(ring, session_id, index, plaintext)
             reach(Point.CHUNK_SEALED)
             answer = await self._submit(session_id, sealed.envelope)
             if answer is None:
                 assert spooling is not None
-                await spooling.keep_key(session_id, ring.wrapped)
-                if await spooling.keep(session_id, index, sealed.envelope, sealed.plaintext_bytes):
+                await spooling.keep_key(session_id, ring.wrapped, by)
+                if await spooling.keep(session_id, index, sealed.envelope, sealed.plaintext_bytes, by):
                     return recorded(session_id, index, sealed, "spooled")
                 continue  # another request of the same chunk was faster: it is compared
-            if answer.result != "unknown-session":
-                break
-            self._rings.forget(session_id)  # storage was set back to before the session: open it again
+            if answer.result not in _LOST:
+                return await self._answered(session_id, index, plaintext, sealed, answer)
+            self._rings.forget(session_id)  # storage was set back to before the session or the key: open it again
         if answer is None:
-            detail = f"chunk {index} of session {session_id} comes in twice at once; repeat the request"
+            detail = f"chunk {index} of session {session_id} is being written by another request; repeat the request"
             raise DomainError("overloaded", detail, retry_after_seconds=1)
+        detail = f"session-storage does not keep the key of session {session_id}; repeat the request"
+        raise DomainError("storage-unavailable", detail, retry_after_seconds=1)
+
+    async def encrypt(self, ring: OpenRing, session_id: SessionId, index: ChunkIndex, plaintext: Buffer) -> SealedChunk:
+        """Compress and encrypt a chunk under the active key of a ring."""
+
+        def seal(dek: Dek = ring.active) -> SealedChunk:
+            return crypt.seal(dek, session_id, index, plaintext, self._zstd_level)
+
+        began = time.perf_counter()
+        with tracing.span("seal", {"chunk.bytes": len(plaintext)}):
+            sealed = await self._work(len(plaintext), seal)
+        SEAL_SECONDS.observe(time.perf_counter() - began)
+        return sealed
+
+    async def _answered(
+        self, session_id: SessionId, index: ChunkIndex, plaintext: Buffer, sealed: SealedChunk, answer: FrameAnswer
+    ) -> Recorded:
         if answer.result in ACKNOWLEDGED:
             return _acknowledge(session_id, index, sealed, answer.envelope_sha256)
         if answer.result == "conflict":
@@ -119,20 +149,27 @@ class Recording:
             await self._rings.for_sealing(session_id)  # says whether it was shredded meanwhile, by somebody else
             detail = f"session {session_id} is sealed and has no chunk {index}"
             raise DomainError("session-sealed", detail, session_id=session_id)
-        raise DomainError("session-not-found", f"session {session_id} cannot be opened", session_id=session_id)
+        detail = f"the seal of session {session_id} is being decided; repeat the request"
+        raise DomainError("overloaded", detail, retry_after_seconds=1)
 
     async def _submit(self, session_id: SessionId, envelope: bytes) -> FrameAnswer | None:
-        """What storage answers; None when the envelope is for the spool."""
+        """Return what storage answers; None when the envelope is for the spool."""
         if self._spooling is None:
-            return await self._submitter.submit(session_id, envelope)
-        if self._spooling.takes(session_id):
+            answer = await self._submitter.submit(session_id, envelope)
+        elif self._spooling.takes(session_id):
             return None
-        try:
-            return await self._submitter.submit(session_id, envelope)
-        except DomainError as error:
-            if error.code not in AWAY_CODES:
-                raise
-            return None
+        else:
+            try:
+                answer = await self._submitter.submit(session_id, envelope)
+            except DomainError as error:
+                if not fits_spool(error):
+                    raise
+                return None
+        waits = iter(_BUSY_SECONDS)
+        while answer.result == "busy" and (seconds := next(waits, None)) is not None:
+            await asyncio.sleep(seconds)  # the same bytes again: the seal has them, or is refused, or takes nothing
+            answer = await self._submitter.submit(session_id, envelope)
+        return answer
 
     async def read(self, session_id: SessionId, index: int) -> bytes:
         """A chunk's plaintext.
@@ -155,7 +192,7 @@ class Recording:
         try:
             return await self._storage.envelope(session_id, index)
         except DomainError as error:
-            if error.code not in (*AWAY_CODES, "chunk-not-found", "session-not-found"):
+            if not is_transient(error) and error.code not in ("chunk-not-found", "session-not-found"):
                 raise
             return spooled
 

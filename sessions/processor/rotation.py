@@ -14,7 +14,8 @@ from prometheus_client import Counter
 
 from sessions.core.key_ring import KeyRing
 from sessions.processor.keys import KeyWrapper
-from sessions.processor.storage_client import Replacement, StorageClient
+from sessions.processor.storage_answers import Replacement
+from sessions.processor.storage_client import StorageClient
 from sessions.runtime.errors import DomainError
 
 _log = structlog.get_logger()

@@ -11,7 +11,7 @@ from sessions.core.audit import Action
 from sessions.processor.content import Content, Span, parse_range
 from sessions.processor.key_rings import KeyRings
 from sessions.processor.models import OpenRequest, SealQueued
-from sessions.processor.session_desk import SessionDesk
+from sessions.processor.session_desk import Queued, SessionDesk
 from sessions.processor.storage_client import StorageClient
 from sessions.runtime import audit
 from sessions.runtime.audit import require_recording
@@ -47,13 +47,13 @@ def router(
 ) -> APIRouter:
     """All routes under /api/v1/sessions."""
     routes = APIRouter(prefix="/api/v1/sessions", tags=["sessions"], route_class=JsonRoute)
-    by_recorder = [Depends(allow(Role.RECORD))]
+    recorders = allow(Role.RECORD)
+    by_recorder = [Depends(recorders)]
     shredders = allow(Role.ADMIN, act=Action.SESSION_SHRED)
     by_anyone = [Depends(allow(Role.RECORD, Role.REPLAY, Role.AUDIT))]
 
     @routes.put(
         "/{session_id}",
-        dependencies=by_recorder,
         response_model=Status,
         responses={
             201: {"model": Status, "description": "Opened now"},
@@ -67,10 +67,15 @@ def router(
             ),
         },
     )
-    async def open_session(session_id: SessionIdPath, response: Response, request: OpenRequest | None = None) -> Any:
+    async def open_session(
+        session_id: SessionIdPath,
+        response: Response,
+        principal: Annotated[Principal, Depends(recorders)],
+        request: OpenRequest | None = None,
+    ) -> Any:
         """Open a session; 200 when it is open already. While session-storage is away it is opened in the spool."""
         name = require_recording(checked(session_id))
-        _, created = await rings.open(name, request.metadata if request else None)
+        _, created = await rings.open(name, request.metadata if request else None, principal.name)
         response.status_code = 201 if created else 200
         return await desk.view(name)
 
@@ -100,12 +105,14 @@ def router(
     async def seal(session_id: SessionIdPath, response: Response, request: SealRequest | None = None) -> Any:
         """Seal a session: fix its chunk count and root. Repeated, it gives the same answer.
 
-        202 while session-storage is away: the seal is kept, and happens when it is back. Ask again for the manifest.
+        202 while session-storage is away, or another processor has not handed over what it holds of the session: the
+        seal is kept, and happens after that. Ask again for the manifest.
         """
-        answer, sealed = await desk.seal(
-            require_recording(checked(session_id)), request.chunk_count if request else None
-        )
-        response.status_code = 200 if sealed else 202
+        name = require_recording(checked(session_id))
+        answer = await desk.seal(name, request.chunk_count if request else None)
+        if isinstance(answer, Queued):
+            response.status_code = 202
+            return answer.to_json()
         return answer
 
     @routes.delete(

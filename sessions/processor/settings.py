@@ -33,6 +33,8 @@ class ProcessorSettings(ServiceSettings):
     spool_dir: Path = Path("/spool")
     spool_max_bytes: Annotated[int, Field(ge=MIB)] = 4096 * MIB
     spool_free_min_bytes: Annotated[int, Field(ge=0)] = 1024 * MIB
+    spool_quarantine_max_bytes: Annotated[int, Field(ge=MIB)] = 1024 * MIB
+    spool_delivery_attempts: Annotated[int, Field(ge=1)] = 10
     zstd_level: Annotated[int, Field(ge=1, le=19)] = 3
 
     def storage_tls(self) -> ssl.SSLContext | None:

@@ -7,18 +7,21 @@ import asyncio
 import errno
 import json
 import os
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import structlog
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter as Metric
+from prometheus_client import Gauge, Histogram
 
 from sessions.core import envelope
 from sessions.core.errors import CoreError
 from sessions.core.types import Buffer, SessionId, session_id
 from sessions.processor.killpoints import Point
+from sessions.processor.quarantine import QUARANTINED
 from sessions.processor.spool_format import HEADER_BYTES, Kind
 from sessions.processor.spool_index import Entry, SpoolIndex
 from sessions.processor.spool_room import SpoolRoom, full
@@ -27,18 +30,17 @@ from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
 from sessions.runtime.metrics import LATENCY_BUCKETS
 
+T = TypeVar("T")
 GROUP_BYTES: Final = 16 * 1024 * 1024
 _WATCH_SECONDS: Final = 5.0
-SPOOLED = Counter("lucid_spooled_total", "Entries that were written to the spool.", ("kind",))
-QUARANTINED = Counter("lucid_spool_quarantined_total", "Entries that were set aside, by why.", ("reason",))
-SET_ASIDE = Gauge("lucid_spool_quarantine_entries", "Entries that lie in the quarantine now.")
+SPOOLED = Metric("lucid_spooled_total", "Entries that were written to the spool.", ("kind",))
+SET_ASIDE = Gauge("lucid_spool_quarantine_entries", "Entries in the quarantine.")
+SET_ASIDE_BYTES = Gauge("lucid_spool_quarantine_bytes", "Bytes of the entries in the quarantine.")
 WRITE_SECONDS = Histogram(
     "lucid_spool_write_duration_seconds", "Time to write a group of entries and fsync it.", buckets=LATENCY_BUCKETS
 )
 for _kind in Kind:
     SPOOLED.labels(_kind.name.lower())
-for _reason in ("damaged", "conflict", "chunk-not-found", "session-shredded", "opening-refused"):
-    QUARANTINED.labels(_reason)
 _log = structlog.get_logger()
 
 
@@ -50,6 +52,7 @@ class _Waiting:
     payload: Buffer = field(repr=False)
     plaintext_bytes: int
     done: "asyncio.Future[Entry]"
+    by: str | None
 
 
 class Spool:
@@ -58,6 +61,8 @@ class Spool:
     def __init__(self, segments: Segments, room: SpoolRoom) -> None:
         self._segments = segments
         self.room = room
+        self.quarantine = segments.quarantine
+        self._arriving: Counter[SessionId] = Counter()
         self._index = SpoolIndex()
         self.sessions = self._index.sessions
         self._writing_bytes = 0
@@ -75,10 +80,10 @@ class Spool:
             SpoolFolderError: the folder cannot be used.
         """
         self._segments.open()
-        known = self._segments.quarantined
+        known = len(self.quarantine.entries)
         for found in self._segments.recover():
             self._recovered(found)
-        QUARANTINED.labels("damaged").inc(self._segments.quarantined - known)
+        QUARANTINED.labels("damaged").inc(len(self.quarantine.entries) - known)
         for number in list(self._segments.sizes):
             if not self._index.has(number):
                 self._segments.drop(number)
@@ -86,8 +91,8 @@ class Spool:
         if self.entries:
             _log.info("spool_recovered", entries=self.entries, sessions=len(self.sessions), bytes=self.used_bytes)
             self.arrived.set()
-        if self._segments.quarantined:
-            _log.warning("spool_quarantine", entries=self._segments.quarantined)
+        if self.quarantine.entries:
+            _log.warning("spool_quarantine", entries=len(self.quarantine.entries))
 
     async def close(self) -> None:
         """Finish what is being written, and give the folder back."""
@@ -108,9 +113,12 @@ class Spool:
             else:
                 name, index, size = session_id(json.loads(found.head)["session_id"]), -1, 0
         except (CoreError, ValueError, LookupError, TypeError):
-            self._segments.quarantine(found.place)
+            self.quarantine.keep(found.place.name, self._segments.raw(found.place), reason="damaged")
             return
-        self._index.add(Entry(found.kind, self._index.session(name), index, found.place, size))
+        session = self._index.session(name)
+        if found.kind is Kind.OPENING:
+            session.by = session.by or json.loads(found.head).get("by")
+        self._index.add(Entry(found.kind, session, index, found.place, size))
 
     @property
     def entries(self) -> int:
@@ -119,13 +127,18 @@ class Spool:
 
     @property
     def used_bytes(self) -> int:
-        """Bytes on disk."""
-        return sum(tuple(self._segments.sizes.values())) + self._segments.quarantined_bytes + self._writing_bytes
+        """Bytes on disk, without the quarantine, which has bounds of its own."""
+        return sum(tuple(self._segments.sizes.values())) + self._writing_bytes
 
     @property
     def quarantined(self) -> int:
-        """How many entries are set aside."""
-        return self._segments.quarantined
+        """How many entries are in the quarantine."""
+        return len(self.quarantine.entries)
+
+    def holds(self, session_id: SessionId) -> bool:
+        """Return whether there is anything of a session, on the disk or on its way there, but the order to seal it."""
+        session = self.sessions.get(session_id)
+        return (session is not None and session.holds) or session_id in self._arriving
 
     async def watch(self) -> None:
         """Look at the disk now and then, until cancelled: others fill it and make room, too."""
@@ -134,7 +147,14 @@ class Spool:
             await asyncio.sleep(_WATCH_SECONDS)
 
     async def append(
-        self, kind: Kind, session_id: SessionId, payload: Buffer, index: int = -1, plaintext_bytes: int = 0
+        self,
+        kind: Kind,
+        session_id: SessionId,
+        payload: Buffer,
+        index: int = -1,
+        *,
+        plaintext_bytes: int = 0,
+        by: str | None = None,
     ) -> tuple[Entry, bool]:
         """Have an entry on the disk. For an index that is there, or under way, gives that one, and False.
 
@@ -150,7 +170,9 @@ class Spool:
         done.add_done_callback(lambda future: future.exception())  # whoever waited may be gone
         if kind is Kind.ENVELOPE:
             self._pending[key] = done
-        self._queue.append(_Waiting(kind, session_id, index, payload, plaintext_bytes, done))
+        self._queue.append(_Waiting(kind, session_id, index, payload, plaintext_bytes, done, by))
+        if kind is not Kind.SEAL:
+            self._arriving[session_id] += 1
         self._writing_bytes += size
         self._writing_entries += 1
         self._note()
@@ -186,10 +208,14 @@ class Spool:
             self._writing_bytes -= HEADER_BYTES + len(one.payload)
             self._writing_entries -= 1
             self._pending.pop((one.session_id, one.index), None)
+            if one.kind is not Kind.SEAL:
+                self._arriving[one.session_id] -= 1
+                self._arriving += Counter()  # without those of zero
             if error is not None:
                 one.done.set_exception(error)
                 continue
             session = self._index.session(one.session_id)
+            session.by = session.by or one.by
             entry = Entry(one.kind, session, one.index, places[number], one.plaintext_bytes)
             self._index.add(entry)
             SPOOLED.labels(one.kind.name.lower()).inc()
@@ -229,10 +255,6 @@ class Spool:
         """
         return await asyncio.to_thread(self._segments.read, entry.place)
 
-    def oldest(self, max_bytes: int, max_entries: int) -> list[Entry]:
-        """What to deliver next, oldest first."""
-        return self._index.oldest(max_bytes, max_entries)
-
     async def delivered(self, entries: list[Entry]) -> None:
         """Take out what session-storage has, or what was set aside; segments that nothing is left of go."""
         for entry in entries:
@@ -252,39 +274,35 @@ class Spool:
         reach(Point.DRAIN_BEFORE_DROP)
         self._segments.drop(number)
 
-    async def quarantine(self, entry: Entry, reason: str, **facts: Any) -> None:
-        """Set an entry aside, in a file of its own that is never deleted from here, and take it out.
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Run blocking work on the spool's folder; one at a time is run."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-        When that file cannot be written the entry stays, and is tried again; others do not wait for it.
-        """
-        try:
-            await self.set_aside(entry, reason, **facts)
-        except OSError as error:
-            _log.error("spool_quarantine_failed", reason=reason, error=error.strerror, errno=error.errno)
-        else:
-            await self.delivered([entry])
-
-    async def set_aside(self, entry: Entry, reason: str, **facts: Any) -> None:
-        """Write an entry to a file of its own, which is never deleted from here; it stays in the spool, too.
+    def raw(self, entry: Entry) -> bytes:
+        """Return an entry's bytes as they lie in its segment. Blocking.
 
         Raises:
-            OSError: the file cannot be written.
+            FileNotFoundError: it was delivered in the meantime, and its segment is gone.
         """
-        try:
-            name = await asyncio.to_thread(self._segments.quarantine, entry.place)
-        except FileNotFoundError:
-            return
-        QUARANTINED.labels(reason).inc()
-        _log.error(
-            "spool_entry_quarantined",
-            reason=reason,
-            file=name,
-            kind=entry.kind.name.lower(),
-            session_id=entry.session.session_id,
-            index=entry.index,
-            **facts,
-        )
+        return self._segments.raw(entry.place)
+
+    def erase(self, entries: Sequence[Entry]) -> None:
+        """Overwrite entries on the disk. Blocking.
+
+        Raises:
+            OSError: they are perhaps still there.
+        """
+        self._segments.erase([entry.place for entry in entries])
+
+    def redeliver(self, opening: Entry) -> None:
+        """Have an opening delivered again: session-storage lost it."""
+        self._index.undelivered(opening)
+
+    def note(self) -> None:
+        """Bring the metrics up to date."""
+        self._note()
 
     def _note(self, free_bytes: int | None = None) -> None:
-        SET_ASIDE.set(self._segments.quarantined)
+        SET_ASIDE.set(len(self.quarantine.entries))
+        SET_ASIDE_BYTES.set(self.quarantine.used_bytes)
         self.room.note(self.used_bytes, self.entries + self._writing_entries, free_bytes, self._writing_bytes)

@@ -1,6 +1,5 @@
 """The spool's index: of each entry where it lies, and of each segment what is left of it. Payloads are on disk."""
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -38,15 +37,29 @@ class SpooledSession:
     """More than one when it was ordered twice at once."""
     kept_keys: set[DekId] = field(default_factory=set)
     """Keys that are known to be in one of the openings."""
-    refused: bool = False
-    """session-storage did not take an opening: what is set aside of it needs the key in there."""
-    keyless: bool = False
-    """session-storage has not its key: an envelope under it must not go there, it could not be read."""
+    by: str | None = None
+    """Name of the token that opened it here; None: not known."""
+    foreign: set[DekId] = field(default_factory=set)
+    """Keys that session-storage does not have in the ring: envelopes under them are encrypted under another first."""
+    brought_again: set[DekId] = field(default_factory=set)
+    """Keys that session-storage had lost, and that were brought there again."""
+    failures: int = 0
+    """Deliveries in a row that failed while session-storage was there."""
+    failing_since: float = 0.0
+    retry_at: float = 0.0
+    """Monotonic time before which nothing of it is delivered."""
+    isolating: bool = False
+    """A delivery of several entries failed: they go one by one, to find the one that is at fault."""
 
     @property
     def opening_waits(self) -> bool:
         """Whether session-storage lacks a key that envelopes may be sealed under."""
         return any(not opening.delivered for opening in self.openings)
+
+    @property
+    def holds(self) -> bool:
+        """Whether session-storage lacks anything of it but the order to seal it."""
+        return self.envelopes_wait or self.opening_waits
 
     @property
     def seal(self) -> Entry | None:
@@ -72,7 +85,6 @@ class SpoolIndex:
     def __init__(self) -> None:
         self.sessions: dict[SessionId, SpooledSession] = {}
         self.entries = 0
-        self._order: dict[int, deque[Entry]] = {}
         self._live: dict[int, int] = {}
 
     def session(self, name: SessionId) -> SpooledSession:
@@ -94,26 +106,12 @@ class SpoolIndex:
                 session.earlier.append(before)
             session.chunks[entry.index] = entry
         number = entry.place.segment
-        self._order.setdefault(number, deque()).append(entry)
         self._live[number] = self._live.get(number, 0) + 1
         self.entries += 1
 
-    def oldest(self, max_bytes: int, max_entries: int) -> list[Entry]:
-        """What to deliver next, oldest first."""
-        found: list[Entry] = []
-        size = 0
-        for number in sorted(self._order):
-            queue = self._order[number]
-            while queue and queue[0].delivered:
-                queue.popleft()
-            for entry in queue:
-                if entry.delivered:
-                    continue
-                if found and (size + entry.place.entry_bytes > max_bytes or len(found) == max_entries):
-                    return found
-                found.append(entry)
-                size += entry.place.entry_bytes
-        return found
+    def undelivered(self, opening: Entry) -> None:
+        """Have an opening delivered again: session-storage lost it."""
+        opening.delivered = False
 
     def delivered(self, entry: Entry) -> None:
         """Take an entry out; an opening counts for as long as the session has others."""
@@ -157,6 +155,6 @@ class SpoolIndex:
         """Forget a segment of which nothing is needed any more, and give it; not this one. None when there is none."""
         for number, live in self._live.items():
             if live == 0 and number != but:
-                del self._order[number], self._live[number]
+                del self._live[number]
                 return number
         return None

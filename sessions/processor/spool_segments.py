@@ -2,7 +2,7 @@
 
     SPOOL_DIR/lock                   held by the one processor that uses the folder
     SPOOL_DIR/0000000000000001.seg   entries, see `spool_format`; goes when the last of them is at session-storage
-    SPOOL_DIR/quarantine/…-….entry   what could not be read or delivered; never deleted by us
+    SPOOL_DIR/quarantine/            what could not be read or delivered, see `quarantine`
 
 A start never appends to a segment that is there: it begins the next.
 """
@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from sessions.core.types import Buffer
+from sessions.processor.files import sync_folder
 from sessions.processor.killpoints import Point
+from sessions.processor.quarantine import Quarantine
 from sessions.processor.spool_format import HEADER_BYTES, Damage, Found, Kind, header, read_header, scan
 from sessions.runtime.killpoints import reach
 
@@ -25,7 +27,6 @@ SEGMENT_BYTES: Final = 8 * 1024 * 1024
 """A segment is ended at the first entry behind so many. A start delivers again what is in one that it finds, so where
 processes die often large ones would never be done with."""
 _SEGMENT = re.compile(r"(\d{16})\.seg")
-_QUARANTINED = re.compile(r"(\d{16})-\d{12}\.entry")
 _HEAD_BYTES: Final = 512
 """Of a payload, what a start reads: an envelope's header is shorter."""
 
@@ -45,6 +46,11 @@ class Place(NamedTuple):
     offset: int
     entry_bytes: int
 
+    @property
+    def name(self) -> str:
+        """What the entry is called in the quarantine."""
+        return f"{self.segment:016d}-{self.offset:012d}"
+
 
 class Recovered(NamedTuple):
     """An entry that was found at a start, and the beginning of its payload (all of it, but for envelopes)."""
@@ -55,18 +61,16 @@ class Recovered(NamedTuple):
 
 
 class Segments:
-    """The folder. `sizes` has the bytes of each segment, `quarantined` number and bytes of what is set aside."""
+    """The folder. `sizes` has the bytes of each segment."""
 
-    def __init__(self, folder: Path, segment_bytes: int) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, segment_bytes: int, quarantine: Quarantine) -> None:
+        self.folder = self._folder = folder
         self._segment_bytes = segment_bytes
+        self.quarantine = quarantine
         self.sizes: dict[int, int] = {}
-        self.quarantined = 0
-        self.quarantined_bytes = 0
         self._file: int | None = None
         self._number = 0
         self._lock: int | None = None
-        self._quarantine = folder / "quarantine"
 
     def open(self) -> None:
         """Take the folder.
@@ -77,12 +81,8 @@ class Segments:
         try:
             self._lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._quarantine.mkdir(mode=0o700, exist_ok=True)
-            for file in self._quarantine.iterdir():
-                if found := _QUARANTINED.fullmatch(file.name):
-                    self._number = max(self._number, int(found[1]))
-                    self.quarantined += 1
-                    self.quarantined_bytes += file.stat().st_size
+            self.quarantine.open()
+            self._number = self.quarantine.last_segment
             for file in self._folder.iterdir():
                 if found := _SEGMENT.fullmatch(file.name):
                     self.sizes[int(found[1])] = file.stat().st_size
@@ -135,14 +135,15 @@ class Segments:
                     cut = found.start
         if cut is not None:
             os.truncate(self._path(number), cut)
-            _sync(self._path(number))
+            sync_folder(self._path(number))
             self.sizes[number] = cut
         if not entries:
             self.drop(number)
 
     def _set_aside(self, number: int, damage: Damage, data: bytes) -> None:
         if any(data):  # a file system may have given room and not yet written: zeros hold nothing
-            self._keep(Place(number, damage.start, damage.end - damage.start), data)
+            place = Place(number, damage.start, damage.end - damage.start)
+            self.quarantine.keep(place.name, data, reason="damaged")
 
     def append(self, entries: Sequence[tuple[Kind, Buffer]]) -> list[Place]:
         """Write entries behind the last one; they are on the disk when this returns.
@@ -178,7 +179,7 @@ class Segments:
         path = self._path(self._number)
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            _sync(self._folder)
+            sync_folder(self._folder)
         except OSError:  # its name may not outlive a power failure; the next start drops it, it is empty
             os.close(file)
             raise
@@ -214,7 +215,7 @@ class Segments:
         if number == self.current():
             self.drop_idle()
         self._path(number).unlink(missing_ok=True)
-        _sync(self._folder)
+        sync_folder(self._folder)
         self.sizes.pop(number, None)
 
     def read(self, place: Place) -> bytes:
@@ -224,40 +225,42 @@ class Segments:
             CorruptEntryError: its bytes are not those that were written.
             FileNotFoundError: its segment is gone.
         """
-        data = self._raw(place)
+        data = self.raw(place)
         read, payload = read_header(data), data[HEADER_BYTES:]
         if read is None or not read.fits(payload):
             raise CorruptEntryError(f"segment {place.segment}, byte {place.offset}")
         return payload
 
-    def quarantine(self, place: Place) -> str:
-        """Set an entry aside, as it lies there; gives the file's name. Repeated, it gives the same."""
-        return self._keep(place, self._raw(place))
+    def erase(self, places: Sequence[Place]) -> None:
+        """Overwrite entries with zeros, which hold nothing: what was shredded must not stay on the disk.
 
-    def _keep(self, place: Place, data: bytes) -> str:
-        name = f"{place.segment:016d}-{place.offset:012d}.entry"
-        target, half = self._quarantine / name, self._quarantine / (name + ".part")
-        if target.exists():
-            return name
-        self._quarantine.mkdir(mode=0o700, exist_ok=True)  # whoever looked at what is in it may have moved it away
-        file = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            _write(file, (data,))
-            os.fsync(file)
-        finally:
-            os.close(file)
-        half.rename(target)
-        _sync(self._quarantine)
-        self.quarantined += 1
-        self.quarantined_bytes += len(data)
-        return name
+        Raises:
+            OSError: they are perhaps still there.
+        """
+        for number in {place.segment for place in places}:
+            try:
+                file = os.open(self._path(number), os.O_WRONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                for place in places:
+                    if place.segment == number:
+                        os.pwrite(file, bytes(place.entry_bytes), place.offset)
+                os.fdatasync(file)
+            finally:
+                os.close(file)
 
     def free_bytes(self) -> int:
         """Free space of the folder's disk, for us."""
         found = os.statvfs(self._folder)
         return found.f_bavail * found.f_frsize
 
-    def _raw(self, place: Place) -> bytes:
+    def raw(self, place: Place) -> bytes:
+        """Return an entry's bytes as they lie there, its header included.
+
+        Raises:
+            FileNotFoundError: its segment is gone.
+        """
         file = os.open(self._path(place.segment), os.O_RDONLY | os.O_CLOEXEC)
         try:
             return os.pread(file, place.entry_bytes, place.offset)
@@ -281,12 +284,3 @@ def _write(file: int, parts: Sequence[Buffer]) -> int:
         if left:
             left[0] = left[0][written:]
     return total
-
-
-def _sync(path: Path) -> None:
-    """Have a folder's names, or a file's bytes, on the disk."""
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

@@ -9,11 +9,14 @@ from sessions.core import key_ring
 from sessions.core.key_ring import WrappedDek
 from sessions.core.types import ChunkIndex, DekId, SessionId
 from sessions.processor.killpoints import Point
+from sessions.processor.promises import Promises
+from sessions.processor.quarantining import Quarantining
 from sessions.processor.spool import Spool
 from sessions.processor.spool_format import HEADER_BYTES, Kind
 from sessions.processor.spool_index import Entry
+from sessions.processor.spool_room import full
 from sessions.processor.spool_segments import CorruptEntryError
-from sessions.processor.storage_client import Keys
+from sessions.processor.storage_answers import Keys
 from sessions.processor.storage_watch import StorageWatch
 from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
@@ -29,9 +32,14 @@ MAX_GAPS: Final = 1000
 class Spooling:
     """Decides what goes to the spool, and finds it there."""
 
-    def __init__(self, spool: Spool, watch: StorageWatch) -> None:
+    def __init__(self, spool: Spool, watch: StorageWatch, promises: Promises, *, introduced: bool = True) -> None:
+        """`introduced`: session-storage knows this spool, so no seal leaves out what is acknowledged into it."""
         self.spool = spool
         self.watch = watch
+        self.promises = promises
+        self.introduced = introduced
+        self.retain_days = 0
+        self.quarantining = Quarantining(spool)
         self._keeping: dict[tuple[SessionId, DekId], asyncio.Task[None]] = {}
 
     def concerns(self, session_id: SessionId) -> bool:
@@ -39,11 +47,15 @@ class Spooling:
         return self.watch.away or session_id in self.spool.sessions
 
     def takes(self, session_id: SessionId) -> bool:
-        """Whether a chunk goes to the spool: also when storage is back and lacks the key that it is sealed under."""
+        """Return whether a chunk goes to the spool.
+
+        So it does while storage is away, while storage lacks the key that the chunk is encrypted under, and while what
+        the spool has of this session cannot be delivered: nobody else waits for it then.
+        """
         if self.watch.away:
             return True
         session = self.spool.sessions.get(session_id)
-        return session is not None and session.opening_waits
+        return session is not None and (session.opening_waits or session.failures > 0)
 
     def require_room(self, session_id: SessionId, chunk_bytes: int) -> None:
         """Before a body is read: refuse a chunk that the spool could not keep.
@@ -61,10 +73,7 @@ class Spooling:
             DomainError: what it answered; it is noted when it is away.
         """
         try:
-            async with asyncio.timeout(self.watch.overdue_seconds):
-                return await call
-        except TimeoutError:
-            raise self.watch.overdue() from None
+            return await self.watch.attempt(call)
         except DomainError as error:
             self.watch.lost(error)
             raise
@@ -84,12 +93,16 @@ class Spooling:
         openings = await self.openings(session_id)
         return tuple({key.dek_id: key for key in map(read_key, openings)}.values())
 
-    async def open(self, session_id: SessionId, metadata: Mapping[str, Any] | None, key: WrappedDek) -> bool:
+    async def open(
+        self, session_id: SessionId, metadata: Mapping[str, Any] | None, key: WrappedDek, by: str | None = None
+    ) -> bool:
         """Keep an opening; False when there is one already that says the same.
 
         Raises:
-            DomainError: `metadata-conflict`, `invalid-request`, `spool-full`.
+            DomainError: `metadata-conflict`, `retention-too-short`, `invalid-request`, `spool-full`;
+                `storage-unavailable` for a session that is promised.
         """
+        self._require_taking(session_id, by)
         known = await self.openings(session_id)
         if known and metadata is None:
             return False
@@ -100,11 +113,43 @@ class Spooling:
                 detail = f"session {session_id} was opened with other metadata than this"
                 raise DomainError("metadata-conflict", detail, session_id=session_id)
         canonical_metadata(metadata)  # refuses what session-storage would refuse later
-        await self._append_opening(session_id, metadata, key)
+        self._require_terms(session_id, metadata)
+        await self._append_opening(session_id, metadata, key, by)
         reach(Point.OPENING_SPOOLED)
         return not known
 
-    async def keep_key(self, session_id: SessionId, key: WrappedDek) -> None:
+    def _require_taking(self, session_id: SessionId, by: str | None) -> None:
+        """Refuse what must not be acknowledged here. Between this and `Spool.append` nothing may be awaited.
+
+        Raises:
+            DomainError: `storage-unavailable`, `spool-full`.
+        """
+        if session_id in self.promises:
+            raise DomainError(
+                "storage-unavailable",
+                f"the seal of session {session_id} is being decided, and session-storage cannot be reached, which alone"
+                " can tell whether the seal has this; repeat the request",
+                retry_after_seconds=2,
+            )
+        if not self.introduced:
+            raise DomainError(
+                "storage-unavailable",
+                "session-storage is away and does not know this new spool yet, so a seal could leave out what it holds;"
+                " repeat the request",
+                retry_after_seconds=2,
+            )
+        if self.spool.quarantine.is_full_for(by):
+            raise full("session-storage is away, and the quarantine has no room for more of this token")
+
+    def _require_terms(self, session_id: SessionId, metadata: Mapping[str, Any] | None) -> None:
+        """Refuse terms that session-storage would refuse later, as far as it has told us its own."""
+        wanted = (metadata or {}).get("retention")
+        days = wanted.get("retain_days") if isinstance(wanted, Mapping) else None
+        if isinstance(days, int) and days < self.retain_days:
+            detail = f"session {session_id} has to be kept for {self.retain_days} days at least"
+            raise DomainError("retention-too-short", detail, session_id=session_id, least_days=self.retain_days)
+
+    async def keep_key(self, session_id: SessionId, key: WrappedDek, by: str | None = None) -> None:
         """Have a key in the spool before what is sealed under it.
 
         A session that was opened at storage is none of the spool's; but a repeat of its chunks has to be opened and
@@ -119,26 +164,37 @@ class Spooling:
         what = session_id, key.dek_id
         task = self._keeping.get(what)
         if task is None:
-            task = self._keeping[what] = asyncio.create_task(self._keep_key(session_id, key))
+            task = self._keeping[what] = asyncio.create_task(self._keep_key(session_id, key, by))
             task.add_done_callback(lambda _: self._keeping.pop(what, None))
         await asyncio.shield(task)
 
-    async def _keep_key(self, session_id: SessionId, key: WrappedDek) -> None:
+    async def _keep_key(self, session_id: SessionId, key: WrappedDek, by: str | None) -> None:
         if all(known.dek_id != key.dek_id for known in await self.keys(session_id)):
-            await self._append_opening(session_id, None, key)
+            self._require_taking(session_id, by)
+            await self._append_opening(session_id, None, key, by)
         if (session := self.spool.sessions.get(session_id)) is not None:
             session.kept_keys.add(key.dek_id)
 
-    async def _append_opening(self, session_id: SessionId, metadata: Mapping[str, Any] | None, key: WrappedDek) -> None:
+    async def _append_opening(
+        self, session_id: SessionId, metadata: Mapping[str, Any] | None, key: WrappedDek, by: str | None
+    ) -> None:
         payload = {
             "session_id": session_id,
             "metadata": metadata,
             "key": key_ring.key_to_json(key),
             "opened_at": to_rfc3339(now()),
+            "by": by,
         }
-        await self.spool.append(Kind.OPENING, session_id, json.dumps(payload).encode())
+        await self.spool.append(Kind.OPENING, session_id, json.dumps(payload).encode(), by=by)
 
-    async def keep(self, session_id: SessionId, index: ChunkIndex, envelope: bytes, plaintext_bytes: int) -> bool:
+    async def keep(
+        self,
+        session_id: SessionId,
+        index: ChunkIndex,
+        envelope: bytes,
+        plaintext_bytes: int,
+        by: str | None = None,
+    ) -> bool:
         """Keep an envelope; False when there is another at its place.
 
         Raises:
@@ -152,7 +208,10 @@ class Spooling:
                 f" chunk {index}; repeat the request",
                 retry_after_seconds=5,
             )
-        _, created = await self.spool.append(Kind.ENVELOPE, session_id, envelope, int(index), plaintext_bytes)
+        self._require_taking(session_id, by)
+        _, created = await self.spool.append(
+            Kind.ENVELOPE, session_id, envelope, int(index), plaintext_bytes=plaintext_bytes, by=by
+        )
         if created:
             reach(Point.CHUNK_SPOOLED)
         return created
@@ -169,11 +228,11 @@ class Spooling:
         except FileNotFoundError:
             return None
         except CorruptEntryError:
-            await self.spool.quarantine(entry, "damaged")
+            await self.quarantining.quarantine(entry, "damaged")
             return None
 
-    async def order_seal(self, session_id: SessionId, chunk_count: int | None) -> dict[str, Any]:
-        """Keep the order to seal a session.
+    async def order_seal(self, session_id: SessionId, chunk_count: int | None) -> tuple[int | None, int]:
+        """Keep the order to seal a session; return its chunk count, and how many chunks are spooled.
 
         Raises:
             DomainError: `chunk-count-mismatch`, `spool-full`.
@@ -193,12 +252,7 @@ class Spooling:
                 raise _count(session_id, chunk_count, f"it is to be sealed with {before or 'all'} chunks already")
             chunk_count = before
         session = self.spool.sessions.get(session_id)
-        return {
-            "session_id": session_id,
-            "status": "seal-queued",
-            "chunk_count": chunk_count,
-            "spooled_chunks": 0 if session is None else len(session.chunks),
-        }
+        return chunk_count, 0 if session is None else len(session.chunks)
 
     async def status(self, session_id: SessionId) -> dict[str, Any] | None:
         """A session as the spool knows it; None when it was not opened here.

@@ -1,72 +1,44 @@
-"""The way to session-storage: every call of it may be repeated."""
+"""Client for session-storage. Every call is idempotent."""
 
 import json
 import ssl
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlencode
 
-from sessions.core import frames, key_ring
+from sessions.core import frames
 from sessions.core.audit import AuditEvent
 from sessions.core.errors import FrameFormatError
 from sessions.core.key_ring import KeyRing, WrappedDek
 from sessions.core.types import SessionId, session_id
-from sessions.processor.wire import CONNECT_SECONDS, Answer, BrokenOffError, Wire, WireError
+from sessions.processor.storage_answers import (
+    FrameAnswer,
+    KeyCounts,
+    Keys,
+    Replacement,
+    ReportAnswer,
+    SealAnswer,
+    StoredChunk,
+    key_json,
+    read_keys,
+)
+from sessions.processor.storage_errors import RequestFailedError
+from sessions.processor.wire import CONNECT_SECONDS, Answer, BrokenOffError, NoConnectionError, Wire, WireError
 from sessions.runtime import tracing
 from sessions.runtime.errors import PROBLEMS, DomainError
 from sessions.runtime.log import REQUEST_ID_HEADER, request_id
 
 _OK: Final = 200
 _CREATED: Final = 201
+_ACCEPTED: Final = 202
+_SUBMIT: Final = "/api/v1/envelopes?results=2"
+"""`results=2`: this processor knows all results of today."""
 
 
-@dataclass(frozen=True, slots=True)
-class FrameAnswer:
-    """What storage did with one envelope: `stored`, `exists`, `conflict`, `sealed` or `unknown-session`."""
-
-    result: str
-    envelope_sha256: str | None
-    leaf_hash: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class StoredChunk:
-    """The record of a chunk at storage. Sizes in bytes, hashes in hex."""
-
-    index: int
-    plaintext_bytes: int
-    envelope_bytes: int
-    envelope_sha256: str
-    leaf_hash: str
-
-
-Keys = tuple[WrappedDek, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class KeyCounts:
-    """How many key rings each KEK and each recovery recipient has (None: none); the first sessions without one."""
-
-    keks: Mapping[str, int]
-    recipients: Mapping[str | None, int]
-    unsealed: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Replacement:
-    """A key that was wrapped anew, for the place of the one that it was made of."""
-
-    session_id: SessionId
-    old: WrappedDek
-    new: WrappedDek
-
-    def to_json(self) -> dict[str, Any]:
-        """As storage takes it."""
-        expected = key_json(self.old)["wrapped"]
-        return {"session_id": self.session_id, "expected": expected, "key": key_json(self.new)}
+class NoSuchRouteError(RequestFailedError):
+    """What answers has no such route: it is another service, or an older session-storage."""
 
 
 class StorageClient:
@@ -116,17 +88,39 @@ class StorageClient:
         """Store envelopes; one answer each."""
         pieces = frames.pieces(envelopes)
         headers = {"content-type": "application/octet-stream", REQUEST_ID_HEADER: request_id(), **tracing.headers()}
-        response = await _answered(lambda: self._submits.request("POST", "/api/v1/envelopes", pieces, headers))
+        response = await _answered(lambda: self._submits.request("POST", _SUBMIT, pieces, headers))
         with _understood():
             answers = [FrameAnswer(**answer) for answer in response.json()["results"]]
         if len(answers) != len(envelopes):
-            raise _unavailable("session-storage answered for another number of envelopes")
+            raise RequestFailedError("session-storage answered for another number of envelopes")
         return answers
 
-    async def seal(self, session_id: SessionId, chunk_count: int | None) -> dict[str, Any]:
-        """Seal a session: manifest, its hash, root."""
-        body = {"chunk_count": chunk_count, "sealed_by": "recorder"}
-        return _object(await self._call("POST", f"/api/v1/sessions/{session_id}/seal", body=body))
+    async def seal(self, session_id: SessionId, chunk_count: int | None, **claims: Any) -> SealAnswer:
+        """Seal a session: manifest, its hash, root. `claims` is what this processor says of itself, by name."""
+        body = {"chunk_count": chunk_count, "sealed_by": "recorder", **claims}
+        response = await self._call("POST", f"/api/v1/sessions/{session_id}/seal", body=body)
+        answer = _object(response)
+        if response.status != _ACCEPTED:
+            return SealAnswer(answer)
+        with _understood():
+            return SealAnswer(None, [str(one["name"]) for one in answer["waiting_for"]])
+
+    async def report(self, name: str, report: Mapping[str, Any]) -> ReportAnswer | None:
+        """Report what the spool holds; None from a storage that does not take reports."""
+        try:
+            response = await self._call("POST", f"/api/v1/processors/{name}/report", body=report)
+        except NoSuchRouteError:
+            return None
+        with _understood():
+            answer = response.json()
+            return ReportAnswer(
+                asks={session_id(ask["session_id"]): str(ask["ask_id"]) for ask in answer["asks"]},
+                asked={session_id(one): str(ask_id) for one, ask_id in answer["asked"].items()},
+                shredded=[session_id(one) for one in answer["shredded"]],
+                uptime_seconds=float(answer["uptime_seconds"]),
+                generation=str(answer["generation"]),
+                retain_days=int(answer["retain_days"]),
+            )
 
     async def chunks(self, session_id: SessionId, start: int, limit: int) -> tuple[list[StoredChunk], int | None]:
         """A page of chunk records, and where the next starts."""
@@ -150,9 +144,9 @@ class StorageClient:
         try:
             found = list(frames.split(response.content))
         except FrameFormatError as error:
-            raise _unavailable(f"session-storage answered with no envelopes: {error}") from error
+            raise RequestFailedError(f"session-storage answered with no envelopes: {error}") from error
         if not 0 < len(found) <= limit:
-            raise _unavailable("session-storage answered with another number of envelopes")
+            raise RequestFailedError("session-storage answered with another number of envelopes")
         return found
 
     async def shred(self, session_id: SessionId, requested_by: str) -> dict[str, Any]:
@@ -222,8 +216,10 @@ async def _answered(exchange: Callable[[], Awaitable[Answer]]) -> Answer:
             response = await exchange()
         except BrokenOffError:  # a connection that was kept may be closed just now: all our requests may be repeated
             response = await exchange()
-    except WireError as error:
+    except NoConnectionError as error:
         raise _unavailable(f"session-storage does not answer ({_why(error)})") from error
+    except WireError as error:
+        raise RequestFailedError(f"session-storage does not answer ({_why(error)})") from error
     if response.is_success:
         return response
     raise _problem(response)
@@ -245,11 +241,11 @@ def _unavailable(detail: str) -> DomainError:
 
 @contextmanager
 def _understood() -> Iterator[None]:
-    """Whatever is wrong with an answer: it is not session-storage that gave it, or not one that we know."""
+    """Take an answer that cannot be read for a failure of this request alone."""
     try:
         yield
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise _unavailable("what STORAGE_URL names does not answer like session-storage") from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise RequestFailedError("what STORAGE_URL names does not answer like session-storage") from error
 
 
 def _object(response: Answer) -> dict[str, Any]:
@@ -262,26 +258,17 @@ def _problem(response: Answer) -> DomainError:
     try:
         body = response.json()
         code, detail = str(body["code"]), str(body["detail"])
-    except (ValueError, KeyError, TypeError):
-        return _unavailable(f"session-storage answered HTTP {response.status}")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return RequestFailedError(f"session-storage answered HTTP {response.status}")
+    if code == "not-found":
+        return NoSuchRouteError("session-storage knows no such route: check STORAGE_URL, and update it first")
     if code in ("unauthorized", "forbidden"):
         return _unavailable("session-storage refuses our token: check STORAGE_TOKEN_FILE against its TOKENS_FILE")
     if code == "too-many-requests":  # ours, not the caller's: its token is another
         return DomainError("overloaded", "session-storage limits us; repeat the request later", retry_after_seconds=1)
     if code not in PROBLEMS or code == "internal":
-        return _unavailable(f"session-storage answered {code!r}")
+        return RequestFailedError(f"session-storage answered {code!r}")
     known = {"type", "title", "status", "detail", "code", "request_id"}
     members = {name: value for name, value in body.items() if name not in known}
     retry_after = response.headers.get("retry-after", "")
     return DomainError(code, detail, retry_after_seconds=int(retry_after) if retry_after.isdigit() else None, **members)
-
-
-def key_json(key: WrappedDek) -> dict[str, Any]:
-    """A key as storage takes it: without the members that are null, which an older storage does not know."""
-    return {name: value for name, value in key_ring.key_to_json(key).items() if value is not None}
-
-
-def read_keys(keys: list[dict[str, Any]]) -> Keys:
-    """The keys of an answer; members that are not known yet are passed over."""
-    known = ("dek_id", "kek_id", "wrapped", "recovery")
-    return tuple(key_ring.key_from_json({name: key[name] for name in known if name in key}) for key in keys)

@@ -1,25 +1,30 @@
 """Whether session-storage is there: told by the calls that fail, and found out again in the background.
 
-While it is away nobody waits for a time-out: what arrives goes to the spool at once.
+While it is away nobody waits for a time-out: what arrives goes to the spool at once. One request that fails says
+nothing about the service; it only makes this ask.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
-from prometheus_client import Gauge
+from prometheus_client import Counter, Gauge
 
+from sessions.processor.storage_errors import OverdueError, RequestFailedError, is_away
 from sessions.runtime.errors import DomainError
 
-AWAY_CODES: Final = frozenset({"storage-unavailable", "database-unavailable", "storage-full", "overloaded"})
-"""Answers after which session-storage is let alone for a while."""
+T = TypeVar("T")
 OVERDUE_SECONDS: Final = 5.0
-"""So long a call may take before its chunks go to the spool. The first of an outage wait for it, no later ones."""
+"""Longest time that a call of a recorder's request waits for session-storage, in seconds."""
+_SUSPECT_SHARE: Final = 0.4
+"""Share of that time after which a call that is not answered makes this ask whether the service is there."""
 _PROBE_SECONDS: Final = 0.5
 _HOLD_MAX_SECONDS: Final = 10.0
 
 AWAY = Gauge("lucid_storage_away", "1 while session-storage does not take anything.")
+FAILED = Counter("lucid_storage_requests_failed_total", "Requests to session-storage that failed though it was there.")
 _log = structlog.get_logger()
 
 
@@ -38,6 +43,8 @@ class StorageWatch:
         self.back.set()
         self._lost = asyncio.Event()
         self._hold_seconds = 0.0
+        self._asking: asyncio.Task[None] | None = None
+        self.answered_at = 0.0
         AWAY.set(0)
 
     @property
@@ -50,9 +57,17 @@ class StorageWatch:
         """Whether it can be asked: when it is full it takes no chunks, and does all else."""
         return not self.away or self._code == "storage-full"
 
+    def answered(self) -> None:
+        """Note that a request was answered as it should be."""
+        self.answered_at = time.monotonic()
+
     def lost(self, error: DomainError) -> bool:
-        """Note an error; whether it is one of those that say that storage is away."""
-        if error.code not in AWAY_CODES:
+        """Note an error; return whether it is one of those that say that storage is away."""
+        if isinstance(error, RequestFailedError):
+            FAILED.inc()
+            self.suspect()
+            return False
+        if not is_away(error):
             return False
         if not self.away:
             self.reason, self._code = error.detail, error.code
@@ -65,12 +80,32 @@ class StorageWatch:
         self._lost.set()
         return True
 
-    def overdue(self) -> DomainError:
-        """Note that a call takes too long; the error for those who waited for it."""
-        detail = f"session-storage did not answer within {self.overdue_seconds:g} s; repeat the request"
-        error = DomainError("storage-unavailable", detail, retry_after_seconds=1)
-        self.lost(error)
-        return error
+    def suspect(self) -> None:
+        """Ask in the background whether the service is there, since a request was not answered as it should be."""
+        if not self.away and (self._asking is None or self._asking.done()):
+            self._asking = asyncio.create_task(self._ask())
+
+    async def _ask(self) -> None:
+        problem = await self._problem()
+        if problem is not None and not self.away:
+            self.lost(DomainError("storage-unavailable", f"{problem}; repeat the request", retry_after_seconds=1))
+
+    async def attempt(self, call: Awaitable[T]) -> T:
+        """Wait for a call, but not for long.
+
+        Raises:
+            DomainError: what session-storage answered; `storage-unavailable` when it took too long.
+        """
+        suspicion = asyncio.get_running_loop().call_later(_SUSPECT_SHARE * self.overdue_seconds, self.suspect)
+        try:
+            async with asyncio.timeout(self.overdue_seconds):
+                answer = await call
+        except TimeoutError:
+            raise OverdueError(f"session-storage did not answer within {self.overdue_seconds:g} s") from None
+        finally:
+            suspicion.cancel()
+        self.answered()
+        return answer
 
     async def _problem(self) -> str | None:
         try:

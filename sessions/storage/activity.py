@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from sessions.core.types import SessionId
+from sessions.storage.uptime import UptimeClock
 
 _REMEMBERED_SESSIONS: Final = 10_000
 _SLACK_SHARE: Final = 10
@@ -17,21 +18,34 @@ _SLACK_MAX_SECONDS: Final = 300.0
 
 
 class ActivityStore(Protocol):
-    """Notes of when open sessions were active, by the database's clock."""
+    """Notes of when open sessions were active, in seconds of storage's uptime."""
 
-    async def touch(self, session_ids: Sequence[SessionId]) -> None:
+    async def touch(self, session_ids: Sequence[SessionId], now_seconds: float) -> None:
         """Note that those of them that are open are active now."""
 
-    async def idle(self, seconds: float, limit: int) -> list[SessionId]:
-        """Open sessions whose note is older than that, the oldest first. Those without one are noted now."""
+    async def idle(self, before_seconds: float, now_seconds: float, limit: int) -> list[SessionId]:
+        """Return open sessions whose note is from before that, the oldest first, that no idle seal waits for.
+
+        Note those without a note as active now.
+        """
+
+    async def is_idle(self, session_id: SessionId, before_seconds: float) -> bool:
+        """Return whether an open session's note is from before that."""
 
 
 class Activity:
     """Notes sessions as active, each once in `slack_seconds` at most."""
 
-    def __init__(self, store: ActivityStore, idle_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        store: ActivityStore,
+        uptime: UptimeClock,
+        idle_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`idle_seconds` is what will be asked for; 0: nothing is ever asked for, and nothing is noted."""
         self._store = store
+        self._uptime = uptime
         self._idle_seconds = idle_seconds
         self._clock = clock
         self._noted: OrderedDict[SessionId, float] = OrderedDict()
@@ -51,7 +65,7 @@ class Activity:
         ]
         if not fresh:
             return
-        await self._store.touch(fresh)
+        await self._store.touch(fresh, await self._uptime.read())
         for session_id in fresh:
             self._noted[session_id] = now
             self._noted.move_to_end(session_id)
@@ -76,7 +90,23 @@ class Activity:
         Raises:
             DomainError: `database-unavailable`.
         """
-        await self._store.touch([session_id])
+        await self._store.touch([session_id], await self._uptime.read())
+
+    def set_back(self) -> None:
+        """Note all sessions again: the database was set back to before its notes."""
+        self._noted.clear()
+
+    async def is_idle(self, session_id: SessionId) -> bool:
+        """Return whether an open session has certainly had no chunk for `idle_seconds`.
+
+        Raises:
+            DomainError: `database-unavailable`.
+        """
+        return await self._store.is_idle(session_id, await self._uptime.read() - self._before_seconds)
+
+    @property
+    def _before_seconds(self) -> float:
+        return self._idle_seconds + self.slack_seconds
 
     async def idle(self, limit: int) -> list[SessionId]:
         """Open sessions that have certainly had no chunk for `idle_seconds`.
@@ -84,4 +114,5 @@ class Activity:
         Raises:
             DomainError: `database-unavailable`.
         """
-        return await self._store.idle(self._idle_seconds + self.slack_seconds, limit)
+        now = await self._uptime.read()
+        return await self._store.idle(now - self._before_seconds, now, limit)

@@ -12,7 +12,8 @@ from sessions.storage.mongo import Database, Readiness
 from sessions.storage.mongo_audit import MongoEvents
 from sessions.storage.mongo_chunks import MongoChunks
 from sessions.storage.mongo_lease import MongoLease
-from sessions.storage.mongo_sessions import MongoSessions, MongoTiles
+from sessions.storage.mongo_sessions import MongoSessions
+from sessions.storage.mongo_tiles import MongoTiles
 from sessions.storage.sealing import Sealer
 
 

@@ -21,6 +21,7 @@ from sessions.storage.store import (
     SessionFilter,
     SessionRecord,
     SessionStatus,
+    SessionStore,
     Tombstone,
 )
 
@@ -66,6 +67,10 @@ class SessionLists(Protocol):
 
     async def keep_summaries(self, summaries: Mapping[SessionId, SealSummary]) -> None:
         """Store summaries of sessions that are sealed and have none."""
+
+
+class Sessions(SessionStore, SessionLists, Protocol):
+    """Sessions, and lists of them."""
 
 
 def head_of(record: SessionRecord) -> SessionHead:

@@ -14,6 +14,7 @@ from sessions.storage.activity import Activity
 from sessions.storage.anchor import Lease
 from sessions.storage.ledger import Ledger
 from sessions.storage.mongo import Readiness, translated
+from sessions.storage.seal_desk import Waiting
 
 LEASE_SECONDS: Final = 120.0
 _AT_ONCE: Final = 100
@@ -22,7 +23,7 @@ _PAUSE_MAX_SECONDS: Final = 60.0
 _GRACE_MAX_SECONDS: Final = 600.0
 
 IDLE_SEALS = Counter("lucid_idle_seals_total", "Abandoned sessions, by what became of them.", ("outcome",))
-for _outcome in ("sealed", "refused"):
+for _outcome in ("sealed", "refused", "waiting"):
     IDLE_SEALS.labels(_outcome)
 _log = structlog.get_logger()
 
@@ -68,7 +69,7 @@ class IdleSealer:
             done = 0
             for session_id in found:
                 try:
-                    manifest = await self._ledger.seal(session_id, None, "idle")
+                    sealed_now = await self._ledger.seal(session_id, None, "idle", wait_seconds=0)
                 except DomainError as error:
                     if error.code == "database-unavailable":
                         raise
@@ -77,9 +78,12 @@ class IdleSealer:
                     IDLE_SEALS.labels("refused").inc()
                     _log.warning("idle_seal_refused", session_id=session_id, code=error.code, reason=error.detail)
                     continue
+                if isinstance(sealed_now, Waiting):  # the desk seals it once all processors have confirmed
+                    IDLE_SEALS.labels("waiting").inc()
+                    continue
                 done += 1
                 IDLE_SEALS.labels("sealed").inc()
-                _log.info("session_sealed_idle", session_id=session_id, chunk_count=manifest.chunk_count)
+                _log.info("session_sealed_idle", session_id=session_id, chunk_count=sealed_now.chunk_count)
             sealed += done
             if len(found) < _AT_ONCE:
                 break

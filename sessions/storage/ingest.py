@@ -3,30 +3,30 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Final
+from typing import Final, Protocol
 
 from prometheus_client import Counter, Histogram
 
 from sessions.core import envelope, frames
 from sessions.core.errors import FormatError
-from sessions.core.types import Buffer, Hash, SessionId
+from sessions.core.types import Buffer, DekId, Hash, SessionId
 from sessions.runtime import tracing
 from sessions.runtime.audit import require_recording
 from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
 from sessions.runtime.metrics import BATCH_BUCKETS, LATENCY_BUCKETS, SIZE_BUCKETS
-from sessions.storage import problems
 from sessions.storage.activity import Activity
+from sessions.storage.frame_answers import ENVELOPES, FrameAnswer, FrameResult
 from sessions.storage.heads import covered
 from sessions.storage.killpoints import Point
 from sessions.storage.store import (
+    BodyReader,
     ChunkRecord,
     ChunkStore,
     InsertOutcome,
     NewChunk,
     SessionRecord,
+    SessionState,
     SessionStatus,
     SessionStore,
 )
@@ -38,9 +38,9 @@ _OPEN_SECONDS: Final = 1.0
 """So long a session that was open is taken to be open still, before a chunk is stored; it is asked for after it."""
 _OPEN_SESSIONS: Final = 10_000
 _SEALING_POLL_SECONDS: Final = 0.05
-_SEALING_POLLS: Final = 200
+_SEALING_WAIT_SECONDS: Final = 1.0
+"""Longest time that a request waits for seals to be decided, in seconds: other sessions' envelopes are in it, too."""
 
-ENVELOPES = Counter("lucid_envelopes_total", "Envelopes by what became of them.", ("result",))
 ENVELOPE_BYTES = Counter("lucid_envelope_bytes_total", "Bytes of envelopes that were stored.")
 BATCH_ENVELOPES = Histogram("lucid_received_batch_envelopes", "Envelopes in one request.", buckets=BATCH_BUCKETS)
 BATCH_BYTES = Histogram("lucid_received_batch_bytes", "Bytes of one request with envelopes.", buckets=SIZE_BUCKETS)
@@ -49,37 +49,6 @@ STORE_SECONDS = Histogram(
     "Time until the database had journaled the envelopes of one request.",
     buckets=LATENCY_BUCKETS,
 )
-
-
-class FrameResult(StrEnum):
-    """What became of one envelope."""
-
-    STORED = "stored"
-    EXISTS = "exists"
-    CONFLICT = "conflict"
-    SEALED = "sealed"
-    UNKNOWN_SESSION = "unknown-session"
-
-
-for _result in FrameResult:
-    ENVELOPES.labels(_result.value)
-
-
-@dataclass(frozen=True, slots=True)
-class FrameAnswer:
-    """What became of it, and the SHA-256 of the envelope that is stored at its place (None where there is none)."""
-
-    result: FrameResult
-    envelope_sha256: Hash | None
-    leaf_hash: Hash | None
-
-    def to_json(self) -> dict[str, Any]:
-        """The answer as a JSON object."""
-        return {
-            "result": self.result.value,
-            "envelope_sha256": self.envelope_sha256 and self.envelope_sha256.hex(),
-            "leaf_hash": self.leaf_hash and self.leaf_hash.hex(),
-        }
 
 
 def parse(body: Buffer) -> list[NewChunk]:
@@ -95,19 +64,25 @@ def parse(body: Buffer) -> list[NewChunk]:
                 raise DomainError("bad-envelope", f"a request may hold at most {MAX_FRAMES} envelopes")
             header = envelope.parse(frame).header
             fingerprint = envelope.fingerprint(header.session_id, header.index, frame)
-            chunks.append(NewChunk(header.session_id, header.index, header.plaintext_bytes, fingerprint, frame))
+            chunks.append(
+                NewChunk(header.session_id, header.index, header.plaintext_bytes, fingerprint, frame, header.dek_id)
+            )
     except FormatError as error:
         raise DomainError("bad-envelope", f"frame {len(chunks)}: {error}") from error
     return chunks
 
 
+class EnvelopeStore(ChunkStore, BodyReader, Protocol):
+    """Chunks, and their envelopes."""
+
+
 class Intake:
-    """Stores envelopes of any sessions."""
+    """Stores envelopes of any sessions, each answered for itself: one session's trouble is no other's."""
 
     def __init__(
         self,
         sessions: SessionStore,
-        chunks: ChunkStore,
+        chunks: EnvelopeStore,
         activity: Activity,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -115,15 +90,20 @@ class Intake:
         self._chunks = chunks
         self._activity = activity
         self._clock = clock
-        self._open: dict[SessionId, float] = {}
+        self._open: dict[SessionId, tuple[float, frozenset[DekId]]] = {}
 
-    def opened(self, session_id: SessionId) -> None:
-        """Know of a session that it was opened now, so that its first chunk asks for nothing before it is stored."""
-        self._remember([session_id], {session_id: SessionStatus.OPEN})
-        self._activity.opened(session_id)
+    def opened(self, record: SessionRecord) -> None:
+        """Remember a session that was opened now, so that its first chunk needs no question before it is stored."""
+        state = SessionState(SessionStatus.OPEN, frozenset(key.dek_id for key in record.keys))
+        self._remember([record.session_id], {record.session_id: state})
+        self._activity.opened(record.session_id)
+
+    def set_back(self) -> None:
+        """Forget which sessions are open: the database was set back to an earlier state."""
+        self._open.clear()
 
     async def submit(self, body: Buffer, require: Callable[[SessionId], None] = lambda _: None) -> list[FrameAnswer]:
-        """Store the envelopes of a request body; one answer each, in order.
+        """Store the envelopes of a request body; return one answer each, in order.
 
         `require` raises for a session that the caller may not write to; nothing of the request is stored then.
 
@@ -136,15 +116,16 @@ class Intake:
         session_ids = list({chunk.session_id for chunk in chunks})
         for session_id in session_ids:
             require(require_recording(session_id))
-        before = await self._before(session_ids)
-        await self._activity.note([one for one in session_ids if before.get(one) is SessionStatus.OPEN])
+        wait_until = self._clock() + _SEALING_WAIT_SECONDS
+        before = await self._before(chunks, session_ids, wait_until)
+        writable = [chunk for chunk in chunks if _is_writable(chunk, before)]
+        await self._activity.note(list({chunk.session_id for chunk in writable}))
         reach(Point.CHUNK_NOTED)
-        writable = [chunk for chunk in chunks if before.get(chunk.session_id) is SessionStatus.OPEN]
         outcomes = iter(await self._insert(writable) if writable else [])
         # The state is read again, after the insert: a seal that began in between may or may not have seen it.
-        after = await self._sessions.statuses(session_ids) if writable else before
+        after = await self._sessions.states(session_ids) if writable else before
         self._remember(session_ids, after)
-        answers = [await self._answer(chunk, before, after, outcomes) for chunk in chunks]
+        answers = [await self._answer(chunk, before, after, outcomes, wait_until) for chunk in chunks]
         BATCH_ENVELOPES.observe(len(chunks))
         BATCH_BYTES.observe(len(body))
         for answer in answers:
@@ -160,86 +141,133 @@ class Intake:
     async def _answer(
         self,
         chunk: NewChunk,
-        before: Mapping[SessionId, SessionStatus],
-        after: Mapping[SessionId, SessionStatus],
+        before: Mapping[SessionId, SessionState],
+        after: Mapping[SessionId, SessionState],
         outcomes: Iterator[tuple[InsertOutcome, Hash]],
+        wait_until: float,
     ) -> FrameAnswer:
-        status = before.get(chunk.session_id)
-        if status is None:
-            return FrameAnswer(FrameResult.UNKNOWN_SESSION, None, None)
-        if status is not SessionStatus.OPEN:
-            return await self._closed(chunk)
+        if not _is_writable(chunk, before):
+            return await self._not_written(chunk, before.get(chunk.session_id))
         outcome, stored_sha256 = next(outcomes)
-        if chunk.session_id not in after:  # the database was set back to before the session
-            await self._take_back(chunk)
-            return FrameAnswer(FrameResult.UNKNOWN_SESSION, None, None)
+        state = after.get(chunk.session_id)
+        if outcome is InsertOutcome.CONFLICT and state is not None:
+            outcome, stored_sha256 = await self._contested(chunk, stored_sha256, state)
+        if state is None or chunk.dek_id not in state.dek_ids:  # the database was set back to before the session or key
+            if outcome is not InsertOutcome.CONFLICT and (state is None or state.status is SessionStatus.OPEN):
+                await self._take_back(chunk)
+            unknown = FrameResult.UNKNOWN_SESSION if state is None else FrameResult.UNKNOWN_KEY
+            return FrameAnswer(unknown, None, None)
         if outcome is InsertOutcome.CONFLICT:
             return FrameAnswer(FrameResult.CONFLICT, stored_sha256, None)
-        if after[chunk.session_id] is not SessionStatus.OPEN and not await self._covered(chunk):
-            return FrameAnswer(FrameResult.SEALED, None, None)
+        if state.status is not SessionStatus.OPEN and (refusal := await self._uncovered(chunk, wait_until)):
+            return FrameAnswer(refusal, None, None)
         return FrameAnswer(FrameResult(outcome.value), stored_sha256, chunk.fingerprint.leaf_hash)
 
-    async def _closed(self, chunk: NewChunk) -> FrameAnswer:
-        """For a session that takes nothing more: a repeat of what it has is still recognised as such."""
+    async def _not_written(self, chunk: NewChunk, state: SessionState | None) -> FrameAnswer:
+        if state is None:
+            return FrameAnswer(FrameResult.UNKNOWN_SESSION, None, None)
+        if state.status is SessionStatus.SEALING:
+            return FrameAnswer(FrameResult.BUSY, None, None)
+        if state.status is SessionStatus.OPEN:
+            return FrameAnswer(FrameResult.UNKNOWN_KEY, None, None)
+        return await self._closed(chunk)
+
+    async def _contested(self, chunk: NewChunk, stored_sha256: Hash, state: SessionState) -> tuple[InsertOutcome, Hash]:
+        """Decide a taken index: an envelope whose key is in no ring was never acknowledged, and gives way.
+
+        A crash leaves one where storage found the key missing after the insert, and died before it took it back.
+        """
+        found = await self._stored(chunk)
+        if state.status is not SessionStatus.OPEN or found is None:
+            return InsertOutcome.CONFLICT, stored_sha256
+        body = await self._chunks.read(chunk.session_id, found)
+        if body is None or envelope.parse(body).header.dek_id in state.dek_ids:
+            return InsertOutcome.CONFLICT, stored_sha256
+        await self._chunks.remove(chunk.session_id, found)
+        return (await self._insert([chunk]))[0]
+
+    async def _stored(self, chunk: NewChunk) -> ChunkRecord | None:
         page = await self._chunks.page(chunk.session_id, chunk.index, 1)
-        if not page or page[0].index != chunk.index or not await self._covered(chunk):
+        return page[0] if page and page[0].index == chunk.index else None
+
+    async def _closed(self, chunk: NewChunk) -> FrameAnswer:
+        """Answer for a session that takes nothing more: a repeat of what it has is still recognised as such."""
+        found = await self._stored(chunk)
+        if found is None or await self._uncovered(chunk, self._clock()):
             return FrameAnswer(FrameResult.SEALED, None, None)
-        stored = page[0].fingerprint
+        stored = found.fingerprint
         same = stored.envelope_sha256 == chunk.fingerprint.envelope_sha256
         result = FrameResult.EXISTS if same else FrameResult.CONFLICT
         return FrameAnswer(result, stored.envelope_sha256, stored.leaf_hash if same else None)
 
-    async def _covered(self, chunk: NewChunk) -> bool:
-        """Wait for the seal to be decided; if it does not cover the chunk, take the chunk back."""
-        record = await self._decided(chunk.session_id)
-        if record.status is SessionStatus.OPEN:  # the seal was refused
-            return True
-        if all(await covered(record, [chunk.index])):
-            return True
+    async def _uncovered(self, chunk: NewChunk, wait_until: float) -> FrameResult | None:
+        """Wait for the seal to be decided; if it does not cover the chunk, take the chunk back and say so."""
+        record = await self._decided(chunk.session_id, wait_until)
+        if record is None:
+            return FrameResult.UNKNOWN_SESSION
+        if record.status is SessionStatus.SEALING:
+            return FrameResult.BUSY
+        if record.status is SessionStatus.OPEN or all(await covered(record, [chunk.index])):
+            return None  # the seal was refused, or has it
         reach(Point.CHUNK_UNCOVERED)
         # The seal is final, so nobody else can come to count this chunk in.
         await self._take_back(chunk)
-        return False
+        return FrameResult.SEALED
 
     async def _take_back(self, chunk: NewChunk) -> None:
         record = ChunkRecord(chunk.index, chunk.plaintext_bytes, chunk.fingerprint)
         await self._chunks.remove(chunk.session_id, record)
 
-    async def _before(self, session_ids: list[SessionId]) -> Mapping[SessionId, SessionStatus]:
-        """States before the insert. One that was open a moment ago is not asked for: the state after it counts."""
-        since = self._clock() - _OPEN_SECONDS
-        before = {one: SessionStatus.OPEN for one in session_ids if self._open.get(one, since) > since}
-        others = [one for one in session_ids if one not in before]
-        return {**before, **await self._decided_statuses(others)} if others else before
+    async def _before(
+        self, chunks: Sequence[NewChunk], session_ids: list[SessionId], wait_until: float
+    ) -> Mapping[SessionId, SessionState]:
+        """States before the insert. One that was open a moment ago is not asked for: the state after it counts.
 
-    def _remember(self, session_ids: list[SessionId], states: Mapping[SessionId, SessionStatus]) -> None:
+        But it is for a key that its ring did not have then: what is not known to have a key is not stored at all.
+        """
+        since = self._clock() - _OPEN_SECONDS
+        before = {
+            name: SessionState(SessionStatus.OPEN, known[1])
+            for name in session_ids
+            if (known := self._open.get(name)) is not None and known[0] > since
+        }
+        for chunk in chunks:
+            if (state := before.get(chunk.session_id)) is not None and chunk.dek_id not in state.dek_ids:
+                del before[chunk.session_id]
+        others = [one for one in session_ids if one not in before]
+        return {**before, **await self._decided_states(others, wait_until)} if others else before
+
+    def _remember(self, session_ids: list[SessionId], states: Mapping[SessionId, SessionState]) -> None:
         now = self._clock()
         for session_id in session_ids:
             self._open.pop(session_id, None)
-            if states.get(session_id) is SessionStatus.OPEN:
-                self._open[session_id] = now
+            state = states.get(session_id)
+            if state is not None and state.status is SessionStatus.OPEN:
+                self._open[session_id] = now, state.dek_ids
         while len(self._open) > _OPEN_SESSIONS:  # the first is the one whose time is up first
             del self._open[next(iter(self._open))]
 
-    async def _decided_statuses(self, session_ids: list[SessionId]) -> Mapping[SessionId, SessionStatus]:
-        """The sessions' states, none of them half-way to a seal, which may yet be refused."""
-        found = dict(await self._sessions.statuses(session_ids))
-        for session_id, status in found.items():
-            if status is SessionStatus.SEALING:
-                found[session_id] = (await self._decided(session_id)).status
+    async def _decided_states(
+        self, session_ids: list[SessionId], wait_until: float
+    ) -> Mapping[SessionId, SessionState]:
+        """The sessions' states; one whose seal is still undecided when the time is up is left as such."""
+        found = dict(await self._sessions.states(session_ids))
+        for session_id, state in found.items():
+            if state.status is SessionStatus.SEALING:
+                record = await self._decided(session_id, wait_until)
+                if record is not None:
+                    found[session_id] = SessionState(record.status, frozenset(key.dek_id for key in record.keys))
         return found
 
-    async def _decided(self, session_id: SessionId) -> SessionRecord:
-        """A session once it is not being sealed any more.
-
-        Raises:
-            DomainError: `overloaded`, when that takes too long.
-        """
-        for _ in range(_SEALING_POLLS):
+    async def _decided(self, session_id: SessionId, wait_until: float) -> SessionRecord | None:
+        """A session once it is not being sealed any more, or when the time is up; None when it is not there."""
+        while True:
             record = await self._sessions.get(session_id)
-            if record is None:
-                raise problems.session_not_found(session_id)
-            if record.status is not SessionStatus.SEALING:
+            if record is None or record.status is not SessionStatus.SEALING or self._clock() >= wait_until:
                 return record
             await asyncio.sleep(_SEALING_POLL_SECONDS)
-        raise DomainError("overloaded", "the session is being sealed; repeat the request", retry_after_seconds=2)
+
+
+def _is_writable(chunk: NewChunk, states: Mapping[SessionId, SessionState]) -> bool:
+    state = states.get(chunk.session_id)
+    return state is not None and state.status is SessionStatus.OPEN and chunk.dek_id in state.dek_ids

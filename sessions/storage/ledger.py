@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from prometheus_client import Counter
 
@@ -17,10 +17,12 @@ from sessions.runtime.metadata import canonical_metadata
 from sessions.runtime.times import to_rfc3339
 from sessions.storage import problems
 from sessions.storage.anchor import BatchReader
-from sessions.storage.heads import SessionHead, SessionLists, completed, head_of, manifest_of
+from sessions.storage.heads import SessionHead, Sessions, completed, head_of, manifest_of
 from sessions.storage.killpoints import Point
 from sessions.storage.progress import MAX_REPORTED_GAPS, ProgressReader
 from sessions.storage.retention import Terms, from_metadata
+from sessions.storage.seal_desk import WAIT_SECONDS, SealDesk, Waiting
+from sessions.storage.seal_orders import Confirmation
 from sessions.storage.seal_summary import first_gaps, summary_of
 from sessions.storage.sealing import Sealer
 from sessions.storage.store import (
@@ -30,7 +32,6 @@ from sessions.storage.store import (
     SessionFilter,
     SessionRecord,
     SessionStatus,
-    SessionStore,
 )
 
 RESUME_SEAL_AFTER = timedelta(seconds=30)
@@ -45,10 +46,6 @@ class Opened:
     created: bool
 
 
-class Sessions(SessionStore, SessionLists, Protocol):
-    """Sessions, and lists of them."""
-
-
 class Ledger:
     """The sessions' life, on whatever stores it is given."""
 
@@ -56,15 +53,17 @@ class Ledger:
         self,
         sessions: Sessions,
         sealer: Sealer,
+        desk: SealDesk,
         progress: ProgressReader,
+        *,
         batches: BatchReader,
         terms: Terms,
-        *,
-        opened: Callable[[SessionId], None] = lambda _: None,
+        opened: Callable[[SessionRecord], None] = lambda _: None,
     ) -> None:
         """`opened` is told of each session that is opened here."""
         self._sessions = sessions
         self._sealer = sealer
+        self._desk = desk
         self._progress = progress
         self._batches = batches
         self._terms = terms
@@ -73,9 +72,11 @@ class Ledger:
     async def open(self, session_id: SessionId, metadata: Mapping[str, Any] | None, key: WrappedDek) -> Opened:
         """Open a session with its first key, or find it open: then its own keys stay, and `key` is not used.
 
+        A session that was opened by a chunk alone takes the first metadata that come before its seal.
+
         Raises:
             DomainError: `metadata-conflict`, `session-sealed`, `session-shredded`, `retention-too-short`,
-                `invalid-request`.
+                `invalid-request`; `overloaded` while its seal is being decided.
         """
         retention = from_metadata(metadata)
         canonical = canonical_metadata(metadata)
@@ -90,22 +91,37 @@ class Ledger:
                 metadata=canonical,
                 keys=(key,),
                 retention=retention,
+                metadata_given=metadata is not None,
             )
         )
         reach(Point.OPENING_STORED)
         OPENED.inc(created)
         if created:
-            self._opened(session_id)
+            self._opened(record)
         else:
-            if record.status is SessionStatus.SHREDDED:
-                raise problems.session_shredded(record)
-            if record.status is not SessionStatus.OPEN:
-                raise problems.session_sealed(session_id)
-            if metadata is not None and record.metadata != canonical:
-                given = metadata_sha256(metadata).hex()
-                detail = f"session {session_id} was opened with other metadata than this (SHA-256 {given})"
-                raise DomainError("metadata-conflict", detail, session_id=session_id)
+            problems.require_open(record)
+            if metadata is not None:
+                record = await self._with_metadata(record, metadata, canonical, retention)
         return Opened(record, created)
+
+    async def _with_metadata(
+        self, record: SessionRecord, metadata: Mapping[str, Any], canonical: bytes, retention: Retention
+    ) -> SessionRecord:
+        """Give a session that has none yet its metadata and terms; refuse other than those that it has."""
+        session_id = record.session_id
+        if not record.metadata_given:
+            self._terms.require(session_id, retention)
+            change = Change(metadata=canonical, retention=retention)
+            given = await self._sessions.update(session_id, SessionStatus.OPEN, change)
+            if given is not None:
+                return given
+            record = await self.get(session_id)  # another request gave it metadata, or it is being sealed
+            problems.require_open(record)
+        if record.metadata != canonical:
+            sha256 = metadata_sha256(metadata).hex()
+            detail = f"session {session_id} was opened with other metadata than this (SHA-256 {sha256})"
+            raise DomainError("metadata-conflict", detail, session_id=session_id)
+        return record
 
     async def get(self, session_id: SessionId) -> SessionRecord:
         """A session.
@@ -136,8 +152,7 @@ class Ledger:
             DomainError: `session-not-found`, `session-sealed`, `session-shredded`, `invalid-request`.
         """
         record = await self.readable(session_id)
-        if record.status is not SessionStatus.OPEN:
-            raise problems.session_sealed(session_id)
+        problems.require_open(record)
         if any(known.dek_id == key.dek_id for known in record.keys):
             return record
         if len(record.keys) >= MAX_KEYS:
@@ -145,11 +160,20 @@ class Ledger:
         updated = await self._sessions.update(session_id, SessionStatus.OPEN, Change(add_key=key))
         return updated or await self.add_key(session_id, key)
 
-    async def seal(self, session_id: SessionId, chunk_count: int | None, sealed_by: SealedBy) -> Manifest:
-        """Seal a session, or give the manifest it has. See `Sealer.seal`."""
-        manifest = await self._sealer.seal(session_id, chunk_count, sealed_by)
+    async def seal(
+        self,
+        session_id: SessionId,
+        chunk_count: int | None,
+        sealed_by: SealedBy,
+        first: Confirmation | None = None,
+        *,
+        keep: bool = True,
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> Manifest | Waiting:
+        """Seal a session, or return the manifest it has. See `SealDesk.seal`."""
+        sealed = await self._desk.seal(session_id, chunk_count, sealed_by, first, keep=keep, wait_seconds=wait_seconds)
         self._progress.forget(session_id)
-        return manifest
+        return sealed
 
     async def resume_seals(self, limit: int) -> int:
         """Finish seals that were begun some time ago, by a process that may have died; gives how many."""

@@ -37,17 +37,19 @@ from sessions.storage import (
     mongo_audit,
     mongo_backlog,
     mongo_batches,
+    mongo_closing,
     mongo_due,
     mongo_key_rings,
     mongo_scrub,
     mongo_sessions,
+    processor_routes,
     retention_routes,
     routes,
     scrub_routes,
     scrubbing,
     submit,
 )
-from sessions.storage.activity import Activity
+from sessions.storage import replicas as replicas_of
 from sessions.storage.backlog import Backlog
 from sessions.storage.console import site
 from sessions.storage.disk import DiskWatch, free_bytes
@@ -60,7 +62,8 @@ from sessions.storage.mongo import Readiness, connect
 from sessions.storage.mongo_chunks import MongoChunks
 from sessions.storage.mongo_clock import DatabaseClock
 from sessions.storage.mongo_lease import MongoLease
-from sessions.storage.mongo_sessions import MongoSessions, MongoTiles
+from sessions.storage.mongo_sessions import MongoSessions
+from sessions.storage.mongo_tiles import MongoTiles
 from sessions.storage.progress import ProgressReader
 from sessions.storage.reads import Reads
 from sessions.storage.retention import Due
@@ -102,7 +105,15 @@ def build(settings: StorageSettings) -> FastAPI:
         db,
         *(
             part.ensure_indexes
-            for part in (mongo_sessions, mongo_activity, mongo_due, mongo_batches, mongo_backlog, mongo_key_rings)
+            for part in (
+                mongo_sessions,
+                mongo_activity,
+                mongo_closing,
+                mongo_due,
+                mongo_batches,
+                mongo_backlog,
+                mongo_key_rings,
+            )
         ),
         mongo_audit.ensure_collection,
         clock.read,
@@ -115,9 +126,15 @@ def build(settings: StorageSettings) -> FastAPI:
     holder = f"{socket.gethostname()}-{token_hex(4)}"
     trail = auditing.build(db, settings.service_name, holder, clock)
     sweeper = Sweeper(due, shredder, MongoLease(db, "retention", holder, LEASE_SECONDS), trail.audit)
-    activity = Activity(mongo_activity.MongoActivity(db), settings.session_idle_seal_seconds)
+    replicas = replicas_of.build(
+        db, sessions, trail.sealer, settings.session_idle_seal_seconds, settings.processor_wait_seconds
+    )
+    activity = replicas.activity
     intake = Intake(sessions, chunks, activity)
-    ledger = Ledger(sessions, trail.sealer, ProgressReader(trail.chunks), batches, terms, opened=intake.opened)
+    progress = ProgressReader(trail.chunks)
+    replicas.uptime.on_set_back(intake.set_back)
+    replicas.uptime.on_set_back(progress.set_back)
+    ledger = Ledger(sessions, trail.sealer, replicas.desk, progress, batches=batches, terms=terms, opened=intake.opened)
     idle_lease = MongoLease(db, "idle", holder, idle.LEASE_SECONDS)
     idle_sealer = idle.IdleSealer(activity, ledger, idle_lease, settings.session_idle_seal_seconds)
     anchors = anchoring.build(settings, db, batches, clock)
@@ -152,6 +169,8 @@ def build(settings: StorageSettings) -> FastAPI:
             clock.run(db, readiness),
             _resume("seals", ledger.resume_seals, readiness),
             _resume("shredding", shredder.resume, readiness),
+            replicas.run_uptime(readiness),
+            replicas.run_desk(readiness),
             sweeper.run(readiness),
             idle_sealer.run(readiness),
             background_scrub.run(readiness),
@@ -188,6 +207,7 @@ def build(settings: StorageSettings) -> FastAPI:
         routers=[
             routes.router(ledger, shredder, Evidence(ledger, trail.chunks, trail.chunks, tiles), readiness, reads),
             key_routes.router(ledger, Rings(mongo_key_rings.MongoKeyRings(db)), readiness, reads),
+            processor_routes.router(replicas.registry, sessions, replicas.uptime, terms, readiness),
             retention_routes.router(ledger, due, terms, readiness, reads),
             scrub_routes.router(scrubber, findings, readiness, reads),
             anchor_routes.router(batches, readiness, anchors.head_block, reads),

@@ -2,14 +2,14 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from sessions.core.audit import day_of
 from sessions.core.tiles import Place
 from sessions.core.types import Hash, SessionId
-from sessions.runtime.times import Clock, now
 from sessions.storage.heads import SessionHead, head_of
+from sessions.storage.seal_orders import Closing
 from sessions.storage.seal_summary import SealSummary
 from sessions.storage.store import (
     Change,
@@ -21,6 +21,7 @@ from sessions.storage.store import (
     SealOrder,
     SessionFilter,
     SessionRecord,
+    SessionState,
     SessionStatus,
     leaves_of,
 )
@@ -46,16 +47,29 @@ class MemorySessions:
         """See `SessionStore`."""
         return self.records.get(session_id)
 
-    async def statuses(self, session_ids: Sequence[SessionId]) -> Mapping[SessionId, SessionStatus]:
+    async def states(self, session_ids: Sequence[SessionId]) -> Mapping[SessionId, SessionState]:
         """See `SessionStore`."""
-        return {found: self.records[found].status for found in session_ids if found in self.records}
+        records = [self.records[name] for name in session_ids if name in self.records]
+        return {
+            record.session_id: SessionState(record.status, frozenset(key.dek_id for key in record.keys))
+            for record in records
+        }
 
     async def update(
-        self, session_id: SessionId, expected: SessionStatus, change: Change, order: SealOrder | None = None
+        self,
+        session_id: SessionId,
+        expected: SessionStatus,
+        change: Change,
+        order: SealOrder | None = None,
+        ask_id: str | None = None,
     ) -> SessionRecord | None:
         """See `SessionStore`."""
         record = self.records.get(session_id)
         if record is None or record.status is not expected or (order is not None and record.seal_order != order):
+            return None
+        if ask_id is not None and (record.closing is None or record.closing.ask_id != ask_id):
+            return None
+        if change.metadata is not None and record.metadata_given:
             return None
         if change.tombstone is not None and (record.held or change.retention not in (None, record.retention)):
             return None
@@ -73,6 +87,9 @@ class MemorySessions:
             retention=change.retention or record.retention,
             tombstone=change.tombstone or record.tombstone,
             keys=() if change.tombstone is not None else keys,
+            metadata=record.metadata if change.metadata is None else change.metadata,
+            metadata_given=record.metadata_given or change.metadata is not None,
+            closing=None if change.seal is not None else without(record.closing, change.refuse),
         )
         self.records[session_id] = record
         if change.tombstone is not None:
@@ -145,29 +162,12 @@ def _is_behind(record: SessionRecord, which: SessionFilter, after: Cursor) -> bo
     return record.session_id > after[1] if which.by_id else (record.opened_at, record.session_id) < after
 
 
-class MemoryActivity:
-    """`ActivityStore` in memory."""
-
-    def __init__(self, sessions: MemorySessions, clock: Clock = now) -> None:
-        self._sessions = sessions
-        self._clock = clock
-        self._noted: dict[SessionId, datetime] = {}
-
-    async def touch(self, session_ids: Sequence[SessionId]) -> None:
-        """See `ActivityStore`."""
-        statuses = await self._sessions.statuses(session_ids)
-        self._noted |= {one: self._clock() for one, status in statuses.items() if status is SessionStatus.OPEN}
-
-    async def idle(self, seconds: float, limit: int) -> list[SessionId]:
-        """See `ActivityStore`."""
-        is_open = [
-            one
-            for one, record in self._sessions.records.items()
-            if record.status is SessionStatus.OPEN and day_of(one) is None
-        ]
-        await self.touch([one for one in is_open if one not in self._noted])
-        before = self._clock() - timedelta(seconds=seconds)
-        return sorted((one for one in is_open if self._noted[one] < before), key=self._noted.__getitem__)[:limit]
+def without(closing: Closing | None, order_id: str | None) -> Closing | None:
+    """Remove an order; without any the session waits for nothing."""
+    if closing is None or order_id is None:
+        return closing
+    orders = tuple(order for order in closing.orders if order.order_id != order_id)
+    return replace(closing, orders=orders) if orders else None
 
 
 class MemoryChunks:

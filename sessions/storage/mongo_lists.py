@@ -81,7 +81,14 @@ def summary_in(document: Document) -> SealSummary | None:
 def order_in(document: Document) -> SealOrder | None:
     """Return the order to seal in a session's document."""
     order = document.get("seal_order")
-    return order and SealOrder(order["chunk_count"], order["sealed_by"], order["sealed_at"], order["id"])
+    return order and SealOrder(
+        order["chunk_count"],
+        order["sealed_by"],
+        order["sealed_at"],
+        order["id"],
+        order.get("floor", 0),
+        tuple(order.get("unheard", ())),
+    )
 
 
 def tombstone_in(document: Document) -> Tombstone | None:

@@ -1,6 +1,6 @@
-"""Sessions and tiles in MongoDB."""
+"""Sessions in MongoDB."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from bson import Binary, Int64
@@ -8,12 +8,11 @@ from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from sessions.core.receipt import Batch
-from sessions.core.tiles import Place
-from sessions.core.types import Hash, SessionId
+from sessions.core.types import DekId, Hash, SessionId
 from sessions.storage import mongo_lists
 from sessions.storage.key_documents import key_document, key_of
 from sessions.storage.mongo import Database, Document, translated
-from sessions.storage.mongo_chunks import insert_new, of_session
+from sessions.storage.mongo_closing import closing_of
 from sessions.storage.mongo_lists import SUMMARY, MongoLists, order_in, summary_document, summary_in, tombstone_in
 from sessions.storage.store import (
     Change,
@@ -22,11 +21,16 @@ from sessions.storage.store import (
     Seal,
     SealOrder,
     SessionRecord,
+    SessionState,
     SessionStatus,
 )
 
 # Of sessions being shredded alone: the index is as small as they are few.
 _SHREDDING: Final[Document] = {"shredding": True}
+
+
+_NO_METADATA: Final = b"{}"
+_STATE: Final = {"status": 1, "keys.dek_id": 1}
 
 
 async def ensure_indexes(db: Database) -> None:
@@ -51,6 +55,9 @@ def record_of(document: Document) -> SessionRecord:
         held=document.get("held", False),
         retention=Retention(document.get("retain_days"), document.get("delete_after_days")),
         tombstone=tombstone_in(document),
+        # Version 0.1.0 did not tell "none yet" from an empty object; neither says anything that could be lost.
+        metadata_given=document.get("metadata_given", bytes(document["metadata"]) != _NO_METADATA),
+        closing=closing_of(document),
     )
 
 
@@ -76,6 +83,8 @@ def _set(change: Change) -> Document:
             "sealed_by": order.sealed_by,
             "sealed_at": order.sealed_at,
             "id": order.order_id,
+            "floor": Int64(order.floor),
+            "unheard": list(order.unheard),
         }
     if change.seal is not None:
         # `unbatched` is what the anchorer looks for; it takes the mark away when it places the session in a batch.
@@ -86,6 +95,8 @@ def _set(change: Change) -> Document:
         }
         if change.seal.summary is not None:
             fields[SUMMARY] = summary_document(change.seal.summary)
+    if change.metadata is not None:
+        fields |= {"metadata": Binary(change.metadata), "metadata_given": True}
     if change.held is not None:
         fields["held"] = change.held
     if (tombstone := change.tombstone) is not None:
@@ -101,6 +112,11 @@ def _set(change: Change) -> Document:
     return fields
 
 
+def _state(document: Document) -> SessionState:
+    keys = document.get("keys", ())
+    return SessionState(SessionStatus(document["status"]), frozenset(DekId(bytes(key["dek_id"])) for key in keys))
+
+
 class MongoSessions(MongoLists):
     """`SessionStore`, `SessionLists` and `ShredStore` on MongoDB."""
 
@@ -111,6 +127,7 @@ class MongoSessions(MongoLists):
             "status": record.status.value,
             "opened_at": record.opened_at,
             "metadata": Binary(record.metadata),
+            "metadata_given": record.metadata_given,
             "keys": [key_document(key) for key in record.keys],
             **{name: days for name, days in _terms(record.retention).items() if days is not None},
         }
@@ -129,20 +146,33 @@ class MongoSessions(MongoLists):
             document = await self._sessions.find_one({"_id": session_id})
         return None if document is None else record_of(document)
 
-    async def statuses(self, session_ids: Sequence[SessionId]) -> Mapping[SessionId, SessionStatus]:
+    async def states(self, session_ids: Sequence[SessionId]) -> Mapping[SessionId, SessionState]:
         """See `SessionStore`."""
         async with translated():
-            cursor = self._sessions.find({"_id": {"$in": list(session_ids)}}, projection={"status": 1})
-            return {SessionId(found["_id"]): SessionStatus(found["status"]) for found in await cursor.to_list()}
+            cursor = self._sessions.find({"_id": {"$in": list(session_ids)}}, projection=_STATE)
+            return {SessionId(found["_id"]): _state(found) for found in await cursor.to_list()}
 
     async def update(
-        self, session_id: SessionId, expected: SessionStatus, change: Change, order: SealOrder | None = None
+        self,
+        session_id: SessionId,
+        expected: SessionStatus,
+        change: Change,
+        order: SealOrder | None = None,
+        ask_id: str | None = None,
     ) -> SessionRecord | None:
         """See `SessionStore`."""
         update: Document = {"$set": _set(change)} if _set(change) else {}
+        if change.seal is not None:
+            update["$unset"] = {"closing": ""}
+        if change.refuse is not None:
+            update["$pull"] = {"closing.orders": {"id": change.refuse}}
         condition: Document = {"_id": session_id, "status": expected.value}
         if order is not None:
             condition["seal_order.id"] = order.order_id
+        if ask_id is not None:
+            condition["closing.ask"] = ask_id
+        if change.metadata is not None:
+            condition |= {"metadata_given": {"$ne": True}, "metadata": Binary(_NO_METADATA)}
         if change.tombstone is not None:  # a hold that was acknowledged a moment ago stands
             condition |= {"held": {"$ne": True}, **(_terms(change.retention) if change.retention else {})}
         if change.add_key is not None:
@@ -162,39 +192,3 @@ class MongoSessions(MongoLists):
         """See `ShredStore`."""
         async with translated():
             await self._sessions.update_one({"_id": session_id, "status": "shredded"}, {"$unset": {"shredding": ""}})
-
-
-def _tile_id(session_id: SessionId, attempt: str, place: Place) -> Document:
-    level, number = place
-    return {"s": session_id, "a": attempt, "l": level, "n": Int64(number)}
-
-
-class MongoTiles:
-    """`TileStore` on MongoDB."""
-
-    def __init__(self, db: Database) -> None:
-        self._tiles = db["tiles"]
-
-    async def put(self, session_id: SessionId, attempt: str, tiles: Sequence[tuple[int, int, bytes]]) -> None:
-        """See `TileStore`."""
-        documents = [
-            {"_id": _tile_id(session_id, attempt, (level, number)), "hashes": Binary(hashes)}
-            for level, number, hashes in tiles
-        ]
-        async with translated():
-            await insert_new(self._tiles, documents)
-
-    async def get(self, session_id: SessionId, attempt: str, places: Collection[Place]) -> Mapping[Place, bytes]:
-        """See `TileStore`."""
-        if not places:
-            return {}
-        keys = [_tile_id(session_id, attempt, place) for place in places]
-        async with translated():
-            found = await self._tiles.find({"_id": {"$in": keys}, **of_session(session_id)}).to_list()
-        return {(int(one["_id"]["l"]), int(one["_id"]["n"])): bytes(one["hashes"]) for one in found}
-
-    async def drop(self, session_id: SessionId, attempt: str) -> None:
-        """See `TileStore`."""
-        first, behind = {"s": session_id, "a": attempt}, {"s": session_id, "a": attempt + "\0"}
-        async with translated():
-            await self._tiles.delete_many({"_id": {"$gte": first, "$lt": behind}, **of_session(session_id)})

@@ -6,7 +6,7 @@ from typing import Any
 from sessions.core.types import SessionId
 from sessions.runtime.errors import DomainError
 from sessions.runtime.times import to_rfc3339
-from sessions.storage.store import SessionRecord, Tombstone
+from sessions.storage.store import SessionRecord, SessionStatus, Tombstone
 
 
 def session_not_found(session_id: SessionId) -> DomainError:
@@ -30,6 +30,33 @@ def session_sealed(session_id: SessionId) -> DomainError:
     return DomainError(
         "session-sealed", f"session {session_id} is sealed and takes nothing more", session_id=session_id
     )
+
+
+def session_sealing(session_id: SessionId) -> DomainError:
+    """Its seal is being decided, and may be refused yet."""
+    detail = f"the seal of session {session_id} is being decided; repeat the request"
+    return DomainError("overloaded", detail, retry_after_seconds=1, session_id=session_id)
+
+
+def seal_waits(session_id: SessionId, processors: list[str]) -> DomainError:
+    """Its seal waits for processors."""
+    names = ", ".join(processors)
+    detail = f"the seal of session {session_id} waits for what these processors still hold: {names}; repeat the request"
+    return DomainError("overloaded", detail, retry_after_seconds=2, session_id=session_id, waiting_for=processors)
+
+
+def require_open(record: SessionRecord) -> None:
+    """Refuse a session that is not open.
+
+    Raises:
+        DomainError: `session-shredded`, `session-sealed`; `overloaded` while its seal is being decided.
+    """
+    if record.status is SessionStatus.SHREDDED:
+        raise session_shredded(record)
+    if record.status is SessionStatus.SEALING:
+        raise session_sealing(record.session_id)
+    if record.status is SessionStatus.SEALED:
+        raise session_sealed(record.session_id)
 
 
 def session_held(session_id: SessionId) -> DomainError:
@@ -70,6 +97,12 @@ def tombstone_json(tombstone: Tombstone | None) -> dict[str, Any]:
 def chunks_missing(session_id: SessionId, missing: list[list[int]]) -> DomainError:
     """It has gaps; `missing` holds the first and last index of each."""
     detail = f"session {session_id} cannot be sealed with gaps: send the missing chunks, or seal with another count"
+    return DomainError("chunks-missing", detail, session_id=session_id, missing=missing)
+
+
+def sealed_without(session_id: SessionId, missing: list[list[int]]) -> DomainError:
+    """It is sealed, and the seal does not cover these chunks."""
+    detail = f"session {session_id} is sealed without these chunks, and a sealed session takes no more"
     return DomainError("chunks-missing", detail, session_id=session_id, missing=missing)
 
 

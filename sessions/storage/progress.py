@@ -81,6 +81,10 @@ class ProgressReader:
             missing_truncated=truncated,
         )
 
+    def set_back(self) -> None:
+        """Forget all: the database was set back to an earlier state."""
+        self._contiguous.clear()
+
     def forget(self, session_id: SessionId) -> None:
         """Drop what is remembered of a session that is sealed."""
         self._contiguous.pop(session_id, None)

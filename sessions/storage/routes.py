@@ -4,10 +4,11 @@ import json
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from starlette.responses import JSONResponse
 
 from sessions.core import frames
 from sessions.core.audit import Action
-from sessions.core.types import SessionId, session_id
+from sessions.core.types import session_id
 from sessions.runtime import audit
 from sessions.runtime.audit import ACTION, PRINCIPAL, require_recording
 from sessions.runtime.auth import Principal, Role, allow
@@ -24,12 +25,14 @@ from sessions.runtime.models import (
     checked_index,
 )
 from sessions.runtime.problems import responses
-from sessions.storage import cursors, models
+from sessions.storage import cursors, models, problems
 from sessions.storage.evidence import Evidence
 from sessions.storage.ledger import Ledger
 from sessions.storage.models import key_ids, key_json
 from sessions.storage.mongo import Readiness
 from sessions.storage.reads import Reads
+from sessions.storage.seal_desk import Waiting
+from sessions.storage.seal_orders import Confirmation
 from sessions.storage.shredding import Shredder
 from sessions.storage.store import Cursor, SessionFilter, SessionStatus, ShredReason
 
@@ -181,12 +184,28 @@ def _processor_routes(routes: APIRouter, ledger: Ledger, by_processor: list[Any]
         "/{session_id}/seal",
         dependencies=by_processor,
         response_model=Sealed,
-        responses=responses("session-not-found", "chunks-missing", "chunk-count-mismatch", "session-reserved"),
+        responses={
+            202: {"model": models.SealWaiting, "description": "Kept, until these processors have handed over"},
+            **responses("session-not-found", "chunks-missing", "chunk-count-mismatch", "session-reserved"),
+        },
     )
     async def seal(session_id: SessionIdPath, request: models.StorageSealRequest) -> Any:
-        """Seal a session; repeated, it gives the same manifest."""
+        """Seal a session; repeated, it gives the same manifest.
+
+        202 while a processor has not confirmed that it holds nothing of the session: the order is kept, and carried out
+        after that.
+        """
         name = require_recording(checked(session_id))
-        manifest = await ledger.seal(name, request.chunk_count, request.sealed_by)
+        first = None
+        if request.processor is not None:
+            first = Confirmation(request.processor, request.floor, request.until_seconds)
+        keep = request.keep and first is not None  # a processor of 0.1.0 keeps the order itself
+        manifest = await ledger.seal(name, request.chunk_count, request.sealed_by, first, keep=keep)
+        if isinstance(manifest, Waiting):
+            if first is None:
+                raise problems.seal_waits(name, [known.record.name for known in manifest.processors])
+            waiting = {"session_id": name, "waiting_for": [known.to_json() for known in manifest.processors]}
+            return JSONResponse(waiting, 202)
         return {
             "manifest": manifest.to_json(),
             "manifest_sha256": manifest.sha256().hex(),
@@ -196,9 +215,6 @@ def _processor_routes(routes: APIRouter, ledger: Ledger, by_processor: list[Any]
 
 def _reader_routes(routes: APIRouter, evidence: Evidence, reads: Reads, by_reader: list[Any]) -> None:
     one_session = [*by_reader, Depends(reads.session)]
-
-    def name(raw: str) -> SessionId:
-        return checked(raw)
 
     @routes.get(
         "/{session_id}/manifest",
@@ -210,7 +226,7 @@ def _reader_routes(routes: APIRouter, evidence: Evidence, reads: Reads, by_reade
     )
     async def manifest(session_id: SessionIdPath) -> Response:
         """The manifest, in its canonical bytes."""
-        return Response(await evidence.manifest(name(session_id)), media_type="application/json")
+        return Response(await evidence.manifest(checked(session_id)), media_type="application/json")
 
     @routes.get(
         "/{session_id}/chunks",
@@ -224,7 +240,7 @@ def _reader_routes(routes: APIRouter, evidence: Evidence, reads: Reads, by_reade
         limit: Limit = 1000,
     ) -> Any:
         """Records of stored chunks by index."""
-        found, next_start = await evidence.chunks(name(session_id), start, limit)
+        found, next_start = await evidence.chunks(checked(session_id), start, limit)
         return {"chunks": [chunk.to_json() for chunk in found], "next_start": next_start}
 
     @routes.get(
@@ -238,7 +254,7 @@ def _reader_routes(routes: APIRouter, evidence: Evidence, reads: Reads, by_reade
     )
     async def envelope(session_id: SessionIdPath, index: IndexPath, http: Request) -> Response:
         """An envelope, byte for byte as it was stored."""
-        body = await evidence.envelope(name(session_id), checked_index(index), reads.envelopes(http))
+        body = await evidence.envelope(checked(session_id), checked_index(index), reads.envelopes(http))
         return Response(body, media_type="application/octet-stream")
 
     @routes.get(
@@ -260,8 +276,7 @@ def _reader_routes(routes: APIRouter, evidence: Evidence, reads: Reads, by_reade
 
         As many as are asked for, or as go into a few MiB; at least one. Each says its index itself.
         """
-        hold = reads.envelopes(http)
-        found = await evidence.envelopes(name(session_id), start, limit, ENVELOPES_MAX_BYTES, hold)
+        found = await evidence.envelopes(checked(session_id), start, limit, ENVELOPES_MAX_BYTES, reads.envelopes(http))
         return Response(frames.join(found), media_type="application/octet-stream")
 
     @routes.get(
@@ -272,7 +287,7 @@ def _reader_routes(routes: APIRouter, evidence: Evidence, reads: Reads, by_reade
     )
     async def proof(session_id: SessionIdPath, index: IndexPath) -> Any:
         """The proof that a chunk is in its sealed session."""
-        return (await evidence.proof(name(session_id), checked_index(index))).to_json()
+        return (await evidence.proof(checked(session_id), checked_index(index))).to_json()
 
     @routes.get(
         "/{session_id}/receipt",
@@ -282,4 +297,4 @@ def _reader_routes(routes: APIRouter, evidence: Evidence, reads: Reads, by_reade
     )
     async def receipt(session_id: SessionIdPath) -> Any:
         """What a third party keeps; `anchor.state` says how far the anchor has come."""
-        return (await evidence.receipt(name(session_id))).to_json()
+        return (await evidence.receipt(checked(session_id))).to_json()

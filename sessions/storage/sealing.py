@@ -29,6 +29,7 @@ from sessions.runtime.times import Clock, now, to_rfc3339
 from sessions.storage import problems
 from sessions.storage.killpoints import Point
 from sessions.storage.progress import MAX_REPORTED_GAPS
+from sessions.storage.seal_orders import WaitingOrder
 from sessions.storage.seal_summary import summary_of
 from sessions.storage.store import (
     Change,
@@ -47,7 +48,7 @@ MAX_MISSING_CHUNKS: Final = 2**24
 _SCAN_CHUNKS: Final = 4000
 _PAGES_AHEAD: Final = 2
 _TILE_WRITES: Final = 64
-_REFUSALS: Final = ("chunks-missing", "chunk-count-mismatch")
+REFUSALS: Final = ("chunks-missing", "chunk-count-mismatch")
 
 SEALED = Counter("lucid_sessions_sealed_total", "Sessions that were sealed, by whom.", ("by",))
 SEAL_SECONDS = Histogram(
@@ -118,11 +119,19 @@ class Sealer:
         self._tiles = tiles
         self._clock = clock
 
-    async def seal(self, session_id: SessionId, chunk_count: int | None, sealed_by: SealedBy) -> Manifest:
-        """Seal a session, or give the manifest that it has been sealed with.
+    async def seal(
+        self,
+        session_id: SessionId,
+        chunk_count: int | None,
+        sealed_by: SealedBy,
+        floor: int = 0,
+        unheard: tuple[str, ...] = (),
+    ) -> Manifest:
+        """Seal a session, or return the manifest that it has been sealed with.
 
         A seal by the recorder takes all of 0 .. n-1; one by idleness notes what is missing. What was ordered before is
-        decided first; when that is refused, it is not the answer to this.
+        decided first; when that is refused, it is not the answer to this. `floor` is the least number of chunks that
+        were acknowledged, `unheard` the processors that were not waited for.
 
         Raises:
             DomainError: `session-not-found`, `chunks-missing`, `chunk-count-mismatch`; the session stays open.
@@ -133,17 +142,33 @@ class Sealer:
         own: SealOrder | None = None
         while record.seal is None:
             if record.status is SessionStatus.OPEN:
-                own = SealOrder(chunk_count, sealed_by, self._clock())
+                own = SealOrder(chunk_count, sealed_by, self._clock(), floor=floor, unheard=unheard)
                 change = Change(status=SessionStatus.SEALING, seal_order=own)
                 updated = await self._sessions.update(session_id, SessionStatus.OPEN, change)
                 reach(Point.SEAL_ORDERED)
                 record = updated or await self._again(session_id)
             else:
                 record = await self._decide(record, own)
-        manifest = sealed_manifest(record)
-        if chunk_count is not None and chunk_count != manifest.chunk_count:
-            raise problems.chunk_count_mismatch(session_id, chunk_count, manifest.chunk_count)
-        return manifest
+        return sealed_as_asked(record, chunk_count, floor)
+
+    async def carry_out(self, record: SessionRecord, order: WaitingOrder, unheard: tuple[str, ...]) -> None:
+        """Decide an order that has waited, unless another came meanwhile: then the processors were asked again.
+
+        Raises:
+            DomainError: `chunks-missing`, `chunk-count-mismatch`; the session is open, and the order removed.
+        """
+        closing = record.closing
+        assert closing is not None  # it holds the order
+        own = SealOrder(order.chunk_count, order.sealed_by, self._clock(), order.order_id, closing.floor, unheard)
+        change = Change(status=SessionStatus.SEALING, seal_order=own)
+        begun = await self._sessions.update(record.session_id, SessionStatus.OPEN, change, ask_id=closing.ask_id)
+        reach(Point.SEAL_ORDERED)
+        if begun is not None:
+            await self._decide(begun, own)
+
+    async def settle(self, record: SessionRecord) -> None:
+        """Decide the order of a session that is being sealed; a refusal is not the caller's."""
+        await self._decide(record, None)
 
     async def resume(self, record: SessionRecord) -> None:
         """Decide a seal that was begun, by a process that may have died.
@@ -158,7 +183,7 @@ class Sealer:
         try:
             return await self._finish(record)
         except DomainError as error:
-            if error.code not in _REFUSALS or record.seal_order == own:
+            if error.code not in REFUSALS or record.seal_order == own:
                 raise
             return await self._again(record.session_id)
 
@@ -175,10 +200,10 @@ class Sealer:
         try:
             scan = await self._scan(record.session_id, order, attempt)
         except DomainError as error:
-            if error.code in _REFUSALS:
+            if error.code in REFUSALS:
                 await self._tiles.drop(record.session_id, attempt)
                 reach(Point.SEAL_TILES_DROPPED)
-                reopen = Change(status=SessionStatus.OPEN)
+                reopen = Change(status=SessionStatus.OPEN, refuse=order.order_id)
                 if await self._sessions.update(record.session_id, SessionStatus.SEALING, reopen, order) is None:
                     return await self._again(record.session_id)  # another sealer decided this order
                 reach(Point.SEAL_REOPENED)
@@ -216,11 +241,11 @@ class Sealer:
                 if len(tiles) >= _TILE_WRITES:
                     await self._tiles.put(session_id, attempt, tiles)
                     tiles = []
-        if order.chunk_count is not None:
-            if start > order.chunk_count:
-                raise problems.chunk_count_mismatch(session_id, order.chunk_count, start)
-            if start < order.chunk_count:
-                tiles += await asyncio.to_thread(scan.gap, order.chunk_count, allow_missing=allow_missing)
+        least = max(order.floor, order.chunk_count or 0)
+        if order.chunk_count is not None and max(start, order.floor) > order.chunk_count:
+            raise problems.chunk_count_mismatch(session_id, order.chunk_count, max(start, order.floor))
+        if start < least:
+            tiles += await asyncio.to_thread(scan.gap, least, allow_missing=allow_missing)
         if scan.gaps and not allow_missing:
             raise problems.chunks_missing(session_id, [list(gap) for gap in scan.gaps[:MAX_REPORTED_GAPS]])
         await self._tiles.put(session_id, attempt, [*tiles, *scan.tree.partial_tiles()])
@@ -267,6 +292,24 @@ def sealed_manifest(record: SessionRecord) -> Manifest:
     if record.seal is None:
         raise problems.session_open(record.session_id, "a manifest, a root and proofs come with the seal")
     return manifest_from_bytes(record.seal.manifest)
+
+
+def sealed_as_asked(record: SessionRecord, chunk_count: int | None, floor: int) -> Manifest:
+    """Return the manifest of a sealed session, if it holds all that was asked for.
+
+    Raises:
+        DomainError: `chunks-missing`, `chunk-count-mismatch`, `session-open`.
+    """
+    manifest = sealed_manifest(record)
+    least = max(floor, chunk_count or 0)
+    missing = [list(gap) for gap in manifest.missing[:MAX_REPORTED_GAPS]] if chunk_count is not None else []
+    if least > manifest.chunk_count:
+        missing.append([manifest.chunk_count, least - 1])
+    if missing:
+        raise problems.sealed_without(record.session_id, missing)
+    if chunk_count is not None and chunk_count < manifest.chunk_count:
+        raise problems.chunk_count_mismatch(record.session_id, chunk_count, manifest.chunk_count)
+    return manifest
 
 
 def covers(manifest: Manifest, index: int) -> bool:

@@ -12,7 +12,8 @@ from sessions.core.key_ring import WrappedDek
 from sessions.core.manifest import SealedBy
 from sessions.core.receipt import Batch
 from sessions.core.tiles import Place
-from sessions.core.types import Buffer, Hash, SessionId
+from sessions.core.types import Buffer, DekId, Hash, SessionId
+from sessions.storage.seal_orders import Closing
 from sessions.storage.seal_summary import SealSummary
 
 
@@ -37,7 +38,11 @@ class SealOrder:
     sealed_by: SealedBy
     sealed_at: datetime
     order_id: str = field(default_factory=lambda: token_hex(8))
-    """Tells this order from a later one, so that who scanned for an order that was refused since commits nothing."""
+    """Identifies this order, so that a sealer working on a superseded order cannot commit."""
+    floor: int = 0
+    """Least number of chunks that processors acknowledged; a seal with fewer is refused."""
+    unheard: tuple[str, ...] = ()
+    """Processors that the seal did not wait for: lost ones, whose last reports are in the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,10 @@ class Tombstone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRecord:
-    """One session. `metadata` is canonical JSON; `keys` is its key ring, opaque here."""
+    """One session. `metadata` is canonical JSON; `keys` is its key ring, opaque here.
+
+    `metadata_given` is false while only chunks have opened the session: it takes the first metadata that comes.
+    """
 
     session_id: SessionId
     status: SessionStatus
@@ -99,6 +107,8 @@ class SessionRecord:
     held: bool = False
     retention: Retention = Retention()
     tombstone: Tombstone | None = None
+    metadata_given: bool = True
+    closing: Closing | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +124,10 @@ class Change:
     """Set together with the deletion of the whole key ring; a session under legal hold gets none."""
     retention: Retention | None = None
     """With a tombstone it is not set: it is the retention that the session must still have."""
+    metadata: bytes | None = None
+    """Set only on a session that has none yet, together with `retention`."""
+    refuse: str | None = None
+    """Id of a seal order that is removed, since it was refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +153,14 @@ Cursor = tuple[datetime, SessionId]
 """The last session of a page: when it was opened, and its id."""
 
 
+@dataclass(frozen=True, slots=True)
+class SessionState:
+    """What storing a chunk needs to know of a session: its status, and the ids of the keys in its ring."""
+
+    status: SessionStatus
+    dek_ids: frozenset[DekId] = frozenset()
+
+
 class SessionStore(Protocol):
     """Sessions. Every write is one document and journaled before it returns."""
 
@@ -148,13 +170,21 @@ class SessionStore(Protocol):
     async def get(self, session_id: SessionId) -> SessionRecord | None:
         """A session, as last acknowledged by the primary."""
 
-    async def statuses(self, session_ids: Sequence[SessionId]) -> Mapping[SessionId, SessionStatus]:
+    async def states(self, session_ids: Sequence[SessionId]) -> Mapping[SessionId, SessionState]:
         """The states of those sessions that exist."""
 
     async def update(
-        self, session_id: SessionId, expected: SessionStatus, change: Change, order: SealOrder | None = None
+        self,
+        session_id: SessionId,
+        expected: SessionStatus,
+        change: Change,
+        order: SealOrder | None = None,
+        ask_id: str | None = None,
     ) -> SessionRecord | None:
-        """Change a session that is in the expected state, and still has that seal order; None if there is none such."""
+        """Change a session that is in the expected state, and still has that seal order; None if there is none such.
+
+        With `ask_id`, only while that is the newest question to the processors. A seal removes all waiting orders.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +196,8 @@ class NewChunk:
     plaintext_bytes: int
     fingerprint: Fingerprint
     envelope: Buffer = field(repr=False)
+    dek_id: DekId
+    """Id of the key that the envelope is encrypted under, by its header."""
 
 
 @dataclass(frozen=True, slots=True)

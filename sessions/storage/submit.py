@@ -13,13 +13,17 @@ from sessions.runtime.answer import send_json
 from sessions.runtime.app import HotRoute
 from sessions.runtime.auth import Authenticator, Role, require
 from sessions.runtime.budget import ByteBudget
+from sessions.runtime.errors import DomainError
 from sessions.runtime.problems import responses
 from sessions.storage.disk import DiskWatch
+from sessions.storage.frame_answers import FrameAnswer, FrameResult
 from sessions.storage.ingest import Intake
 from sessions.storage.models import SubmitAnswer
 from sessions.storage.mongo import Readiness
 
 PATH: Final = "/api/v1/envelopes"
+RESULTS: Final = "results"
+"""Query parameter: with `2` the results `unknown-key` and `busy` are used."""
 SUBMIT_TARGET_BYTES: Final = 16 * 1024 * 1024
 """What a processor puts into one request, unless a single envelope is larger."""
 
@@ -30,6 +34,14 @@ OPERATION: Final[dict[str, Any]] = {
     "description": "The body is a sequence of frames: u32 big-endian length, then as many bytes of an envelope v1; "
     "none is a sequence, too. "
     "One answer for each, in order; what it acknowledges is journaled.",
+    "parameters": [
+        {
+            "name": RESULTS,
+            "in": "query",
+            "description": "2: the results `unknown-key` and `busy` are known; else they are told as before 0.2",
+            "schema": {"type": "string", "enum": ["2"]},
+        }
+    ],
     "requestBody": {
         "required": False,
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
@@ -45,6 +57,19 @@ OPERATION: Final[dict[str, Any]] = {
         },
     },
 }
+
+
+def _as_before(answer: FrameAnswer) -> FrameAnswer:
+    """Return an answer as processors of 0.1.0 know it: with another key they open the session again.
+
+    Raises:
+        DomainError: `overloaded`, for an envelope that is to be repeated.
+    """
+    if answer.result is FrameResult.BUSY:
+        raise DomainError("overloaded", "a session is being sealed; repeat the request", retry_after_seconds=1)
+    if answer.result is FrameResult.UNKNOWN_KEY:
+        return FrameAnswer(FrameResult.UNKNOWN_SESSION, None, None)
+    return answer
 
 
 def body_limit(chunk_max_bytes: int) -> int:
@@ -82,6 +107,8 @@ class SubmitEndpoint:
         async with body.bounded(request, self._budget, self._limit_bytes) as data:
             self._disk.take(len(data))
             answers = await self._intake.submit(data, principal.require_session)
+        if request.query_params.get(RESULTS) != "2":
+            answers = [_as_before(answer) for answer in answers]
         content = json.dumps({"results": [answer.to_json() for answer in answers]})
         await send_json(content, 200, scope, receive, send)
 

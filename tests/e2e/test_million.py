@@ -19,7 +19,8 @@ from sessions.storage.ledger import Ledger
 from sessions.storage.mongo import connect
 from sessions.storage.mongo_batches import MongoBatches
 from sessions.storage.mongo_chunks import MongoChunks
-from sessions.storage.mongo_sessions import MongoSessions, MongoTiles
+from sessions.storage.mongo_sessions import MongoSessions
+from sessions.storage.mongo_tiles import MongoTiles
 from sessions.storage.progress import ProgressReader
 from sessions.storage.retention import Terms
 from sessions.storage.sealing import Sealer

@@ -9,11 +9,12 @@ import pytest
 from pymongo import MongoClient
 
 from sessions.storage import mongo_audit, mongo_sessions
-from sessions.storage.ledger import Sessions
+from sessions.storage.heads import Sessions
 from sessions.storage.memory import MemoryChunks, MemorySessions, MemoryTiles
 from sessions.storage.mongo import Database, connect, ensure_collections
 from sessions.storage.mongo_chunks import MongoChunks
-from sessions.storage.mongo_sessions import MongoSessions, MongoTiles
+from sessions.storage.mongo_sessions import MongoSessions
+from sessions.storage.mongo_tiles import MongoTiles
 from sessions.storage.store import BodyStore, ChunkStore, TileStore
 
 MEMORY = "memory"

@@ -35,7 +35,8 @@ from sessions.storage.mongo_audit import MongoEvents
 from sessions.storage.mongo_chunks import MongoChunks
 from sessions.storage.mongo_due import MongoDue
 from sessions.storage.mongo_scrub import MongoBodyScan, MongoFindings
-from sessions.storage.mongo_sessions import MongoSessions, MongoTiles
+from sessions.storage.mongo_sessions import MongoSessions
+from sessions.storage.mongo_tiles import MongoTiles
 from sessions.storage.progress import ProgressReader
 from sessions.storage.retention import Due, Terms
 from sessions.storage.scrub import Scrubber

@@ -22,7 +22,8 @@ from sessions.storage.mongo import Database
 from sessions.storage.mongo_audit import MongoEvents
 from sessions.storage.mongo_chunks import BODY_PART_BYTES, MongoChunks
 from sessions.storage.mongo_scrub import MongoBodyScan, MongoFindings
-from sessions.storage.mongo_sessions import MongoSessions, MongoTiles
+from sessions.storage.mongo_sessions import MongoSessions
+from sessions.storage.mongo_tiles import MongoTiles
 from sessions.storage.retention import Terms
 from sessions.storage.scrub import Scrubber
 from sessions.storage.scrub_session import SETTLED_AFTER

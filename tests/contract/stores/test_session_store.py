@@ -8,8 +8,7 @@ from typing import cast
 import pytest
 
 from sessions.core.types import Hash, SessionId
-from sessions.storage.heads import head_of
-from sessions.storage.ledger import Sessions
+from sessions.storage.heads import Sessions, head_of
 from sessions.storage.mongo import Database
 from sessions.storage.mongo_due import MongoDue
 from sessions.storage.mongo_sessions import MongoSessions

@@ -16,7 +16,7 @@ from sessions.runtime import server
 from sessions.runtime.auth import Authenticator, Principal, Role
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.settings import ServiceSettings
-from sessions.storage import audit_routes, key_routes, routes, submit
+from sessions.storage import audit_routes, key_routes, processor_routes, routes, submit
 from sessions.storage.mongo import Readiness
 from tests.unit.runtime.apps import app_of
 from tests.unit.storage.chunks import House, ample_disk
@@ -128,6 +128,7 @@ def storage_app(house: House, chunk_max_bytes: int = 64 * MIB) -> Any:
     return app_of(
         routes.router(house.ledger, house.shredder, house.evidence, readiness, house.reads),
         key_routes.router(house.ledger, house.rings, readiness, house.reads),
+        processor_routes.router(house.registry, house.sessions, house.uptime, house.terms, readiness),
         audit_routes.router(house.trail, house.events, house.ledger, readiness, house.reads),
         authenticator=_OneToken(),
         audit=house.audit,

@@ -11,11 +11,17 @@ import pytest
 
 from sessions.core.key_ring import MAX_KEYS
 from sessions.core.types import ChunkIndex, SessionId
+from sessions.processor.acknowledged import Acknowledged
+from sessions.processor.delivery import Delivery
 from sessions.processor.drainer import Drainer
 from sessions.processor.key_rings import KeyRings
 from sessions.processor.keys import Dek, FileKeyWrapper
 from sessions.processor.pipeline import Submitter
+from sessions.processor.promises import Promises
+from sessions.processor.quarantine import Quarantine
 from sessions.processor.recording import Recording
+from sessions.processor.reporting import Identity, Reporter
+from sessions.processor.seal_orders import SealOrders
 from sessions.processor.session_desk import SessionDesk
 from sessions.processor.spool import Spool
 from sessions.processor.spool_room import SpoolRoom
@@ -42,6 +48,7 @@ class Desk:
     drainer: Drainer
     desk: SessionDesk
     folder: Path
+    reporter: Reporter
 
     def away(self) -> None:
         assert self.watch.lost(AWAY)
@@ -52,7 +59,7 @@ class Desk:
 
     async def drain(self) -> None:
         self.back()
-        task = asyncio.create_task(self.drainer.run())
+        task = asyncio.gather(self.drainer.run(), self.reporter.run())
         try:
             async with asyncio.timeout(5):
                 while self.spool.entries or self.spool.arrived.is_set():  # the last segment goes after its entries
@@ -66,19 +73,25 @@ class Desk:
 
     @property
     def set_aside(self) -> int:
-        return len(list((self.folder / "quarantine").iterdir()))
+        return len(list((self.folder / "quarantine").glob("*.entry")))
 
 
 def desk_of(folder: Path, storage: StorageClient, wrapper: FileKeyWrapper, executor: ThreadPoolExecutor) -> Desk:
-    spool = Spool(Segments(folder, MIB), SpoolRoom(8 * MIB, 0))
+    spool = Spool(Segments(folder, MIB, Quarantine(folder / "quarantine", 8 * MIB)), SpoolRoom(8 * MIB, 0))
     spool.open()
+    promises = Promises(folder / "promises.json")
+    promises.load()
     watch = StorageWatch(storage.reachable, 1.0)
-    spooling = Spooling(spool, watch)
+    spooling = Spooling(spool, watch, promises)
     rings = KeyRings(wrapper, storage, 100, spooling=spooling)
     submitter = Submitter(storage, watch)
-    recording = Recording(rings, submitter, storage, executor, 3, spooling=spooling)
-    drainer = Drainer(spooling, storage, submitter, recording, rings)
-    return Desk(spool, watch, rings, recording, drainer, SessionDesk(storage, spooling, drainer), folder)
+    acknowledged = Acknowledged()
+    recording = Recording(rings, submitter, storage, executor, 3, spooling=spooling, acknowledged=acknowledged)
+    reporter = Reporter(Identity(folder, "host"), spooling, storage, acknowledged, (rings.set_back,))
+    orders = SealOrders(storage, spooling, reporter)
+    drainer = Drainer(spooling, Delivery(spooling, storage, submitter, recording, rings=rings, orders=orders))
+    desk = SessionDesk(storage, spooling, drainer, orders)
+    return Desk(spool, watch, rings, recording, drainer, desk, folder, reporter)
 
 
 @pytest.fixture

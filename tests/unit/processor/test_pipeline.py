@@ -15,7 +15,7 @@ from sessions.processor.pipeline import (
     SMALL_BYTES,
     Submitter,
 )
-from sessions.processor.storage_client import FrameAnswer
+from sessions.processor.storage_answers import FrameAnswer
 from sessions.runtime.errors import DomainError
 
 

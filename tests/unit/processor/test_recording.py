@@ -8,7 +8,7 @@ import pytest
 
 from sessions.core.types import ChunkIndex, SessionId
 from sessions.processor.recording import Recording
-from sessions.processor.storage_client import FrameAnswer
+from sessions.processor.storage_answers import FrameAnswer
 from sessions.runtime.errors import DomainError
 from tests.altering import altered_end
 from tests.unit.processor.conftest import Parts

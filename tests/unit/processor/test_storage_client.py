@@ -12,15 +12,8 @@ from sessions.core import frames
 from sessions.core.audit import Action, Outcome
 from sessions.core.key_ring import KeyRing, SealedDek, WrappedDek
 from sessions.core.types import SessionId
-from sessions.processor.storage_client import (
-    FrameAnswer,
-    KeyCounts,
-    Replacement,
-    StorageClient,
-    StoredChunk,
-    key_json,
-    read_keys,
-)
+from sessions.processor.storage_answers import FrameAnswer, KeyCounts, Replacement, StoredChunk, key_json, read_keys
+from sessions.processor.storage_client import StorageClient
 from sessions.runtime.audit import Audit
 from sessions.runtime.errors import PROBLEMS, DomainError
 from tests.unit.processor.servers import TOKEN, Script, serving

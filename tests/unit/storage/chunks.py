@@ -6,7 +6,7 @@ import hashlib
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,32 +24,38 @@ from sessions.storage.evidence import Evidence
 from sessions.storage.ingest import Intake
 from sessions.storage.key_rings import Rings
 from sessions.storage.ledger import Ledger
-from sessions.storage.memory import MemoryActivity, MemoryChunks, MemorySessions, MemoryTiles
+from sessions.storage.memory import MemoryChunks, MemorySessions, MemoryTiles
 from sessions.storage.memory_anchoring import MemoryBatches
 from sessions.storage.memory_audit import MemoryEvents
 from sessions.storage.memory_key_rings import MemoryKeyRings
+from sessions.storage.memory_replicas import MemoryActivity, MemoryClosing, MemoryProcessors, MemoryUptime
+from sessions.storage.processors import Registry
 from sessions.storage.progress import ProgressReader
 from sessions.storage.reads import Reads
 from sessions.storage.retention import Due, Terms
+from sessions.storage.seal_desk import SealDesk
 from sessions.storage.sealing import Sealer
 from sessions.storage.shredding import Shredder
 from sessions.storage.store import NewChunk, SessionRecord, SessionStatus, ShredReason, Tombstone
+from sessions.storage.uptime import UptimeClock
 
 EPOCH = datetime(2026, 1, 31, 12, 0, 0, 123_000, tzinfo=UTC)
+DEK_ID = DekId((1).to_bytes(16, "big"))
+"""Id of the key that every session record here has."""
 TOMBSTONE = Tombstone(EPOCH, ShredReason.REQUESTED, "admin-1")
 
 
 def envelope_of(session: str, index: int, body: bytes = b"chunk") -> bytes:
     """A well-formed envelope; storage cannot tell that it was never sealed."""
     nonce = hashlib.sha256(body).digest()[:12]
-    header = Header(Codec.STORED, DekId(bytes(16)), nonce, ChunkIndex(index), len(body), SessionId(session))
+    header = Header(Codec.STORED, DEK_ID, nonce, ChunkIndex(index), len(body), SessionId(session))
     return header.to_bytes() + body + bytes(16)
 
 
 def new_chunk(session: str, index: int, body: bytes = b"chunk") -> NewChunk:
     data = envelope_of(session, index, body)
     name = SessionId(session)
-    return NewChunk(name, index, len(body), fingerprint(name, index, data), data)
+    return NewChunk(name, index, len(body), fingerprint(name, index, data), data, DEK_ID)
 
 
 def key(number: int = 1) -> WrappedDek:
@@ -129,14 +135,40 @@ class House:
         self.terms = Terms(self.retain_days, self.delete_after_days, lambda: self.time)
         self.shredder = Shredder(self.sessions, self.sessions, self.chunks, self.terms)
         self.due = Due(self.sessions, self.terms)
-        self.activity = Activity(MemoryActivity(self.sessions, lambda: self.time), 3600, lambda: self.seconds)
+        self.uptime_store = MemoryUptime()
+        self.uptime = UptimeClock(self.uptime_store)
+        self.activity = Activity(MemoryActivity(self.sessions), self.uptime, 3600, lambda: self.seconds)
+        self.orders = MemoryClosing(self.sessions)
+        self.processors = MemoryProcessors()
+        self.registry = Registry(self.processors, self.orders, self.uptime, 600)
+        self.desk = SealDesk(
+            self.sessions,
+            self.sealer,
+            self.orders,
+            registry=self.registry,
+            uptime=self.uptime,
+            activity=self.activity,
+        )
         self.intake = Intake(self.sessions, self.chunks, self.activity)
         self.ledger = Ledger(
-            self.sessions, self.sealer, self.progress, self.batches, self.terms, opened=self.intake.opened
+            self.sessions,
+            self.sealer,
+            self.desk,
+            self.progress,
+            batches=self.batches,
+            terms=self.terms,
+            opened=self.intake.opened,
         )
         self.evidence = Evidence(self.ledger, self.everything, self.everything, self.tiles)
         self.rings = Rings(MemoryKeyRings(self.sessions))
         self.reads = Reads(128 * MIB)
+
+    def pass_seconds(self, seconds: float) -> None:
+        """Storage is up for so long, and its clocks go on."""
+        self.time += timedelta(seconds=seconds)
+        self.seconds += seconds
+        before = self.uptime_store.uptime
+        self.uptime_store.uptime = replace(before, seconds=before.seconds + seconds, beats=before.beats + 1)
 
     def clear(self) -> None:
         """Nothing was ever here."""

@@ -1,7 +1,6 @@
 """Abandoned sessions are sealed as they are, and no others."""
 
 import asyncio
-from datetime import timedelta
 
 import pytest
 from structlog.testing import capture_logs
@@ -12,8 +11,9 @@ from sessions.runtime.errors import DomainError
 from sessions.storage import idle
 from sessions.storage.activity import Activity
 from sessions.storage.idle import IdleSealer
-from sessions.storage.memory import MemoryActivity, MemorySessions
+from sessions.storage.memory import MemorySessions
 from sessions.storage.memory_anchoring import LeaseState, MemoryLease
+from sessions.storage.memory_replicas import MemoryActivity
 from sessions.storage.sealing import MAX_MISSING_CHUNKS, sealed_manifest
 from sessions.storage.store import SessionStatus
 from tests.unit.storage.chunks import House, envelope_of, session_record
@@ -31,8 +31,7 @@ class Watched(House):
         self.sealer_of_idle = IdleSealer(self.activity, self.ledger, self.lease, 3600)
 
     def pass_minutes(self, minutes: float) -> None:
-        self.time += timedelta(minutes=minutes)
-        self.seconds += minutes * 60
+        self.pass_seconds(minutes * 60)
 
     async def write(self, name: str, index: int) -> None:
         (answer,) = await self.intake.submit(frames.join([envelope_of(name, index)]))

@@ -14,7 +14,7 @@ from sessions.storage.store import Change, InsertOutcome, NewChunk, SealOrder, S
 from tests.unit.storage.chunks import EPOCH, House, envelope_of, key, new_chunk
 
 A = SessionId("a")
-STORED, EXISTS, CONFLICT, SEALED, UNKNOWN = FrameResult
+STORED, EXISTS, CONFLICT, SEALED, UNKNOWN, UNKNOWN_KEY, BUSY = FrameResult
 _SEALING = Change(status=SessionStatus.SEALING, seal_order=SealOrder(None, "recorder", EPOCH))
 
 

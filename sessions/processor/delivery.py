@@ -1,0 +1,296 @@
+"""Delivers what the spool has of one session: its openings with their keys, its envelopes, and the order to seal it."""
+
+import asyncio
+import json
+from itertools import chain
+from typing import Any, Final
+
+import structlog
+from prometheus_client import Counter
+
+from sessions.core import envelope as envelopes
+from sessions.core import key_ring
+from sessions.core.envelope import fingerprint
+from sessions.core.errors import CoreError
+from sessions.core.types import ChunkIndex, DekId
+from sessions.processor.key_rings import KeyRings
+from sessions.processor.killpoints import Point
+from sessions.processor.pipeline import POST_BYTES, Submitter
+from sessions.processor.quarantine import CONFLICT
+from sessions.processor.recording import ACKNOWLEDGED, Recording
+from sessions.processor.seal_orders import SealOrders
+from sessions.processor.spool_format import Kind
+from sessions.processor.spool_index import Entry, SpooledSession
+from sessions.processor.spooling import Spooling, read_key
+from sessions.processor.storage_answers import FrameAnswer, Keys
+from sessions.processor.storage_client import StorageClient
+from sessions.processor.storage_errors import is_transient
+from sessions.runtime.errors import DomainError
+from sessions.runtime.killpoints import reach
+
+WINDOW_ENTRIES: Final = 512
+_METADATA_REFUSALS: Final = ("metadata-conflict", "retention-too-short", "invalid-request")
+_LOST: Final = ("unknown-session", "unknown-key")
+DRAINED = Counter("lucid_spool_drained_total", "Entries that session-storage has taken or had.", ("kind",))
+SEALS_REFUSED = Counter("lucid_spool_seals_refused_total", "Seals that waited and were refused; the session is open.")
+for _kind in Kind:
+    DRAINED.labels(_kind.name.lower())
+_log = structlog.get_logger()
+
+
+class EntryFailedError(Exception):
+    """Entries could not be delivered; they stay in the spool."""
+
+    def __init__(self, entries: tuple[Entry, ...], error: DomainError) -> None:
+        super().__init__(error.detail)
+        self.entries = entries
+        self.error = error
+
+
+class Delivery:
+    """Hands over sessions."""
+
+    def __init__(
+        self,
+        spooling: Spooling,
+        storage: StorageClient,
+        submitter: Submitter,
+        recording: Recording,
+        *,
+        rings: KeyRings,
+        orders: SealOrders,
+    ) -> None:
+        self._spooling = spooling
+        self._spool = spooling.spool
+        self._quarantining = spooling.quarantining
+        self._storage = storage
+        self._submitter = submitter
+        self._recording = recording
+        self._rings = rings
+        self._orders = orders
+
+    async def deliver(self, session: SpooledSession, at_once: int) -> None:
+        """Deliver all that there is of a session; `at_once` sessions share the memory for it.
+
+        Raises:
+            EntryFailedError: some entries could not be delivered, for now.
+        """
+        try:
+            await self._openings(session)
+            while entries := _window(session, POST_BYTES // max(1, at_once)):
+                await self._envelopes(session, entries)
+                if not any(entry.delivered for entry in entries):  # a disk that takes nothing into the quarantine
+                    error = DomainError("internal", "entries can neither be delivered nor quarantined")
+                    raise EntryFailedError(tuple(entries), error)
+            for entry in list(session.seals):
+                await self._seal(entry)
+        except EntryFailedError as failed:
+            if failed.error.code != "session-shredded":
+                raise
+            await self._quarantining.shred(session.session_id)
+        finally:
+            self._rings.forget(session.session_id)  # storage may have further keys of it
+
+    async def give_up(self, entry: Entry, error: DomainError) -> None:
+        """Quarantine an entry that cannot be delivered; of an opening also all that needs its key."""
+        reason = f"{error.code}: {error.detail}"
+        if entry.kind is not Kind.OPENING:
+            await self._aside(entry, "undeliverable", reason)
+            return
+        for other in [*entry.session.earlier, *entry.session.chunks.values()]:
+            await self._aside(other, "undeliverable", reason)
+        await self._aside(entry, "undeliverable", reason)
+
+    async def _openings(self, session: SpooledSession) -> None:
+        for entry in [opening for opening in session.openings if not opening.delivered]:
+            payload = await self._spooling.payload(entry)
+            if payload is None:
+                continue
+            opening = json.loads(payload)
+            session.kept_keys.add(read_key(opening).dek_id)
+            reach(Point.DRAIN_BEFORE_OPENING)
+            try:
+                await self._open(session, opening["metadata"], opening)
+            except DomainError as error:
+                await self._refused(entry, opening, error)
+            else:
+                DRAINED.labels("opening").inc()
+            reach(Point.DRAIN_AFTER_OPENING)
+            await self._spool.delivered([entry])
+
+    async def _refused(self, entry: Entry, opening: dict[str, Any], error: DomainError) -> None:
+        session = entry.session
+        if is_transient(error) or error.code == "session-shredded":
+            raise EntryFailedError((entry,), error)
+        _log.warning("spooled_opening_refused", session_id=session.session_id, code=error.code, detail=error.detail)
+        if error.code == "session-sealed":
+            return  # perhaps it was we who delivered and sealed it, before a crash: each envelope is compared
+        if opening["metadata"] is None or error.code not in _METADATA_REFUSALS:
+            raise EntryFailedError((entry,), error)
+        if not await self._quarantining.copy(entry, "metadata-refused", detail=f"{error.code}: {error.detail}"):
+            raise EntryFailedError((entry,), error)
+        try:
+            # What was recorded is worth more than what was said of it: without metadata its key is taken.
+            await self._open(session, None, opening)
+        except DomainError as again:
+            if again.code != "session-sealed":
+                raise EntryFailedError((entry,), again) from None
+
+    async def _open(self, session: SpooledSession, metadata: dict[str, Any] | None, opening: dict[str, Any]) -> None:
+        """Open a session at storage, and see to it that its ring has the key that envelopes are under."""
+        key = read_key(opening)
+        attempt = self._spooling.attempt
+        keys, _ = await attempt(self._storage.open(session.session_id, metadata, key))
+        session.foreign.discard(key.dek_id)
+        if _has(keys, key.dek_id):
+            return
+        if len(keys) >= key_ring.MAX_KEYS:  # then what is under this key is encrypted under another
+            session.foreign.add(key.dek_id)
+            return
+        await attempt(self._storage.add_key(session.session_id, key))
+
+    async def _envelopes(self, session: SpooledSession, entries: list[Entry]) -> None:
+        payloads = await asyncio.gather(*map(self._spooling.payload, entries))
+        found = [(entry, payload) for entry, payload in zip(entries, payloads, strict=True) if payload is not None]
+        reach(Point.DRAIN_BEFORE_POST)
+        answers = await asyncio.gather(
+            *(self._submit(session, entry, payload) for entry, payload in found), return_exceptions=True
+        )
+        reach(Point.DRAIN_AFTER_POST)
+        delivered: list[Entry] = []
+        settle: list[tuple[Entry, bytes, str]] = []
+        failed: list[Entry] = []
+        failure: DomainError | None = None
+        for (entry, payload), answer in zip(found, answers, strict=True):
+            if isinstance(answer, BaseException) and not isinstance(answer, DomainError):
+                raise answer
+            verdict = answer.code if isinstance(answer, DomainError) else answer
+            if verdict in ACKNOWLEDGED:
+                delivered.append(entry)
+            elif isinstance(answer, DomainError) and is_transient(answer):
+                failed.append(entry)
+                failure = answer
+            else:
+                settle.append((entry, payload, verdict))
+        await self._spool.delivered(delivered)
+        DRAINED.labels("envelope").inc(len(delivered))
+        for entry, payload, verdict in settle:
+            await self._settle(entry, payload, verdict)
+        if failure is not None:
+            raise EntryFailedError(tuple(failed), failure)
+
+    async def _submit(self, session: SpooledSession, entry: Entry, payload: bytes) -> str:
+        """Submit an envelope; return what storage did with it.
+
+        Raises:
+            DomainError: it may be repeated when it is transient.
+        """
+        name, index = session.session_id, entry.index
+        try:
+            dek_id = envelopes.parse(payload).header.dek_id
+        except CoreError as error:
+            raise DomainError("envelope-corrupt", str(error)) from None
+        if dek_id in session.foreign:
+            payload = await self._under_another_key(session, index, payload)
+        answer = await self._submitter.submit(name, payload)
+        if answer.result in _LOST and dek_id in session.kept_keys:
+            # The database was set back to before the session or its key: both are brought again.
+            if dek_id in session.brought_again:
+                session.foreign.add(dek_id)
+            session.brought_again.add(dek_id)
+            for opening in session.openings:
+                self._spool.redeliver(opening)
+            raise DomainError("overloaded", f"session {name} lost its key at session-storage", retry_after_seconds=1)
+        if answer.result == "busy":
+            raise DomainError("overloaded", f"the seal of session {name} is being decided", retry_after_seconds=1)
+        if answer.result in ACKNOWLEDGED and not _is_same(session, index, payload, answer):
+            raise DomainError("storage-unavailable", "session-storage acknowledged other bytes", retry_after_seconds=1)
+        return answer.result
+
+    async def _under_another_key(self, session: SpooledSession, index: int, payload: bytes) -> bytes:
+        """Encrypt a chunk again, under a key that session-storage has: its ring has no room for more."""
+        name = session.session_id
+        plaintext = await self._recording.open(name, index, payload)
+        _, keys = await self._storage.session(name)
+        sealed = await self._recording.encrypt(self._rings.unwrapped(name, keys), name, ChunkIndex(index), plaintext)
+        return sealed.envelope
+
+    async def _settle(self, entry: Entry, payload: bytes, verdict: str) -> None:
+        """Storage did not take an envelope: it has the same content already, or the envelope is quarantined."""
+        session_id, index = entry.session.session_id, entry.index
+        reason = CONFLICT if verdict == "conflict" else "left-out"
+        detail = f"session-storage answered {verdict}"
+        try:
+            stored = await self._storage.envelope(session_id, index)
+            theirs = await self._recording.open(session_id, index, stored)
+            if theirs == await self._recording.open(session_id, index, payload):
+                await self._spool.delivered([entry])
+                DRAINED.labels("envelope").inc()
+                return
+            reason = CONFLICT
+        except DomainError as error:
+            if is_transient(error) or error.code == "session-shredded":
+                raise EntryFailedError((entry,), error) from None
+            if error.code not in ("chunk-not-found", "session-not-found"):
+                reason = "envelope-corrupt" if error.code == "envelope-corrupt" else "undeliverable"
+            detail = f"session-storage answered {verdict}, then {error.code}: {error.detail}"
+        await self._aside(entry, reason, detail)
+
+    async def _aside(self, entry: Entry, reason: str, detail: str) -> None:
+        """Quarantine an entry, an envelope together with the wrapped key that opens it."""
+        key = await self._key_of(entry) if entry.kind is Kind.ENVELOPE else None
+        await self._quarantining.quarantine(entry, reason, detail=detail[:500], key=key)
+
+    async def _key_of(self, entry: Entry) -> dict[str, Any] | None:
+        payload = await self._spooling.payload(entry)
+        if payload is None:
+            return None
+        try:
+            dek_id: DekId = envelopes.parse(payload).header.dek_id
+        except CoreError:
+            return None
+        for opening in await self._spooling.openings(entry.session.session_id):
+            if read_key(opening).dek_id == dek_id:
+                return dict(opening["key"])
+        return None
+
+    async def _seal(self, entry: Entry) -> None:
+        payload = await self._spooling.payload(entry)
+        if payload is None:
+            return
+        session_id = entry.session.session_id
+        try:
+            if await self._orders.place(session_id, json.loads(payload)["chunk_count"]) is None:
+                return  # something has come since: that goes first
+        except DomainError as error:
+            if is_transient(error):
+                raise EntryFailedError((entry,), error) from None
+            SEALS_REFUSED.inc()
+            _log.error("queued_seal_refused", session_id=session_id, code=error.code, detail=error.detail)
+        else:
+            reach(Point.DRAIN_AFTER_SEAL)
+            DRAINED.labels("seal").inc()
+        await self._spool.delivered([entry])
+
+
+def _window(session: SpooledSession, max_bytes: int) -> list[Entry]:
+    """Return what of a session's envelopes to deliver next; one while the one is looked for that fails."""
+    window: list[Entry] = []
+    size = 0
+    for entry in chain(session.earlier, session.chunks.values()):
+        if window and (session.isolating or size + entry.place.entry_bytes > max_bytes):
+            break
+        window.append(entry)
+        size += entry.place.entry_bytes
+        if len(window) == WINDOW_ENTRIES:
+            break
+    return window
+
+
+def _has(keys: Keys, dek_id: DekId) -> bool:
+    return any(known.dek_id == dek_id for known in keys)
+
+
+def _is_same(session: SpooledSession, index: int, payload: bytes, answer: FrameAnswer) -> bool:
+    ours = fingerprint(session.session_id, index, payload)
+    return answer.envelope_sha256 == ours.envelope_sha256.hex()

@@ -1,0 +1,105 @@
+"""Sessions that this processor has promised to keep out of its spool, until their seals are decided.
+
+A confirmation to session-storage, that the spool holds nothing of a session, has to stay true: a chunk that was
+acknowledged into the spool afterwards would be left out of the sealed recording. What session-storage asked about is on
+the disk before the confirmation goes out, so it binds a process that is started anew as well.
+"""
+
+import json
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from sessions.core.types import SessionId, session_id
+from sessions.processor.files import write_durably
+
+MAX_PROMISES: Final = 10_000
+"""Limit on the sessions that are promised at the same time; further questions wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """A promise: `ask_id` is the newest question at session-storage; None while it is not known whether there is one.
+
+    It binds as long as there is a question, and until storage's uptime is beyond `until_seconds`: up to then a request
+    of ours that was given up may still place an order.
+    """
+
+    ask_id: str | None
+    until_seconds: float = 0.0
+
+
+class Promises:
+    """The promises, in memory and in one file."""
+
+    def __init__(self, file: Path | None) -> None:
+        """Without a file they end with the process."""
+        self._file = file
+        self._promises: dict[SessionId, Promise] = {}
+        self._saved: dict[SessionId, str] = {}
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether a session is kept out of the spool."""
+        return name in self._promises
+
+    def load(self) -> None:
+        """Read the file that an earlier process left. A damaged one is an error: its promises are not known.
+
+        Raises:
+            OSError, ValueError: it cannot be read.
+        """
+        if self._file is not None and self._file.exists():
+            self._saved = {session_id(name): str(ask) for name, ask in json.loads(self._file.read_bytes()).items()}
+            self._promises = {name: Promise(ask) for name, ask in self._saved.items()}
+
+    def first(self, limit: int) -> dict[SessionId, Promise]:
+        """Return the oldest promises."""
+        return dict(islice(self._promises.items(), limit))
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._promises)
+
+    @property
+    def full(self) -> bool:
+        """Whether no more can be made."""
+        return len(self._promises) >= MAX_PROMISES
+
+    def bind(self, name: SessionId, ask_id: str) -> None:
+        """Promise a session for a question, or bind an earlier promise to it."""
+        before = self._promises.get(name, Promise(None))
+        self._promises[name] = Promise(ask_id, before.until_seconds)
+
+    def hold(self, name: SessionId, until_seconds: float) -> None:
+        """Promise a session for a request of ours; with 0 its outcome is known, and only a question binds."""
+        before = self._promises.get(name, Promise(None))
+        until_seconds = max(before.until_seconds, until_seconds) if until_seconds else 0.0
+        self._promises[name] = Promise(before.ask_id, until_seconds)
+
+    def settle(self, name: SessionId, reported: Promise, newest: str | None, uptime_seconds: float) -> None:
+        """Release a promise that session-storage has no question for any more, or bind it to the newest question.
+
+        Do nothing if it was changed since it was reported: the answer may be older than the change.
+        """
+        if self._promises.get(name) is not reported:
+            return
+        if newest is None and uptime_seconds >= reported.until_seconds:
+            del self._promises[name]
+        elif newest is not None and newest != reported.ask_id:
+            self.bind(name, newest)
+
+    def release(self, name: SessionId) -> None:
+        """Release a promise: the session is sealed."""
+        self._promises.pop(name, None)
+
+    def save(self) -> None:
+        """Write those that have a question to the file, if they changed. Blocking.
+
+        Raises:
+            OSError: it cannot be written; then nothing may be confirmed.
+        """
+        wanted = {name: promise.ask_id for name, promise in self._promises.items() if promise.ask_id is not None}
+        if self._file is not None and wanted != self._saved:
+            write_durably(self._file, json.dumps(wanted).encode())
+            self._saved = wanted

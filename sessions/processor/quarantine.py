@@ -1,0 +1,146 @@
+"""Entries that left the spool and did not reach session-storage: kept until somebody decides, within bounds of its own.
+
+    SPOOL_DIR/quarantine/SEGMENT-OFFSET.entry   the entry, as it lay in the spool
+    SPOOL_DIR/quarantine/SEGMENT-OFFSET.json    why, when, whose; with the wrapped key that opens an envelope
+
+The facts are written first, so that an entry has them after a crash at any point; entries of version 0.1.0 have none.
+Blocking, and for one thread.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from prometheus_client import Counter
+
+from sessions.core.types import SessionId, session_id
+from sessions.processor.files import sync_folder, write_durably
+from sessions.runtime.times import now, to_rfc3339
+
+_ENTRY: Final = re.compile(r"(\d{16})-\d{12}\.entry")
+QUARANTINED = Counter("lucid_spool_quarantined_total", "Quarantined entries, by reason.", ("reason",))
+REASONS: Final = ("damaged", "conflict", "left-out", "undeliverable", "metadata-refused", "envelope-corrupt")
+for _reason in REASONS:
+    QUARANTINED.labels(_reason)
+CONFLICT: Final = "conflict"
+"""Reason of an envelope whose index has other content at session-storage."""
+_SHARES: Final = 4
+"""One token may have this fraction of the quarantine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """An entry in the quarantine. `by` is the token's name that opened the session here; None: not known."""
+
+    name: str
+    entry_bytes: int
+    kind: str = ""
+    session_id: SessionId | None = None
+    index: int | None = None
+    reason: str = "unknown"
+    by: str | None = None
+    quarantined_at: str | None = None
+    detail: str = ""
+    key: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry as the REST interface shows it."""
+        return {
+            "name": self.name,
+            "kind": self.kind or None,
+            "session_id": self.session_id,
+            "index": self.index,
+            "entry_bytes": self.entry_bytes,
+            "reason": self.reason,
+            "detail": self.detail,
+            "by": self.by,
+            "quarantined_at": self.quarantined_at,
+        }
+
+
+class Quarantine:
+    """The folder, and what is in it."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        """Hold at most about `max_bytes`; a token whose share is used up has to wait until room is made."""
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self.entries: dict[str, Quarantined] = {}
+        self.used_bytes = 0
+        self.last_segment = 0
+
+    def open(self) -> None:
+        """Read what is there.
+
+        Raises:
+            OSError: the folder cannot be used.
+        """
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        for file in self._folder.iterdir():
+            if found := _ENTRY.fullmatch(file.name):
+                self.last_segment = max(self.last_segment, int(found[1]))
+                self._add(self._facts(file))
+
+    def _facts(self, file: Path) -> Quarantined:
+        name, size = file.name.removesuffix(".entry"), file.stat().st_size
+        try:
+            facts = json.loads(file.with_suffix(".json").read_bytes())
+            if facts["session_id"] is not None:
+                facts["session_id"] = session_id(facts["session_id"])
+            return Quarantined(**{**facts, "name": name, "entry_bytes": size})
+        except (OSError, ValueError, LookupError, TypeError):
+            return Quarantined(name, size)
+
+    def _add(self, one: Quarantined) -> None:
+        self.entries[one.name] = one
+        self.used_bytes += one.entry_bytes
+
+    def keep(self, name: str, data: bytes, **facts: Any) -> Quarantined:
+        """Keep an entry under a name; repeated, it changes nothing.
+
+        Raises:
+            OSError: it cannot be written; nothing is in the quarantine then.
+        """
+        if (known := self.entries.get(name)) is not None:
+            return known
+        one = Quarantined(name, len(data), quarantined_at=to_rfc3339(now()), **facts)
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        described = {field: getattr(one, field) for field in Quarantined.__dataclass_fields__}
+        write_durably(self._folder / f"{name}.json", json.dumps(described).encode())
+        write_durably(self._folder / f"{name}.entry", data)
+        self._add(one)
+        return one
+
+    def read(self, name: str) -> bytes:
+        """Return an entry's bytes.
+
+        Raises:
+            FileNotFoundError: somebody took the file away.
+        """
+        return (self._folder / f"{name}.entry").read_bytes()
+
+    def drop(self, name: str) -> None:
+        """Delete an entry for good."""
+        one = self.entries.pop(name, None)
+        if one is not None:
+            self.used_bytes -= one.entry_bytes
+        for suffix in (".entry", ".json"):  # the facts go last: an entry always has them
+            (self._folder / f"{name}{suffix}").unlink(missing_ok=True)
+        sync_folder(self._folder)
+
+    def of_session(self, name: SessionId) -> Iterator[Quarantined]:
+        """Return a session's entries."""
+        return (one for one in list(self.entries.values()) if one.session_id == name)
+
+    def is_full_for(self, by: str | None) -> bool:
+        """Return whether a token's share is used up, or the whole and it has a part in that."""
+        used = sum(one.entry_bytes for one in list(self.entries.values()) if one.by == by)
+        return used > 0 and (used >= self._max_bytes // _SHARES or self.used_bytes >= self._max_bytes)
+
+    def floor(self, name: SessionId) -> int:
+        """Return the least number of chunks that a session has, by the envelopes here that nothing replaces."""
+        left_out = (one.index for one in self.of_session(name) if one.index is not None and one.reason != CONFLICT)
+        return max(left_out, default=-1) + 1

@@ -1,0 +1,45 @@
+"""Orders to seal sessions at session-storage: each with the promise that this spool holds nothing of the session."""
+
+from typing import Any
+
+from sessions.core.types import SessionId
+from sessions.processor.reporting import Reporter
+from sessions.processor.spooling import Spooling
+from sessions.processor.storage_answers import SealAnswer
+from sessions.processor.storage_client import StorageClient
+from sessions.processor.storage_errors import is_transient
+from sessions.runtime.errors import DomainError
+
+
+class SealOrders:
+    """Places orders at session-storage."""
+
+    def __init__(self, storage: StorageClient, spooling: Spooling, reporter: Reporter) -> None:
+        self._storage = storage
+        self._spooling = spooling
+        self._reporter = reporter
+
+    async def place(self, session_id: SessionId, chunk_count: int | None, *, keep: bool = True) -> SealAnswer | None:
+        """Have session-storage seal a session; None when the spool holds some of it, which goes first.
+
+        With `keep` session-storage keeps an order that has to wait for other processors.
+
+        Raises:
+            DomainError: what session-storage answered.
+        """
+        if not await self._reporter.promise_own(session_id):
+            return None
+        promises = self._spooling.promises
+        try:
+            claims: dict[str, Any] = self._reporter.claims(session_id, keep=keep)
+            answer = await self._storage.seal(session_id, chunk_count, **claims)
+        except DomainError as error:
+            # Of a verdict nothing is left at session-storage; of what got no answer there may be.
+            if not is_transient(error):
+                promises.hold(session_id, 0)
+            raise
+        if answer.sealed is not None:
+            promises.release(session_id)
+        else:
+            promises.hold(session_id, 0)
+        return answer

@@ -1,0 +1,155 @@
+"""Twins in memory of what replicas share: uptime, processors, seal orders that wait, and activity."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from secrets import token_hex
+
+from sessions.core.audit import day_of
+from sessions.core.types import SessionId
+from sessions.storage.memory import MemorySessions, without
+from sessions.storage.processors import Holdings, ProcessorRecord
+from sessions.storage.seal_orders import MAX_ORDERS, Ask, Closing, Confirmation, WaitingOrder
+from sessions.storage.store import SessionStatus
+from sessions.storage.uptime import Uptime
+
+
+class MemoryUptime:
+    """`UptimeStore` in memory."""
+
+    def __init__(self) -> None:
+        self.uptime = Uptime(0.0, 0, token_hex(8))
+
+    async def read(self) -> Uptime:
+        """See `UptimeStore`."""
+        return self.uptime
+
+    async def beat(self, seen: Uptime, seconds: float) -> Uptime | None:
+        """See `UptimeStore`."""
+        if seen != self.uptime:
+            return None
+        self.uptime = replace(seen, seconds=seen.seconds + seconds, beats=seen.beats + 1)
+        return self.uptime
+
+    async def renew(self, seen: Uptime) -> Uptime:
+        """See `UptimeStore`."""
+        if seen == self.uptime:
+            self.uptime = replace(seen, generation=token_hex(8), beats=seen.beats + 1)
+        return self.uptime
+
+
+class MemoryProcessors:
+    """`ProcessorStore` in memory."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, ProcessorRecord] = {}
+
+    async def report(self, name: str, holdings: Holdings, uptime_seconds: float) -> None:
+        """See `ProcessorStore`."""
+        self.records[name] = ProcessorRecord(
+            name=name, holdings=holdings, reported_seconds=uptime_seconds, reported_at=datetime.now(UTC)
+        )
+
+    async def all(self) -> list[ProcessorRecord]:
+        """See `ProcessorStore`."""
+        return [self.records[name] for name in sorted(self.records)]
+
+    async def forget(self, name: str) -> bool:
+        """See `ProcessorStore`."""
+        return self.records.pop(name, None) is not None
+
+
+class MemoryClosing:
+    """`ClosingStore` in memory."""
+
+    def __init__(self, sessions: MemorySessions) -> None:
+        self._records = sessions.records
+
+    async def order(self, session_id: SessionId, order: WaitingOrder, first: Confirmation | None) -> bool:
+        """See `ClosingStore`."""
+        record = self._records.get(session_id)
+        if record is None or record.status is not SessionStatus.OPEN:
+            return False
+        before = record.closing or Closing("", ())
+        said = (order.chunk_count, order.sealed_by)
+        same = [one for one in before.orders if (one.chunk_count, one.sealed_by) == said and one.until_seconds is None]
+        if (same and order.until_seconds is None) or len(before.orders) >= MAX_ORDERS:
+            return False
+        floor = max(before.floor, first.floor if first else 0)
+        clear = frozenset({first.processor}) if first else frozenset[str]()
+        closing = Closing(token_hex(8), (*before.orders, order), clear, floor)
+        self._records[session_id] = replace(record, closing=closing)
+        return True
+
+    async def confirm(self, ask: Ask, confirmation: Confirmation) -> bool:
+        """See `ClosingStore`."""
+        record = self._records.get(ask.session_id)
+        if record is None or record.status is not SessionStatus.OPEN or record.closing is None:
+            return False
+        if record.closing.ask_id != ask.ask_id:
+            return False
+        closing = replace(
+            record.closing,
+            clear=record.closing.clear | {confirmation.processor},
+            floor=max(record.closing.floor, confirmation.floor),
+        )
+        self._records[ask.session_id] = replace(record, closing=closing)
+        return True
+
+    async def withdraw(self, session_id: SessionId, order_id: str) -> None:
+        """See `ClosingStore`."""
+        if (record := self._records.get(session_id)) is not None:
+            self._records[session_id] = replace(record, closing=without(record.closing, order_id))
+
+    async def unanswered(self, processor: str, after: SessionId | None, limit: int) -> list[Ask]:
+        """See `ClosingStore`."""
+        asks = []
+        for name in sorted(self._records):
+            record = self._records[name]
+            is_open = record.status is SessionStatus.OPEN and (after is None or name > after)
+            if is_open and record.closing is not None and processor not in record.closing.clear:
+                asks.append(Ask(name, record.closing.ask_id))
+        return asks[:limit]
+
+    async def asked(self, session_ids: Sequence[SessionId]) -> Mapping[SessionId, str]:
+        """See `ClosingStore`."""
+        found = [self._records[name] for name in session_ids if name in self._records]
+        return {record.session_id: record.closing.ask_id for record in found if record.closing is not None}
+
+    async def waiting(self, after: SessionId | None, limit: int) -> list[SessionId]:
+        """See `ClosingStore`."""
+        names = sorted(name for name, record in self._records.items() if record.closing is not None)
+        return [name for name in names if after is None or name > after][:limit]
+
+
+class MemoryActivity:
+    """`ActivityStore` in memory."""
+
+    def __init__(self, sessions: MemorySessions) -> None:
+        self._sessions = sessions
+        self._noted: dict[SessionId, float] = {}
+
+    async def touch(self, session_ids: Sequence[SessionId], now_seconds: float) -> None:
+        """See `ActivityStore`."""
+        states = await self._sessions.states(session_ids)
+        is_open = [name for name, state in states.items() if state.status is SessionStatus.OPEN]
+        self._noted |= {name: max(now_seconds, self._noted.get(name, now_seconds)) for name in is_open}
+
+    async def idle(self, before_seconds: float, now_seconds: float, limit: int) -> list[SessionId]:
+        """See `ActivityStore`."""
+        is_open = [
+            name
+            for name, record in self._sessions.records.items()
+            if record.status is SessionStatus.OPEN
+            and day_of(name) is None
+            and not any(order.sealed_by == "idle" for order in (record.closing.orders if record.closing else ()))
+        ]
+        await self.touch([name for name in is_open if name not in self._noted], now_seconds)
+        idle = [name for name in is_open if self._noted[name] < before_seconds]
+        return sorted(idle, key=self._noted.__getitem__)[:limit]
+
+    async def is_idle(self, session_id: SessionId, before_seconds: float) -> bool:
+        """See `ActivityStore`."""
+        record = self._sessions.records.get(session_id)
+        is_open = record is not None and record.status is SessionStatus.OPEN
+        return is_open and self._noted.get(session_id, before_seconds) < before_seconds

@@ -1,0 +1,113 @@
+"""Seal orders that wait, in MongoDB: the member `closing` of a session's document.
+
+`closing` is {ask, orders: [{chunk_count, sealed_by, placed, until, id}], clear: [names], floor}.
+"""
+
+from collections.abc import Mapping, Sequence
+from secrets import token_hex
+from typing import Final
+
+from bson import Int64
+
+from sessions.core.types import SessionId
+from sessions.storage.mongo import Database, Document, translated
+from sessions.storage.seal_orders import MAX_ORDERS, Ask, Closing, Confirmation, WaitingOrder
+
+_WAITING: Final[Document] = {"closing.ask": {"$exists": True}}
+_OPEN: Final[Document] = {"status": "open"}
+
+
+async def ensure_indexes(db: Database) -> None:
+    """Create the index. Safe to repeat."""
+    await db["sessions"].create_index(
+        [("_id", 1), ("closing.ask", 1)], partialFilterExpression=_WAITING, name="closing"
+    )
+
+
+def closing_of(document: Document) -> Closing | None:
+    """Read the orders of a session's document; None when it has none."""
+    closing = document.get("closing")
+    if not closing or not closing["orders"]:
+        return None
+    orders = [
+        WaitingOrder(order["chunk_count"], order["sealed_by"], order["placed"], order["until"], order["id"])
+        for order in closing["orders"]
+    ]
+    return Closing(closing["ask"], tuple(orders), frozenset(closing["clear"]), int(closing["floor"]))
+
+
+class MongoClosing:
+    """`ClosingStore` on MongoDB."""
+
+    def __init__(self, db: Database) -> None:
+        self._sessions = db["sessions"]
+
+    async def order(self, session_id: SessionId, order: WaitingOrder, first: Confirmation | None) -> bool:
+        """See `ClosingStore`."""
+        count = None if order.chunk_count is None else Int64(order.chunk_count)
+        document = {
+            "chunk_count": count,
+            "sealed_by": order.sealed_by,
+            "placed": order.placed_seconds,
+            "until": order.until_seconds,
+            "id": order.order_id,
+        }
+        orders: Document = {"$ifNull": ["$closing.orders", []]}
+        change = {
+            "ask": token_hex(8),
+            "orders": {"$concatArrays": [orders, [document]]},
+            "clear": [first.processor] if first else [],
+            "floor": {"$max": [{"$ifNull": ["$closing.floor", 0]}, Int64(first.floor if first else 0)]},
+        }
+        same: Document = {"chunk_count": count, "sealed_by": order.sealed_by, "until": None}
+        if order.until_seconds is not None:  # one that lapses is its request's alone
+            same = {"id": order.order_id}
+        wanted: Document = {
+            "_id": session_id,
+            **_OPEN,
+            "closing.orders": {"$not": {"$elemMatch": same}},
+            f"closing.orders.{MAX_ORDERS - 1}": {"$exists": False},
+        }
+        async with translated():
+            done = await self._sessions.update_one(wanted, [{"$set": {"closing": change}}])
+        return bool(done.matched_count)
+
+    async def confirm(self, ask: Ask, confirmation: Confirmation) -> bool:
+        """See `ClosingStore`."""
+        wanted = {"_id": ask.session_id, "closing.ask": ask.ask_id, **_OPEN}
+        change = {
+            "$addToSet": {"closing.clear": confirmation.processor},
+            "$max": {"closing.floor": Int64(confirmation.floor)},
+        }
+        async with translated():
+            return bool((await self._sessions.update_one(wanted, change)).matched_count)
+
+    async def withdraw(self, session_id: SessionId, order_id: str) -> None:
+        """See `ClosingStore`."""
+        async with translated():
+            await self._sessions.update_one({"_id": session_id}, {"$pull": {"closing.orders": {"id": order_id}}})
+            await self._sessions.update_one({"_id": session_id, "closing.orders": []}, {"$unset": {"closing": ""}})
+
+    async def unanswered(self, processor: str, after: SessionId | None, limit: int) -> list[Ask]:
+        """See `ClosingStore`."""
+        wanted: Document = {**_WAITING, **_OPEN, "closing.clear": {"$ne": processor}}
+        if after is not None:
+            wanted["_id"] = {"$gt": after}
+        async with translated():
+            cursor = self._sessions.find(
+                wanted, projection={"closing.ask": 1}, sort=[("_id", 1)], limit=limit, hint="closing"
+            )
+            return [Ask(SessionId(one["_id"]), one["closing"]["ask"]) for one in await cursor.to_list()]
+
+    async def asked(self, session_ids: Sequence[SessionId]) -> Mapping[SessionId, str]:
+        """See `ClosingStore`."""
+        async with translated():
+            cursor = self._sessions.find({"_id": {"$in": list(session_ids)}, **_WAITING}, projection={"closing.ask": 1})
+            return {SessionId(one["_id"]): one["closing"]["ask"] for one in await cursor.to_list()}
+
+    async def waiting(self, after: SessionId | None, limit: int) -> list[SessionId]:
+        """See `ClosingStore`."""
+        wanted: Document = dict(_WAITING) if after is None else {**_WAITING, "_id": {"$gt": after}}
+        async with translated():
+            cursor = self._sessions.find(wanted, projection={"_id": 1}, sort=[("_id", 1)], limit=limit, hint="closing")
+            return [SessionId(one["_id"]) for one in await cursor.to_list()]

@@ -1,0 +1,150 @@
+"""Processors over HTTP: their reports, the list of them, and how one is forgotten."""
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Path, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from sessions.core.audit import Action
+from sessions.core.types import SessionId
+from sessions.runtime import audit
+from sessions.runtime.auth import Role, allow
+from sessions.runtime.errors import DomainError
+from sessions.runtime.json_route import JsonRoute
+from sessions.runtime.models import ChunkCount, JsonSessionId
+from sessions.runtime.problems import responses
+from sessions.storage.models import PROCESSOR_PATTERN, WaitingFor
+from sessions.storage.mongo import Readiness
+from sessions.storage.processors import ASKS_AT_ONCE, Holdings, Registry, Report
+from sessions.storage.retention import Terms
+from sessions.storage.seal_orders import Ask
+from sessions.storage.store import SessionStatus, SessionStore
+from sessions.storage.uptime import UptimeClock
+
+MAX_LISTED: Final = 1000
+"""Limit on the sessions that a report names in one list."""
+Name = Annotated[str, Path(pattern=PROCESSOR_PATTERN)]
+AskId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
+
+
+class HoldingsModel(BaseModel):
+    """What a spool holds; sizes in bytes."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    spooled_entries: Count = 0
+    spooled_bytes: Count = 0
+    spooled_sessions: Count = 0
+    quarantined_entries: Count = 0
+
+
+class ConfirmedModel(BaseModel):
+    """The processor holds nothing of this session, and acknowledged chunks below `floor`."""
+
+    session_id: JsonSessionId
+    ask_id: AskId
+    floor: ChunkCount = 0
+
+
+class ReportModel(BaseModel):
+    """A processor's report."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    holdings: HoldingsModel
+    confirmed: Annotated[list[ConfirmedModel], Field(max_length=ASKS_AT_ONCE)] = []
+    promised: Annotated[list[JsonSessionId], Field(max_length=MAX_LISTED)] = []
+    quarantined: Annotated[list[JsonSessionId], Field(max_length=MAX_LISTED)] = []
+    after: JsonSessionId | None = None
+    leaving: bool = False
+
+
+class AskModel(BaseModel):
+    """A session that is to be sealed: confirm that the spool holds nothing of it."""
+
+    session_id: str
+    ask_id: str
+
+
+class ReportAnswer(BaseModel):
+    """What a processor has to do and to know.
+
+    `asked` has the newest question about each promised session that still has one; `shredded` are those of the
+    quarantined sessions that were shredded. Another `generation`, or an uptime that falls, means that the database was
+    set back.
+    """
+
+    asks: list[AskModel]
+    asked: dict[str, str]
+    shredded: list[str]
+    uptime_seconds: float
+    generation: str
+    retain_days: int
+
+
+class ProcessorsAnswer(BaseModel):
+    """All processors, by name."""
+
+    processors: list[WaitingFor]
+
+
+def router(
+    registry: Registry, sessions: SessionStore, uptime: UptimeClock, terms: Terms, readiness: Readiness
+) -> APIRouter:
+    """All routes under /api/v1/processors."""
+
+    async def ready() -> None:
+        readiness.require()
+
+    routes = APIRouter(prefix="/api/v1/processors", tags=["processors"], route_class=JsonRoute)
+
+    @routes.get(
+        "",
+        dependencies=[Depends(allow(Role.ADMIN, Role.AUDIT, Role.PROCESSOR)), Depends(ready)],
+        response_model=ProcessorsAnswer,
+    )
+    async def list_processors() -> Any:
+        """Processors with a spool, as they last reported; seals wait for those that are `missing`."""
+        return {"processors": [known.to_json() for known in (await registry.survey()).processors]}
+
+    @routes.post(
+        "/{name}/report",
+        dependencies=[Depends(allow(Role.PROCESSOR)), Depends(ready)],
+        response_model=ReportAnswer,
+    )
+    async def report(name: Name, request: ReportModel) -> Any:
+        """Take a processor's report, which each sends every second."""
+        answer = await registry.report(
+            Report(
+                name=name,
+                holdings=Holdings(**request.holdings.model_dump()),
+                confirmed=[(Ask(SessionId(one.session_id), one.ask_id), one.floor) for one in request.confirmed],
+                promised=[SessionId(one) for one in request.promised],
+                after=None if request.after is None else SessionId(request.after),
+                leaving=request.leaving,
+            )
+        )
+        states = await sessions.states([SessionId(one) for one in request.quarantined]) if request.quarantined else {}
+        return {
+            "asks": [{"session_id": ask.session_id, "ask_id": ask.ask_id} for ask in answer.asks],
+            "asked": answer.asked,
+            "shredded": [one for one, state in states.items() if state.status is SessionStatus.SHREDDED],
+            "uptime_seconds": answer.uptime_seconds,
+            "generation": uptime.generation,
+            "retain_days": terms.retain_days,
+        }
+
+    @routes.delete(
+        "/{name}",
+        dependencies=[Depends(allow(Role.ADMIN, act=Action.PROCESSOR_FORGET)), Depends(ready)],
+        status_code=204,
+        responses=responses("not-found"),
+    )
+    async def forget(name: Name, http: Request) -> None:
+        """Forget a processor that will not come back: seals go on without what it still holds."""
+        async with audit.of(http).change(http.scope):
+            if not await registry.forget(name):
+                raise DomainError("not-found", f"storage knows no processor {name}")
+
+    return routes

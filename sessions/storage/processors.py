@@ -1,0 +1,199 @@
+"""The processors that storage knows. Each reports what its spool holds; a seal waits until all have handed over."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, Protocol
+
+from prometheus_client import Gauge
+
+from sessions.core.types import SessionId
+from sessions.runtime.errors import DomainError
+from sessions.runtime.times import to_rfc3339
+from sessions.storage.seal_orders import Ask, ClosingStore, Confirmation
+from sessions.storage.uptime import UptimeClock
+
+PRESENT_SECONDS: Final = 15.0
+"""Uptime of storage since a processor's last report, in seconds, up to which the processor counts as present."""
+ASKS_AT_ONCE: Final = 200
+MAX_PROCESSORS: Final = 256
+"""Limit on the processors that storage knows at the same time."""
+_REFRESH_SECONDS: Final = 5.0
+"""A report that says nothing new is stored after this many seconds, so that an idle processor costs few writes."""
+
+KNOWN = Gauge("lucid_processors", "Processors that storage knows, by whether they report.", ("state",))
+
+
+class ProcessorState(StrEnum):
+    """Whether a processor reports."""
+
+    PRESENT = "present"
+    MISSING = "missing"
+    """It does not report; seals wait for it."""
+    LOST = "lost"
+    """It has not reported for PROCESSOR_WAIT_SECONDS of storage's uptime; seals do not wait for it any more."""
+
+
+for _state in ProcessorState:
+    KNOWN.labels(_state.value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holdings:
+    """What a spool holds."""
+
+    spooled_entries: int = 0
+    spooled_bytes: int = 0
+    spooled_sessions: int = 0
+    quarantined_entries: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One report of a processor.
+
+    `confirmed` are questions that it answers now, each with its `Confirmation.floor`. `promised` are all sessions that
+    it keeps out of its spool; the answer says which of these still have a question.
+    """
+
+    name: str
+    holdings: Holdings
+    confirmed: Sequence[tuple[Ask, int]] = ()
+    promised: Sequence[SessionId] = ()
+    after: SessionId | None = None
+    leaving: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessorRecord:
+    """A processor's last report: `reported_seconds` is storage's uptime then, `reported_at` the database's time."""
+
+    name: str
+    holdings: Holdings
+    reported_seconds: float
+    reported_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A processor and its state now; `missing_seconds` is storage's uptime since its last report."""
+
+    record: ProcessorRecord
+    state: ProcessorState
+    missing_seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the processor as the REST interface shows it."""
+        holdings = self.record.holdings
+        return {
+            "name": self.record.name,
+            "state": self.state.value,
+            "last_report_at": to_rfc3339(self.record.reported_at),
+            "missing_seconds": round(self.missing_seconds, 1),
+            "spooled_entries": holdings.spooled_entries,
+            "spooled_bytes": holdings.spooled_bytes,
+            "spooled_sessions": holdings.spooled_sessions,
+            "quarantined_entries": holdings.quarantined_entries,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a processor learns from its report: questions to answer, and the newest about what it promised.
+
+    A promise about a session that is not in `asked` binds no more.
+    """
+
+    asks: Sequence[Ask] = ()
+    asked: Mapping[SessionId, str] = field(default_factory=dict)
+    uptime_seconds: float = 0.0
+
+
+class ProcessorStore(Protocol):
+    """The processors. A report replaces the one before it."""
+
+    async def report(self, name: str, holdings: Holdings, uptime_seconds: float) -> None:
+        """Store a report."""
+
+    async def all(self) -> Sequence[ProcessorRecord]:
+        """Return all processors, by name."""
+
+    async def forget(self, name: str) -> bool:
+        """Remove a processor; return whether it was known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """All processors, at an uptime of storage in seconds."""
+
+    now_seconds: float
+    processors: Sequence[Known]
+
+
+class Registry:
+    """Knows which processors there are, and what each still has to hand over."""
+
+    def __init__(self, store: ProcessorStore, orders: ClosingStore, uptime: UptimeClock, wait_seconds: float) -> None:
+        """Take processors for lost after `wait_seconds` of storage's uptime without a report."""
+        self._store = store
+        self._orders = orders
+        self._uptime = uptime
+        self.wait_seconds = wait_seconds
+        self._stored: dict[str, tuple[Holdings, float]] = {}
+
+    async def report(self, report: Report) -> Answer:
+        """Take in a report, and answer with what the processor has to do next.
+
+        Raises:
+            DomainError: `database-unavailable`.
+        """
+        now = await self._uptime.read()
+        if report.name not in self._stored and len(await self._store.all()) >= MAX_PROCESSORS:
+            detail = f"storage knows {MAX_PROCESSORS} processors already; forget those that are gone"
+            raise DomainError("overloaded", detail, retry_after_seconds=30)
+        if report.leaving and not report.holdings.spooled_entries:
+            self._stored.pop(report.name, None)
+            await self._store.forget(report.name)
+            return Answer()
+        for ask, floor in report.confirmed:
+            await self._orders.confirm(ask, Confirmation(report.name, floor))
+        asks = await self._orders.unanswered(report.name, report.after, ASKS_AT_ONCE)
+        before = self._stored.get(report.name)
+        if asks or before is None or before[0] != report.holdings or not 0 <= now - before[1] < _REFRESH_SECONDS:
+            await self._store.report(report.name, report.holdings, now)
+            self._stored[report.name] = report.holdings, now
+        asked = await self._orders.asked(report.promised) if report.promised else {}
+        return Answer(asks, asked, now)
+
+    async def survey(self) -> "Survey":
+        """Return all processors with their states.
+
+        Raises:
+            DomainError: `database-unavailable`.
+        """
+        now = await self._uptime.read()
+        found = [self._judged(record, now) for record in await self._store.all()]
+        for state in ProcessorState:
+            KNOWN.labels(state.value).set(sum(one.state is state for one in found))
+        return Survey(now, found)
+
+    def _judged(self, record: ProcessorRecord, now: float) -> Known:
+        missing = max(0.0, now - record.reported_seconds)
+        state = ProcessorState.PRESENT if missing <= PRESENT_SECONDS else ProcessorState.MISSING
+        if missing > self.wait_seconds:
+            state = ProcessorState.LOST
+        return Known(record, state, missing)
+
+    async def forget(self, name: str) -> bool:
+        """Forget a processor: seals do not wait for it any more. Return whether it was known.
+
+        Raises:
+            DomainError: `database-unavailable`.
+        """
+        self._stored.pop(name, None)
+        return await self._store.forget(name)
+
+    def set_back(self) -> None:
+        """Store the next report of each processor: the database lost what it had stored."""
+        self._stored.clear()

@@ -1,0 +1,237 @@
+"""Where seals are asked for: an order is carried out once every processor has handed over what it holds."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from sessions.core.manifest import Manifest, SealedBy
+from sessions.core.types import SessionId
+from sessions.runtime.errors import DomainError
+from sessions.storage import problems
+from sessions.storage.activity import Activity
+from sessions.storage.processors import Known, ProcessorState, Registry
+from sessions.storage.seal_orders import MAX_ORDERS, Ask, ClosingStore, Confirmation, WaitingOrder
+from sessions.storage.sealing import REFUSALS, Sealer, sealed_as_asked
+from sessions.storage.store import SessionRecord, SessionStatus, SessionStore
+from sessions.storage.uptime import UptimeClock
+
+WAIT_SECONDS: Final = 5.0
+"""Time that the request for a seal waits for processors before it is answered with a 202, in seconds."""
+_POLL_SECONDS: Final = 0.1
+_SWEEP_SECONDS: Final = 1.0
+_SWEEP_SESSIONS: Final = 100
+_LAPSE_SECONDS: Final = 10.0
+"""Uptime in seconds after its request's end at which an order that nobody was promised lapses, if a crash left it."""
+_REFUSALS_KEPT: Final = 1000
+
+WAITING = Gauge("lucid_seals_waiting", "Sessions whose seal waits for a processor.")
+REFUSED = Counter("lucid_seal_orders_refused_total", "Seal orders that waited and were refused; the session is open.")
+UNHEARD = Counter("lucid_seals_unheard_total", "Sessions that were sealed without hearing from a lost processor.")
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An order that waits for processors."""
+
+    processors: Sequence[Known]
+
+
+class SealDesk:
+    """Takes orders, and carries them out when nothing is left to wait for. Any replica may do so."""
+
+    def __init__(
+        self,
+        sessions: SessionStore,
+        sealer: Sealer,
+        orders: ClosingStore,
+        *,
+        registry: Registry,
+        uptime: UptimeClock,
+        activity: Activity,
+    ) -> None:
+        self._sessions = sessions
+        self._sealer = sealer
+        self._orders = orders
+        self._registry = registry
+        self._uptime = uptime
+        self._activity = activity
+        self._refusals: OrderedDict[str, DomainError] = OrderedDict()
+
+    async def seal(
+        self,
+        session_id: SessionId,
+        chunk_count: int | None,
+        sealed_by: SealedBy,
+        first: Confirmation | None = None,
+        *,
+        keep: bool = True,
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> "Manifest | Waiting":
+        """Seal a session; return its manifest, or what the order waits for.
+
+        `first` is the processor that asks, which has handed over what it holds. With `keep` the order stays when it has
+        to wait; without, it is withdrawn.
+
+        Raises:
+            DomainError: `session-not-found`, `chunks-missing`, `chunk-count-mismatch`, `overloaded`.
+        """
+        if first and first.until_seconds is not None and first.until_seconds < await self._uptime.read():
+            first = None  # this request came late: the processor stands by its answer no more, and is asked
+        floor = first.floor if first else 0
+        deadline = time.monotonic() + wait_seconds
+        order: WaitingOrder | None = None
+        while True:
+            record = await self._get(session_id)
+            if record.seal is not None:
+                return sealed_as_asked(record, chunk_count, floor)
+            waiting, lost = await self._waited_for(record, first)
+            if order is None and not waiting:
+                return await self._sealer.seal(session_id, chunk_count, sealed_by, floor, lost)
+            if order is None or not _has(record, order):
+                if order is not None and (refusal := self._refusals.pop(order.order_id, None)) is not None:
+                    raise refusal
+                order = await self._order(record, chunk_count, sealed_by, first, None if keep else wait_seconds)
+                if order is None:
+                    continue
+            waiting = await self.decide(session_id)
+            if waiting and time.monotonic() >= deadline:
+                if not keep:
+                    await self._orders.withdraw(session_id, order.order_id)
+                return Waiting(waiting)
+            if waiting:
+                await asyncio.sleep(_POLL_SECONDS)
+
+    async def _order(
+        self,
+        record: SessionRecord,
+        chunk_count: int | None,
+        sealed_by: SealedBy,
+        first: Confirmation | None,
+        wait_seconds: float | None,
+    ) -> WaitingOrder | None:
+        """Place an order, or find one that says the same; None when the session has changed since."""
+        session_id, closing = record.session_id, record.closing
+        if wait_seconds is None:
+            for order in closing.orders if closing is not None else ():
+                if (order.chunk_count, order.sealed_by, order.until_seconds) == (chunk_count, sealed_by, None):
+                    if first is not None and closing is not None:
+                        await self._orders.confirm(Ask(session_id, closing.ask_id), first)
+                    return order
+        now = await self._uptime.read()
+        until = None if wait_seconds is None else now + wait_seconds + _LAPSE_SECONDS
+        order = WaitingOrder(chunk_count, sealed_by, now, until)
+        if await self._orders.order(session_id, order, first):
+            return order
+        if record.status is SessionStatus.OPEN and closing is not None and len(closing.orders) >= MAX_ORDERS:
+            detail = f"{MAX_ORDERS} orders to seal session {session_id} wait for processors; repeat the request"
+            raise DomainError("overloaded", detail, retry_after_seconds=5)
+        if record.status is SessionStatus.SEALING:
+            await self._sealer.settle(record)
+        return None
+
+    async def decide(self, session_id: SessionId) -> list[Known]:
+        """Carry out the orders of a session; return the processors that they wait for, or nothing if none is left.
+
+        Raises:
+            DomainError: `database-unavailable`.
+        """
+        while True:
+            record = await self._get(session_id)
+            if record.status is SessionStatus.SEALING:
+                await self._sealer.settle(record)
+                continue
+            if record.seal is not None or record.closing is None:
+                return []
+            waiting, lost = await self._waited_for(record, None)
+            if waiting:
+                return waiting
+            order = record.closing.orders[0]
+            if await self._is_over(record, order):
+                await self._orders.withdraw(session_id, order.order_id)
+                continue
+            try:
+                await self._sealer.carry_out(record, order, lost)
+            except DomainError as error:
+                if error.code not in REFUSALS:
+                    raise
+                self._refused(session_id, order, error)
+            else:
+                if lost:
+                    UNHEARD.inc()
+                    _log.error("session_sealed_unheard", session_id=session_id, processors=list(lost))
+
+    async def _is_over(self, record: SessionRecord, order: WaitingOrder) -> bool:
+        if order.sealed_by == "idle":
+            return not await self._activity.is_idle(record.session_id)
+        return order.until_seconds is not None and order.until_seconds < await self._uptime.read()
+
+    def _refused(self, session_id: SessionId, order: WaitingOrder, error: DomainError) -> None:
+        REFUSED.inc()
+        _log.warning("seal_order_refused", session_id=session_id, code=error.code, detail=error.detail)
+        self._refusals[order.order_id] = error
+        while len(self._refusals) > _REFUSALS_KEPT:
+            self._refusals.popitem(last=False)
+
+    async def _waited_for(
+        self, record: SessionRecord, first: Confirmation | None
+    ) -> tuple[list[Known], tuple[str, ...]]:
+        """Return the processors that a session's seal waits for, and the lost ones that it does not wait for.
+
+        It waits for none any more once its first order has waited for PROCESSOR_WAIT_SECONDS: a processor that reports
+        and never confirms must not keep a session open.
+        """
+        closing, survey = record.closing, await self._registry.survey()
+        clear = {first.processor} if first is not None else closing.clear if closing is not None else frozenset[str]()
+        left = [known for known in survey.processors if known.record.name not in clear]
+        placed = closing.orders[0].placed_seconds if closing is not None else survey.now_seconds
+        if survey.now_seconds - placed > self._registry.wait_seconds:
+            return [], tuple(known.record.name for known in left)
+        lost = tuple(known.record.name for known in left if known.state is ProcessorState.LOST)
+        return [known for known in left if known.state is not ProcessorState.LOST], lost
+
+    async def sweep(self) -> int:
+        """Carry out all orders that can be; return how many still wait.
+
+        Raises:
+            DomainError: `database-unavailable`.
+        """
+        still, after = 0, None
+        while page := await self._orders.waiting(after, _SWEEP_SESSIONS):
+            for session_id in page:
+                try:
+                    still += bool(await self.decide(session_id))
+                except DomainError as error:
+                    if error.code == "database-unavailable":
+                        raise
+                    _log.warning("seal_not_decided", session_id=session_id, code=error.code, detail=error.detail)
+            after = page[-1]
+            if len(page) < _SWEEP_SESSIONS:
+                break
+        WAITING.set(still)
+        return still
+
+    async def run(self) -> None:
+        """Carry out orders until cancelled."""
+        while True:
+            try:
+                await self.sweep()
+            except DomainError as error:
+                _log.warning("seals_not_decided", reason=error.detail)
+            await asyncio.sleep(_SWEEP_SECONDS)
+
+    async def _get(self, session_id: SessionId) -> SessionRecord:
+        record = await self._sessions.get(session_id)
+        if record is None:
+            raise problems.session_not_found(session_id)
+        return record
+
+
+def _has(record: SessionRecord, order: WaitingOrder) -> bool:
+    return record.closing is not None and order in record.closing.orders
