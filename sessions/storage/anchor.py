@@ -7,8 +7,9 @@ A batch is the Merkle tree over the manifests of newly sealed sessions; one tran
                                                              +------ reorganised away -----+
 
 No database transaction is needed. The batch's document is the commit point: its key is its number, so of two writers
-of one number one gets it. And whatever is sent to the chain twice changes nothing there: the contract ignores a root
-that the publisher has anchored already.
+of one number one gets it. A leader reads the newest batch, which must be placed, before it reads the unbatched
+sessions; so if another leader batches any of these meanwhile, the number is taken. And whatever is sent to the chain
+twice changes nothing there: the contract ignores a root that the publisher has anchored already.
 """
 
 from collections.abc import Sequence
@@ -210,8 +211,11 @@ class BatchLog(Protocol):
     async def append(self, record: BatchRecord, leaf_hashes: Sequence[bytes], token: int) -> None:
         """Store a new batch whose leaves are the record's sessions in order.
 
+        The caller has read the batch before it, which was placed, and the unbatched sessions after that.
+
         Raises:
-            StaleLeaderError: there is a batch of that number already.
+            StaleLeaderError: a batch of that number exists, or the batch before it is not placed or was written by a
+                newer leader.
         """
         ...
 
@@ -219,7 +223,8 @@ class BatchLog(Protocol):
         """Replace state, anchor, transactions and gas of a batch.
 
         Raises:
-            StaleLeaderError: it is not in the state `expected`, or a newer leader wrote to it.
+            StaleLeaderError: it is not in the state `expected`, it has a transaction that the record lacks, or a newer
+                leader wrote to it.
         """
         ...
 

@@ -12,10 +12,11 @@ from sessions.runtime.problems import responses
 from sessions.storage import models
 from sessions.storage.anchor import BatchReader
 from sessions.storage.mongo import Readiness, translated
+from sessions.storage.reads import Reads
 from sessions.storage.routes import READERS
 
 
-def router(batches: BatchReader, readiness: Readiness, head_block: Callable[[], int | None]) -> APIRouter:
+def router(batches: BatchReader, readiness: Readiness, head_block: Callable[[], int | None], reads: Reads) -> APIRouter:
     """All routes under /api/v1/anchors. `head_block` gives the chain's newest block, as far as it is known here."""
 
     async def ready() -> None:
@@ -28,7 +29,7 @@ def router(batches: BatchReader, readiness: Readiness, head_block: Callable[[], 
         dependencies=[Depends(READERS), Depends(ready)],
     )
 
-    @routes.get("", response_model=models.AnchorPage)
+    @routes.get("", dependencies=[Depends(reads.items())], response_model=models.AnchorPage)
     async def list_anchors(
         limit: Limit = 100, cursor: Annotated[str | None, Query(pattern=r"^[0-9]{1,15}$")] = None
     ) -> Any:

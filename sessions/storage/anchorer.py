@@ -154,11 +154,13 @@ class Anchorer:
         if any(record.anchor.state in _NOT_INCLUDED for record in unsettled):
             self._batch_due_at = 0.0  # as soon as that one is in a block
             return False
+        # In this order: the sessions of `last` are not unbatched, and if a later batch exists, `append` refuses.
+        if (last := await self._batches.last()) is not None and not last.placed:
+            raise StaleLeaderError(f"batch {last.sequence} is being placed by another leader")
         leaves = await self._batches.unbatched(self._batch_max_sessions)
         self._more = len(leaves) == self._batch_max_sessions
         if not leaves:
             return False
-        last = await self._batches.last()
         hashes = [leaf.leaf_hash for leaf in leaves]
         record = BatchRecord(
             sequence=0 if last is None else last.sequence + 1,

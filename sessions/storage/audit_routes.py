@@ -18,16 +18,17 @@ from sessions.storage.audit_store import EventStore, StoredEvent
 from sessions.storage.audit_trail import Trail
 from sessions.storage.ledger import Ledger
 from sessions.storage.mongo import Readiness
+from sessions.storage.reads import Reads
 
 
-def router(trail: Trail, events: EventStore, ledger: Ledger, readiness: Readiness) -> APIRouter:
+def router(trail: Trail, events: EventStore, ledger: Ledger, readiness: Readiness, reads: Reads) -> APIRouter:
     """/api/v1/audit-events and /api/v1/audit-days."""
 
     async def ready() -> None:
         readiness.require()
 
     routes = APIRouter(prefix="/api/v1", tags=["audit"], route_class=JsonRoute)
-    by_reader = [Depends(allow(Role.ADMIN, Role.AUDIT)), Depends(ready)]
+    by_reader = [Depends(allow(Role.ADMIN, Role.AUDIT)), Depends(ready), Depends(reads.items())]
 
     @routes.post(
         "/audit-events",
@@ -62,8 +63,9 @@ def router(trail: Trail, events: EventStore, ledger: Ledger, readiness: Readines
     async def list_days(limit: Limit = 100, cursor: Annotated[str | None, Query(pattern=DAY_PATTERN)] = None) -> Any:
         """Days that have events, newest first: each is sealed some minutes after its end, and anchored then."""
         found = await events.days(limit, None if cursor is None else session_of(cursor))
-        days = [await _day(ledger, name) for name in found]
-        return {"days": days, "next_cursor": days[-1]["day"] if len(days) == limit else None}
+        days = [_day(summary) for summary in await ledger.summaries(found)]
+        more = len(found) == limit or len(days) < len(found)
+        return {"days": days, "next_cursor": days[-1]["day"] if more else None}
 
     return routes
 
@@ -75,7 +77,6 @@ def _page(name: SessionId, found: Sequence[StoredEvent], *, full: bool) -> bytes
     return json.dumps(head).encode()[:-1] + b', "events":[' + b",".join(events) + b"]}"
 
 
-async def _day(ledger: Ledger, name: SessionId) -> dict[str, Any]:
-    summary = await ledger.summary(await ledger.get(name))
+def _day(summary: dict[str, Any]) -> dict[str, Any]:
     shown = {member: summary[member] for member in ("session_id", "status", "sealed_at", "root", "anchor")}
-    return {"day": day_of(name), "events": summary["chunk_count"], **shown}
+    return {"day": day_of(summary["session_id"]), "events": summary["chunk_count"], **shown}

@@ -14,8 +14,10 @@ from sessions.core.tiles import TILE_WIDTH, Place
 from sessions.core.types import Hash, SessionId
 from sessions.runtime.errors import DomainError
 from sessions.storage import problems
+from sessions.storage.heads import covered, manifest_of
 from sessions.storage.ledger import Ledger
-from sessions.storage.sealing import covers, sealed_manifest
+from sessions.storage.reads import Hold, unbounded
+from sessions.storage.sealing import covers
 from sessions.storage.store import BodyReader, ChunkReader, ChunkRecord, SessionRecord, TileStore
 
 
@@ -37,36 +39,41 @@ class Evidence:
         record = await self._ledger.get(session_id)
         found = await self._chunks.page(session_id, start, limit)
         next_start = found[-1].index + 1 if len(found) == limit else None
-        return _shown(record, found), next_start
+        return await _shown(record, found), next_start
 
-    async def envelope(self, session_id: SessionId, index: int) -> bytes:
-        """An envelope's bytes.
+    async def envelope(self, session_id: SessionId, index: int, hold: Hold = unbounded) -> bytes:
+        """An envelope's bytes, reserved by `hold` before they are read.
 
         Raises:
             DomainError: `session-not-found`, `session-shredded`, `chunk-not-found`, `envelope-corrupt`.
         """
         record = await self._ledger.readable(session_id)
         chunk = await self._chunk(record, index)
+        await hold(chunk.fingerprint.envelope_bytes)
         body = await self._bodies.read(session_id, chunk)
         if body is None:
             raise _missing(session_id, index)
         return body
 
-    async def envelopes(self, session_id: SessionId, start: int, limit: int, max_bytes: int) -> list[bytes]:
-        """Envelopes of the chunks from `start` on, in order of index: at most `limit` and `max_bytes`, but always one.
+    async def envelopes(
+        self, session_id: SessionId, start: int, limit: int, max_bytes: int, hold: Hold = unbounded
+    ) -> list[bytes]:
+        """Return envelopes of the chunks from `start` on, in order: at most `limit` and `max_bytes`, but always one.
 
-        They end before one whose body is missing, so that what comes before it can be read.
+        `hold` reserves their bytes before they are read. They end before one whose body is missing, so that what comes
+        before it can be read.
 
         Raises:
             DomainError: `session-not-found`, `session-shredded`, `chunk-not-found` when there is none at `start`,
                 `envelope-corrupt`.
         """
         record = await self._ledger.readable(session_id)
-        stored = _shown(record, await self._chunks.page(session_id, start, limit))
+        stored = await _shown(record, await self._chunks.page(session_id, start, limit))
         if not stored or stored[0].index != start:
             raise problems.chunk_not_found(session_id, start)
-        sums = itertools.accumulate(chunk.fingerprint.envelope_bytes for chunk in stored)
+        sums = list(itertools.accumulate(chunk.fingerprint.envelope_bytes for chunk in stored))
         count = max(1, sum(size <= max_bytes for size in sums))
+        await hold(sums[count - 1])
         bodies = await self._bodies.read_many(session_id, stored[:count])
         found = [body for body in itertools.takewhile(lambda body: body is not None, bodies) if body is not None]
         if not found:
@@ -80,7 +87,7 @@ class Evidence:
             DomainError: `session-not-found`, `session-open`, `chunk-not-found`, `envelope-corrupt`.
         """
         record = await self._ledger.get(session_id)
-        manifest = sealed_manifest(record)
+        manifest = await manifest_of(record)
         if not covers(manifest, index):
             raise problems.chunk_not_found(session_id, index)
         ranges = inclusion_ranges(index, manifest.chunk_count)
@@ -108,7 +115,7 @@ class Evidence:
             DomainError: `session-not-found`, `session-open`.
         """
         record = await self._ledger.get(session_id)
-        manifest = sealed_manifest(record)
+        manifest = await manifest_of(record)
         batch = record.placement.batch if record.placement is not None else None
         return Receipt(manifest=manifest, batch=batch, anchor=await self._ledger.anchor_of(record))
 
@@ -118,10 +125,13 @@ class Evidence:
         Raises:
             DomainError: `session-not-found`, `session-open`.
         """
-        return sealed_manifest(await self._ledger.get(session_id)).to_bytes()
+        record = await self._ledger.get(session_id)
+        await manifest_of(record)  # it is one, in its canonical form
+        assert record.seal is not None
+        return record.seal.manifest
 
     async def _chunk(self, record: SessionRecord, index: int) -> ChunkRecord:
-        found = _shown(record, await self._chunks.page(record.session_id, index, 1))
+        found = await _shown(record, await self._chunks.page(record.session_id, index, 1))
         if not found or found[0].index != index:
             raise problems.chunk_not_found(record.session_id, index)
         return found[0]
@@ -157,12 +167,11 @@ class Evidence:
         return b"".join(leaves)
 
 
-def _shown(record: SessionRecord, found: list[ChunkRecord]) -> list[ChunkRecord]:
+async def _shown(record: SessionRecord, found: list[ChunkRecord]) -> list[ChunkRecord]:
     """Records that count: once a session is sealed, those that the seal covers."""
     if record.seal is None:
         return found
-    manifest = sealed_manifest(record)
-    return [chunk for chunk in found if covers(manifest, chunk.index)]
+    return list(itertools.compress(found, await covered(record, [chunk.index for chunk in found])))
 
 
 def _no_record(session_id: SessionId, index: int) -> DomainError:

@@ -17,8 +17,8 @@ from sessions.runtime.killpoints import reach
 from sessions.runtime.metrics import BATCH_BUCKETS, LATENCY_BUCKETS, SIZE_BUCKETS
 from sessions.storage.activity import Activity
 from sessions.storage.frame_answers import ENVELOPES, FrameAnswer, FrameResult
+from sessions.storage.heads import covered
 from sessions.storage.killpoints import Point
-from sessions.storage.sealing import covers, sealed_manifest
 from sessions.storage.store import (
     BodyReader,
     ChunkRecord,
@@ -220,7 +220,7 @@ class Intake:
             return FrameResult.UNKNOWN_SESSION
         if record.status is SessionStatus.SEALING:
             return FrameResult.BUSY
-        if record.status is SessionStatus.OPEN or covers(sealed_manifest(record), chunk.index):
+        if record.status is SessionStatus.OPEN or all(await covered(record, [chunk.index])):
             return None  # the seal was refused, or has it
         reach(Point.CHUNK_UNCOVERED)
         # The seal is final, so nobody else can come to count this chunk in.

@@ -18,6 +18,7 @@ from sessions.storage import cursors, key_models
 from sessions.storage.key_rings import Group, Kind, Place, Rings, Target
 from sessions.storage.ledger import Ledger
 from sessions.storage.mongo import Readiness
+from sessions.storage.reads import RING_BYTES, Reads
 
 
 def encode_cursor(place: Place) -> str:
@@ -40,7 +41,7 @@ def decode_cursor(text: str | None) -> Place | None:
     return cursors.decode(text, read)
 
 
-def router(ledger: Ledger, rings: Rings, readiness: Readiness) -> APIRouter:
+def router(ledger: Ledger, rings: Rings, readiness: Readiness, reads: Reads) -> APIRouter:
     """All routes under /api/v1/keys, and a session's key ring."""
 
     async def ready() -> None:
@@ -60,7 +61,9 @@ def router(ledger: Ledger, rings: Rings, readiness: Readiness) -> APIRouter:
             "unsealed": list(found.unsealed),
         }
 
-    @routes.get("/keys/outdated", dependencies=by_processor, response_model=key_models.KeyRingPage)
+    rings_of_page = [*by_processor, Depends(reads.items(RING_BYTES))]
+
+    @routes.get("/keys/outdated", dependencies=rings_of_page, response_model=key_models.KeyRingPage)
     async def outdated(query: Annotated[key_models.OutdatedQuery, Query()]) -> Any:
         """Key rings that are not under this KEK, or not sealed to this recovery recipient."""
         target = Target(query.kek_id, query.recipient)

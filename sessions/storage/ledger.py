@@ -1,7 +1,7 @@
 """What session-storage does with sessions: open, ring keys, hold, and tell; `shredding.py` destroys them."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,12 +19,14 @@ from sessions.runtime.tasks import skipped
 from sessions.runtime.times import to_rfc3339
 from sessions.storage import problems
 from sessions.storage.anchor import BatchReader
+from sessions.storage.heads import SessionHead, Sessions, completed, head_of, manifest_of
 from sessions.storage.killpoints import Point
-from sessions.storage.progress import ProgressReader
+from sessions.storage.progress import MAX_REPORTED_GAPS, ProgressReader
 from sessions.storage.retention import Terms, from_metadata
 from sessions.storage.seal_desk import WAIT_SECONDS, SealDesk, Waiting
 from sessions.storage.seal_orders import Confirmation
-from sessions.storage.sealing import Sealer, sealed_manifest
+from sessions.storage.seal_summary import first_gaps, summary_of
+from sessions.storage.sealing import Sealer
 from sessions.storage.store import (
     Change,
     Cursor,
@@ -32,7 +34,6 @@ from sessions.storage.store import (
     SessionFilter,
     SessionRecord,
     SessionStatus,
-    SessionStore,
 )
 
 RESUME_SEAL_AFTER = timedelta(seconds=30)
@@ -53,7 +54,7 @@ class Ledger:
 
     def __init__(
         self,
-        sessions: SessionStore,
+        sessions: Sessions,
         sealer: Sealer,
         desk: SealDesk,
         progress: ProgressReader,
@@ -189,24 +190,27 @@ class Ledger:
         latest = self._terms.clock() - RESUME_SEAL_AFTER
         while True:
             begun = await self._sessions.page(SessionFilter(status=SessionStatus.SEALING), limit, after)
-            for record in begun:
-                if record.seal_order and record.seal_order.sealed_at < latest:
-                    decided += await self._resume_seal(record)
+            for head in begun:
+                if head.seal_order and head.seal_order.sealed_at < latest:
+                    decided += await self._resume_seal(head)
             if len(begun) < limit:
                 return decided
             after = begun[-1].opened_at, begun[-1].session_id
 
-    async def _resume_seal(self, record: SessionRecord) -> bool:
+    async def _resume_seal(self, head: SessionHead) -> bool:
         try:
+            record = await self.get(head.session_id)
+            if record.status is not SessionStatus.SEALING or record.seal_order != head.seal_order:
+                return False  # decided, or ordered again, since the list was read
             await self._sealer.resume(record)
         except DomainError as error:
             if error.code == "database-unavailable":
                 raise
-            _log.warning("seal_refused", session_id=record.session_id, code=error.code, reason=error.detail)
+            _log.warning("seal_refused", session_id=head.session_id, code=error.code, reason=error.detail)
         except Exception:  # noqa: BLE001 - whatever is wrong with this session, others are to be sealed
-            skipped(session_id=record.session_id)
+            skipped(session_id=head.session_id)
             return False
-        self._progress.forget(record.session_id)
+        self._progress.forget(head.session_id)
         return True
 
     async def hold(self, session_id: SessionId, *, held: bool) -> SessionRecord:
@@ -232,24 +236,42 @@ class Ledger:
 
     async def anchor_of(self, record: SessionRecord) -> Anchor:
         """The anchor of a sealed session; pending while it is in no batch."""
-        if record.placement is None:
-            return Anchor()
-        batch = await self._batches.get_by_sequence(record.placement.sequence)
+        return await self._anchor(None if record.placement is None else record.placement.sequence)
+
+    async def _anchor(self, sequence: int | None) -> Anchor:
+        batch = None if sequence is None else await self._batches.get_by_sequence(sequence)
         return batch.anchor if batch is not None else Anchor()
 
-    async def page(self, which: SessionFilter, limit: int, after: Cursor | None) -> list[dict[str, Any]]:
-        """Sessions as JSON objects, newest first."""
-        records = await self._sessions.page(which, limit, after)
-        # Sessions that were sealed together are in one batch, which is read once.
-        places = {record.placement.sequence: record for record in records if record.placement is not None}
-        anchors = {sequence: await self.anchor_of(record) for sequence, record in places.items()}
-        return [
-            await self.summary(record, anchors[record.placement.sequence] if record.placement is not None else Anchor())
-            for record in records
-        ]
+    async def page(self, which: SessionFilter, limit: int, after: Cursor | None) -> tuple[list[dict[str, Any]], bool]:
+        """Return sessions as JSON objects, and whether more may follow; see `completed` for pages that end early."""
+        found = await self._sessions.page(which, limit, after)
+        views = await self._views(found)
+        return views, len(found) == limit or len(views) < len(found)
 
-    async def summary(self, record: SessionRecord, anchor: Anchor | None = None) -> dict[str, Any]:
-        """A session as a JSON object, without what takes a scan; its anchor is looked up if it is not given."""
+    async def summaries(self, session_ids: Sequence[SessionId]) -> list[dict[str, Any]]:
+        """Return the first of these sessions, those that exist, as JSON objects; see `completed` for how many."""
+        heads = await self._sessions.heads(session_ids)
+        return await self._views([heads[name] for name in session_ids if name in heads])
+
+    async def _views(self, found: Sequence[SessionHead]) -> list[dict[str, Any]]:
+        heads = await completed(self._sessions, found)
+        # Sessions that were sealed together are in one batch, which is read once.
+        anchors = {batch: await self._anchor(batch) for batch in {head.batch for head in heads}}
+        return [self._view(head, anchors[head.batch]) for head in heads]
+
+    async def summary(self, record: SessionRecord) -> dict[str, Any]:
+        """Return a session as a JSON object, without what takes a scan."""
+        return self._view(await self._head(record), await self.anchor_of(record))
+
+    async def _head(self, record: SessionRecord) -> SessionHead:
+        head = head_of(record)
+        if not head.unread_bytes:
+            return head
+        summary = summary_of(await manifest_of(record))
+        await self._sessions.keep_summaries({record.session_id: summary})
+        return replace(head, summary=summary)
+
+    def _view(self, record: SessionHead, anchor: Anchor) -> dict[str, Any]:
         view: dict[str, Any] = {
             "session_id": record.session_id,
             "status": record.status.value,
@@ -269,25 +291,24 @@ class Ledger:
             retained_until, delete_at = self._terms.retained_until(record), self._terms.delete_at(record)
             view["retained_until"] = retained_until and to_rfc3339(retained_until)
             view["delete_at"] = delete_at and to_rfc3339(delete_at)
-        if record.seal is not None:
-            manifest = sealed_manifest(record)
+        if (summary := record.summary) is not None:
             view |= {
-                "chunk_count": manifest.chunk_count - sum(last - first + 1 for first, last in manifest.missing),
-                "plaintext_bytes": manifest.plaintext_bytes,
-                "envelope_bytes": manifest.envelope_bytes,
-                "sealed_at": manifest.sealed_at,
-                "root": manifest.root.hex(),
-                "anchor": (anchor or await self.anchor_of(record)).to_json(),
+                "chunk_count": summary.stored_chunks,
+                "plaintext_bytes": summary.plaintext_bytes,
+                "envelope_bytes": summary.envelope_bytes,
+                "sealed_at": summary.sealed_at,
+                "root": summary.root.hex(),
+                "anchor": anchor.to_json(),
             }
         return view
 
     async def status(self, record: SessionRecord) -> dict[str, Any]:
         """A session as a JSON object, with where to resume."""
-        view = await self.summary(record)
-        if record.seal is not None:
-            manifest = sealed_manifest(record)
-            missing = [list(gap) for gap in manifest.missing]
-            return view | {"next_index": manifest.chunk_count, "missing": missing, "missing_truncated": False}
+        head = await self._head(record)
+        view = self._view(head, await self.anchor_of(record))
+        if record.seal is not None and head.summary is not None:
+            missing, truncated = first_gaps(record.seal.manifest, MAX_REPORTED_GAPS)
+            return view | {"next_index": head.summary.chunk_count, "missing": missing, "missing_truncated": truncated}
         progress = await self._progress.read(record.session_id, record.opened_at)
         return view | {
             "next_index": progress.next_index,

@@ -65,6 +65,7 @@ from sessions.storage.mongo_lease import MongoLease
 from sessions.storage.mongo_sessions import MongoSessions
 from sessions.storage.mongo_tiles import MongoTiles
 from sessions.storage.progress import ProgressReader
+from sessions.storage.reads import Reads
 from sessions.storage.retention import Due
 from sessions.storage.scrub import Scrubber
 from sessions.storage.settings import StorageSettings
@@ -147,6 +148,7 @@ def build(settings: StorageSettings) -> FastAPI:
     budget = ByteBudget(settings.inflight_max_bytes)
     watch_budget(budget)
     background = Background()
+    reads = Reads(settings.reads_max_bytes)
 
     async def checks() -> Mapping[str, Check]:
         problem = await readiness.ping()
@@ -205,13 +207,13 @@ def build(settings: StorageSettings) -> FastAPI:
         audit=trail.audit,
         checks=checks,
         routers=[
-            routes.router(ledger, shredder, Evidence(ledger, trail.chunks, trail.chunks, tiles), readiness),
-            key_routes.router(ledger, Rings(mongo_key_rings.MongoKeyRings(db)), readiness),
+            routes.router(ledger, shredder, Evidence(ledger, trail.chunks, trail.chunks, tiles), readiness, reads),
+            key_routes.router(ledger, Rings(mongo_key_rings.MongoKeyRings(db)), readiness, reads),
             processor_routes.router(replicas.registry, sessions, replicas.uptime, terms, readiness),
-            retention_routes.router(ledger, due, terms, readiness),
-            scrub_routes.router(scrubber, findings, readiness),
-            anchor_routes.router(batches, readiness, anchors.head_block),
-            audit_routes.router(trail.trail, trail.events, ledger, readiness),
+            retention_routes.router(ledger, due, terms, readiness, reads),
+            scrub_routes.router(scrubber, findings, readiness, reads),
+            anchor_routes.router(batches, readiness, anchors.head_block, reads),
+            audit_routes.router(trail.trail, trail.events, ledger, readiness, reads),
             site.router(site.Site(settings.processor_origin())),
         ],
         hot_routes=[submit.route(endpoint)],

@@ -8,7 +8,9 @@ from typing import Final
 from sessions.core.audit import day_of
 from sessions.core.tiles import Place
 from sessions.core.types import Hash, SessionId
+from sessions.storage.heads import SessionHead, head_of
 from sessions.storage.seal_orders import Closing
+from sessions.storage.seal_summary import SealSummary
 from sessions.storage.store import (
     Change,
     ChunkRecord,
@@ -28,7 +30,7 @@ _SEALED: Final = SessionStatus.SEALED
 
 
 class MemorySessions:
-    """`SessionStore`, `ShredStore` and `DueStore` in memory."""
+    """`SessionStore`, `SessionLists`, `ShredStore` and `DueStore` in memory."""
 
     def __init__(self) -> None:
         self.records: dict[SessionId, SessionRecord] = {}
@@ -94,10 +96,10 @@ class MemorySessions:
             self.shredding.add(session_id)
         return record
 
-    async def page(self, which: SessionFilter, limit: int, after: Cursor | None) -> list[SessionRecord]:
-        """See `SessionStore`."""
+    async def page(self, which: SessionFilter, limit: int, after: Cursor | None) -> list[SessionHead]:
+        """See `SessionLists`."""
         found = [
-            record
+            head_of(record)
             for record in self.records.values()
             if day_of(record.session_id) is None
             and (which.status is None or record.status is which.status)
@@ -110,6 +112,22 @@ class MemorySessions:
         if which.by_id:
             return sorted(found, key=lambda record: record.session_id)[:limit]
         return sorted(found, key=lambda record: (record.opened_at, record.session_id), reverse=True)[:limit]
+
+    async def heads(self, session_ids: Sequence[SessionId]) -> Mapping[SessionId, SessionHead]:
+        """See `SessionLists`."""
+        return {name: head_of(self.records[name]) for name in session_ids if name in self.records}
+
+    async def manifests(self, session_ids: Sequence[SessionId]) -> Mapping[SessionId, bytes]:
+        """See `SessionLists`."""
+        seals = {name: self.records[name].seal for name in session_ids if name in self.records}
+        return {name: seal.manifest for name, seal in seals.items() if seal is not None}
+
+    async def keep_summaries(self, summaries: Mapping[SessionId, SealSummary]) -> None:
+        """See `SessionLists`."""
+        for name, summary in summaries.items():
+            record = self.records.get(name)
+            if record is not None and record.seal is not None and record.seal.summary is None:
+                self.records[name] = replace(record, seal=replace(record.seal, summary=summary))
 
     async def unfinished(self, limit: int) -> list[SessionId]:
         """See `ShredStore`."""
@@ -126,7 +144,7 @@ class MemorySessions:
 
     async def due(
         self, delete_after_days: int | None, sealed_until: datetime, after: Cursor | None, limit: int
-    ) -> list[SessionRecord]:
+    ) -> list[SessionHead]:
         """See `DueStore`."""
         found = [
             (record.seal_order.sealed_at, record.session_id)
@@ -137,7 +155,7 @@ class MemorySessions:
             and record.seal_order.sealed_at <= sealed_until
         ]
         behind = [one for one in sorted(found) if after is None or one > after]
-        return [self.records[name] for _, name in behind[:limit]]
+        return [head_of(self.records[name]) for _, name in behind[:limit]]
 
 
 def _is_behind(record: SessionRecord, which: SessionFilter, after: Cursor) -> bool:

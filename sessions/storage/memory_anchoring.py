@@ -49,10 +49,8 @@ class MemoryBatches:
     async def unbatched(self, limit: int) -> Sequence[Leaf]:
         """At most `limit` sealed sessions that are in no batch, by session id."""
         names = sorted(self._manifests.keys() - self._places.keys())[:limit]
-        digests = [hashlib.sha256(self._manifests[name]).digest() for name in names]
-        return [
-            Leaf(name, leaf_hash(SESSION_LEAF_PREFIX + digest)) for name, digest in zip(names, digests, strict=True)
-        ]
+        hashes = (leaf_hash(SESSION_LEAF_PREFIX + hashlib.sha256(self._manifests[name]).digest()) for name in names)
+        return list(map(Leaf, names, hashes))
 
     async def place(self, sequence: int, token: int) -> None:
         """Give each member session its place, and mark the batch as placed."""
@@ -84,22 +82,22 @@ class MemoryBatches:
 
     async def append(self, record: BatchRecord, leaf_hashes: Sequence[bytes], token: int) -> None:
         """Store a new batch."""
-        if record.sequence != len(self._batches):
+        if record.sequence:
+            before = self._writable(record.sequence - 1, token)
+            if not before.record.placed:
+                raise StaleLeaderError("the batch before it is being placed")
+            before.fence = token
+        if record.sequence < len(self._batches) or await self.get(record.root):
             raise StaleLeaderError(f"there is a batch {record.sequence} already")
         self._batches.append(_Batch(record, tuple(leaf_hashes), token))
 
     async def update(self, record: BatchRecord, expected: AnchorState, token: int) -> None:
         """Replace state, anchor, transactions and gas of a batch."""
         batch = self._writable(record.sequence, token)
-        if batch.record.anchor.state is not expected:
-            raise StaleLeaderError(f"batch {record.sequence} is {batch.record.anchor.state}")
-        batch.record = replace(
-            batch.record,
-            anchor=record.anchor,
-            transactions=record.transactions,
-            submitted_at=record.submitted_at,
-            gas_used=record.gas_used,
-        )
+        stored = batch.record.transactions
+        if batch.record.anchor.state is not expected or record.transactions[: len(stored)] != stored:
+            raise StaleLeaderError(f"batch {record.sequence} was changed by another leader")
+        batch.record = replace(record, session_ids=batch.record.session_ids, placed=batch.record.placed)
         batch.fence = token
 
     async def get(self, root: bytes, max_sessions: int = 1000) -> BatchRecord | None:

@@ -95,7 +95,7 @@ class MongoBatches:
             ]
             await self._sessions.bulk_write(updates, ordered=False)
             reach(Point.BATCH_SESSIONS_PLACED)
-        await self._conditional(sequence, None, token, {"placed": True})
+        await self._conditional(sequence, {}, token, {"placed": True})
 
     async def last(self) -> BatchRecord | None:
         """The newest batch, without session ids."""
@@ -126,9 +126,15 @@ class MongoBatches:
     async def append(self, record: BatchRecord, leaf_hashes: Sequence[bytes], token: int) -> None:
         """Store a new batch whose leaves are the record's sessions in order: the commit point of batching.
 
+        First the batch before it gets this leader's number, which shuts older leaders out. A crash between the two
+        writes leaves only that number, and a leader that sleeps there finds its batch's number taken.
+
         Raises:
-            StaleLeaderError: there is a batch of that number already.
+            StaleLeaderError: a batch of that number exists, or the batch before it is not placed or was written by a
+                newer leader.
         """
+        if record.sequence:
+            await self._conditional(record.sequence - 1, {"placed": True}, token, {})
         document = {
             "_id": record.sequence,
             "root": Binary(record.root),
@@ -149,19 +155,22 @@ class MongoBatches:
         """Replace state, anchor, transactions and gas of a batch.
 
         Raises:
-            StaleLeaderError: it is not in the state `expected`, or a newer leader wrote to it.
+            StaleLeaderError: it is not in the state `expected`, it has a transaction that the record lacks, or a newer
+                leader wrote to it.
         """
-        await self._conditional(record.sequence, expected, token, _changing(record))
+        hashes = [Binary(transaction.hash) for transaction in record.transactions]
+        known = {"$slice": [{"$literal": hashes}, {"$size": "$transactions"}]} if hashes else []
+        # A transaction that an older leader stored a moment ago may be out already: it must not be forgotten.
+        wanted = {"anchor.state": expected.value, "$expr": {"$eq": ["$transactions.hash", known]}}
+        await self._conditional(record.sequence, wanted, token, _changing(record))
 
     async def _conditional(
-        self, sequence: int, expected: AnchorState | None, token: int, values: dict[str, Any]
+        self, sequence: int, expected: Mapping[str, Any], token: int, values: dict[str, Any]
     ) -> None:
-        wanted: dict[str, Any] = {"_id": sequence, "fence": {"$lte": token}}
-        if expected is not None:
-            wanted["anchor.state"] = expected.value
+        wanted = {"_id": sequence, "fence": {"$lte": token}, **expected}
         result = await self._batches.update_one(wanted, {"$set": {**values, "fence": token}})
         if not result.matched_count:
-            raise StaleLeaderError(f"batch {sequence} was changed by a newer leader")
+            raise StaleLeaderError(f"batch {sequence} was changed by another leader")
 
     async def get(self, root: bytes, max_sessions: int = 1000) -> BatchRecord | None:
         """The batch with that root, with its first `max_sessions` session ids."""

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
+from sessions.storage.heads import SessionHead
 from sessions.storage.mongo import Database, translated
-from sessions.storage.mongo_sessions import record_of
-from sessions.storage.store import Cursor, SessionRecord
+from sessions.storage.mongo_lists import HEAD, head_in
+from sessions.storage.store import Cursor
 
 _SEALED: Final[Mapping[str, Any]] = {"status": "sealed"}
 _SEALED_AT: Final = "seal_order.sealed_at"
@@ -32,7 +33,7 @@ class MongoDue:
 
     async def due(
         self, delete_after_days: int | None, sealed_until: datetime, after: Cursor | None, limit: int
-    ) -> list[SessionRecord]:
+    ) -> list[SessionHead]:
         """See `DueStore`."""
         wanted: dict[str, Any] = {**_SEALED, "delete_after_days": delete_after_days, _SEALED_AT: {"$lte": sealed_until}}
         if after is not None:
@@ -40,5 +41,5 @@ class MongoDue:
             wanted[_SEALED_AT]["$gte"] = sealed_at
             wanted["$or"] = [{_SEALED_AT: {"$gt": sealed_at}}, {"_id": {"$gt": session_id}}]
         async with translated():
-            cursor = self._sessions.find(wanted, sort=[(_SEALED_AT, 1), ("_id", 1)], limit=limit, hint=_INDEX)
-            return [record_of(document) for document in await cursor.to_list()]
+            cursor = self._sessions.find(wanted, HEAD, sort=[(_SEALED_AT, 1), ("_id", 1)], limit=limit, hint=_INDEX)
+            return [head_in(document) async for document in cursor]

@@ -9,33 +9,26 @@ from pymongo.errors import DuplicateKeyError
 
 from sessions.core.receipt import Batch
 from sessions.core.types import DekId, Hash, SessionId
+from sessions.storage import mongo_lists
 from sessions.storage.key_documents import key_document, key_of
-from sessions.storage.mongo import NEWEST, Database, Document, translated
-from sessions.storage.mongo_audit import RECORDINGS
+from sessions.storage.mongo import Database, Document, translated
 from sessions.storage.mongo_closing import closing_of
+from sessions.storage.mongo_lists import SUMMARY, MongoLists, order_in, summary_document, summary_in, tombstone_in
 from sessions.storage.store import (
     Change,
-    Cursor,
     Placement,
     Retention,
     Seal,
     SealOrder,
-    SessionFilter,
     SessionRecord,
     SessionState,
     SessionStatus,
-    ShredReason,
-    Tombstone,
 )
 
 # Of sessions being shredded alone: the index is as small as they are few.
 _SHREDDING: Final[Document] = {"shredding": True}
 
 
-# Of sessions under legal hold alone, in the same way.
-_HELD: Final[Document] = {"held": True}
-_BY_STATUS_AND_ID: Final = (("status", 1), ("_id", 1))
-_HELD_BY_ID: Final = (("held", 1), ("_id", 1))
 _NO_METADATA: Final = b"{}"
 _STATE: Final = {"status": 1, "keys.dek_id": 1}
 
@@ -44,52 +37,32 @@ async def ensure_indexes(db: Database) -> None:
     """Create the indexes by which shredding is finished, and lists by id are read. Safe to repeat."""
     sessions = db["sessions"]
     await sessions.create_index([("shredding", 1), ("_id", 1)], partialFilterExpression=_SHREDDING)
-    await sessions.create_index(list(_HELD_BY_ID), partialFilterExpression=_HELD)
-    await sessions.create_index(list(_BY_STATUS_AND_ID))
+    await mongo_lists.ensure_indexes(db)
 
 
 def record_of(document: Document) -> SessionRecord:
     """A session as it is stored."""
-    order, seal, batch = document.get("seal_order"), document.get("manifest"), document.get("batch")
+    seal, batch = document.get("manifest"), document.get("batch")
     return SessionRecord(
         session_id=SessionId(document["_id"]),
         status=SessionStatus(document["status"]),
         opened_at=document["opened_at"],
         metadata=bytes(document["metadata"]),
         keys=tuple(map(key_of, document["keys"])),
-        seal_order=order and _order(order),
-        seal=Seal(bytes(seal), document["tiles_attempt"]) if seal is not None else None,
+        seal_order=order_in(document),
+        seal=Seal(bytes(seal), document["tiles_attempt"], summary_in(document)) if seal is not None else None,
         placement=batch and _placement(batch),
         held=document.get("held", False),
         retention=Retention(document.get("retain_days"), document.get("delete_after_days")),
-        tombstone=_tombstone(document),
+        tombstone=tombstone_in(document),
         # Version 0.1.0 did not tell "none yet" from an empty object; neither says anything that could be lost.
         metadata_given=document.get("metadata_given", bytes(document["metadata"]) != _NO_METADATA),
         closing=closing_of(document),
     )
 
 
-def _order(order: Document) -> SealOrder:
-    return SealOrder(
-        order["chunk_count"],
-        order["sealed_by"],
-        order["sealed_at"],
-        order["id"],
-        order.get("floor", 0),
-        tuple(order.get("unheard", ())),
-    )
-
-
 def _terms(retention: Retention) -> Document:
     return {"retain_days": retention.retain_days, "delete_after_days": retention.delete_after_days}
-
-
-def _tombstone(document: Document) -> Tombstone | None:
-    if (at := document.get("shredded_at")) is None:
-        return None
-    # Tombstones were without these once.
-    reason = ShredReason(document.get("shred_reason", ShredReason.REQUESTED.value))
-    return Tombstone(at, reason, document.get("shredded_by", "unknown"))
 
 
 def _placement(batch: Document) -> Placement:
@@ -120,6 +93,8 @@ def _set(change: Change) -> Document:
             "tiles_attempt": change.seal.tiles_attempt,
             "unbatched": True,
         }
+        if change.seal.summary is not None:
+            fields[SUMMARY] = summary_document(change.seal.summary)
     if change.metadata is not None:
         fields |= {"metadata": Binary(change.metadata), "metadata_given": True}
     if change.held is not None:
@@ -142,11 +117,8 @@ def _state(document: Document) -> SessionState:
     return SessionState(SessionStatus(document["status"]), frozenset(DekId(bytes(key["dek_id"])) for key in keys))
 
 
-class MongoSessions:
-    """`SessionStore` and `ShredStore` on MongoDB."""
-
-    def __init__(self, db: Database) -> None:
-        self._sessions = db["sessions"]
+class MongoSessions(MongoLists):
+    """`SessionStore`, `SessionLists` and `ShredStore` on MongoDB."""
 
     async def create(self, record: SessionRecord) -> tuple[SessionRecord, bool]:
         """See `SessionStore`."""
@@ -209,45 +181,6 @@ class MongoSessions:
         async with translated():
             document = await self._sessions.find_one_and_update(condition, update, return_document=ReturnDocument.AFTER)
         return None if document is None else record_of(document)
-
-    async def page(self, which: SessionFilter, limit: int, after: Cursor | None) -> list[SessionRecord]:
-        """See `SessionStore`."""
-        if which.by_id:
-            return await self._page_by_id(which, limit, after)
-        parts: list[Document] = [RECORDINGS]
-        if which.status is not None:
-            parts.append({"status": which.status.value})
-        if which.opened_after is not None:
-            parts.append({"opened_at": {"$gte": which.opened_after}})
-        if which.opened_before is not None:
-            parts.append({"opened_at": {"$lt": which.opened_before}})
-        if after is not None:
-            opened_at, session_id = after
-            parts.append(
-                {"$or": [{"opened_at": {"$lt": opened_at}}, {"opened_at": opened_at, "_id": {"$lt": session_id}}]}
-            )
-        async with translated():
-            # With the hint, for what is asked of `_id` could make it sort all sessions.
-            index = list(NEWEST) if which.status is None else [("status", 1), *NEWEST]
-            cursor = self._sessions.find({"$and": parts}, sort=list(NEWEST), limit=limit, hint=index)
-            return [record_of(document) for document in await cursor.to_list()]
-
-    async def _page_by_id(self, which: SessionFilter, limit: int, after: Cursor | None) -> list[SessionRecord]:
-        parts: list[Document] = [RECORDINGS]
-        index: list[tuple[str, int]] = [("_id", 1)]
-        if which.status is not None:
-            parts.append({"status": which.status.value})
-            index = list(_BY_STATUS_AND_ID)
-        if which.held:
-            parts.append(_HELD)
-            index = list(_HELD_BY_ID)
-        if which.prefix is not None:  # no character of an id comes behind "~"
-            parts.append({"_id": {"$gte": which.prefix, "$lt": which.prefix + "~"}})
-        if after is not None:
-            parts.append({"_id": {"$gt": after[1]}})
-        async with translated():
-            cursor = self._sessions.find({"$and": parts}, sort=[("_id", 1)], limit=limit, hint=index)
-            return [record_of(document) for document in await cursor.to_list()]
 
     async def unfinished(self, limit: int) -> list[SessionId]:
         """See `ShredStore`."""

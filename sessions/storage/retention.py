@@ -9,17 +9,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 from sessions.core.types import SessionId
 from sessions.runtime.errors import DomainError
 from sessions.runtime.times import Clock, now
 from sessions.storage import problems
-from sessions.storage.store import Cursor, Retention, SessionRecord
+from sessions.storage.heads import SessionHead
+from sessions.storage.store import Cursor, Retention, SessionRecord, SessionStatus
 
 MAX_DAYS: Final = 36_500
 METADATA_MEMBER: Final = "retention"
 _MEMBERS: Final = ("retain_days", "delete_after_days")
+_SEALED: Final = (SessionStatus.SEALED, SessionStatus.SHREDDED)
+Kept: TypeAlias = SessionRecord | SessionHead
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +33,12 @@ class Terms:
     delete_after_days: int = 0
     clock: Clock = now
 
-    def retained_until(self, record: SessionRecord) -> datetime | None:
+    def retained_until(self, record: Kept) -> datetime | None:
         """Before when nobody may shred a session; None when it is not sealed, or need not be kept."""
         days = self._retain_days(record.retention)
         return _after(record, days) if days else None
 
-    def delete_at(self, record: SessionRecord) -> datetime | None:
+    def delete_at(self, record: Kept) -> datetime | None:
         """After when a session is to be shredded; None for never, or when it is not sealed."""
         own = record.retention.delete_after_days
         days = self.delete_after_days if own is None else own
@@ -55,7 +58,7 @@ class Terms:
             what = f"delete_after_days {retention.delete_after_days} is less"
             raise problems.retention_too_short(session_id, what, least)
 
-    def objection(self, record: SessionRecord) -> DomainError | None:
+    def objection(self, record: Kept) -> DomainError | None:
         """Why a sealed session may not be shredded now: `session-held`, `session-retained`; None when it may."""
         if record.held:
             return problems.session_held(record.session_id)
@@ -66,8 +69,8 @@ class Terms:
         return max(self.retain_days, retention.retain_days or 0)
 
 
-def _after(record: SessionRecord, days: int) -> datetime | None:
-    if record.seal is None or record.seal_order is None:
+def _after(record: Kept, days: int) -> datetime | None:
+    if record.seal_order is None or record.status not in _SEALED:
         return None
     return record.seal_order.sealed_at + timedelta(days=days)
 
@@ -98,7 +101,7 @@ class DueStore(Protocol):
 
     async def due(
         self, delete_after_days: int | None, sealed_until: datetime, after: Cursor | None, limit: int
-    ) -> list[SessionRecord]:
+    ) -> list[SessionHead]:
         """Those with these days as their own (None: the operator's), in the order of their seals, behind a cursor."""
 
 
@@ -114,7 +117,7 @@ class Verdict(StrEnum):
 class DueSession:
     """A session whose time is up."""
 
-    record: SessionRecord
+    record: SessionHead
     delete_at: datetime
     verdict: Verdict
 
@@ -161,7 +164,7 @@ class Due:
                 return DuePage(found, Place(own, _cursor(records[-1])))
         return DuePage(found, None)
 
-    def _judged(self, record: SessionRecord) -> DueSession:
+    def _judged(self, record: SessionHead) -> DueSession:
         objection = self._terms.objection(record)
         verdict = Verdict.SHRED if objection is None else Verdict.HELD if record.held else Verdict.RETAINED
         delete_at = self._terms.delete_at(record)
@@ -173,6 +176,6 @@ def _order(own: int | None) -> int:
     return -1 if own is None else own
 
 
-def _cursor(record: SessionRecord) -> Cursor:
+def _cursor(record: SessionHead) -> Cursor:
     assert record.seal_order is not None  # it is sealed
     return record.seal_order.sealed_at, record.session_id

@@ -16,6 +16,7 @@ from sessions.runtime.times import to_rfc3339
 from sessions.storage import cursors, retention_models
 from sessions.storage.ledger import Ledger
 from sessions.storage.mongo import Readiness
+from sessions.storage.reads import Reads
 from sessions.storage.retention import MAX_DAYS, Due, DueSession, Place, Terms
 from sessions.storage.store import Retention
 
@@ -41,7 +42,7 @@ def decode_cursor(text: str | None) -> Place | None:
     return cursors.decode(text, read)
 
 
-def router(ledger: Ledger, due: Due, terms: Terms, readiness: Readiness) -> APIRouter:
+def router(ledger: Ledger, due: Due, terms: Terms, readiness: Readiness, reads: Reads) -> APIRouter:
     """/api/v1/retention, and a session's own terms."""
 
     async def ready() -> None:
@@ -51,7 +52,7 @@ def router(ledger: Ledger, due: Due, terms: Terms, readiness: Readiness) -> APIR
 
     @routes.get(
         "/retention/due",
-        dependencies=[Depends(allow(Role.ADMIN, Role.AUDIT)), Depends(ready)],
+        dependencies=[Depends(allow(Role.ADMIN, Role.AUDIT)), Depends(ready), Depends(reads.items())],
         response_model=retention_models.DueAnswer,
     )
     async def list_due(limit: Limit = 100, cursor: Annotated[str | None, Query(max_length=300)] = None) -> Any:

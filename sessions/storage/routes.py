@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse
 
 from sessions.core import frames
 from sessions.core.audit import Action
-from sessions.core.types import SessionId, session_id
+from sessions.core.types import session_id
 from sessions.runtime import audit
 from sessions.runtime.audit import ACTION, PRINCIPAL, require_recording
 from sessions.runtime.auth import Principal, Role, allow
@@ -29,6 +29,7 @@ from sessions.storage.evidence import Evidence
 from sessions.storage.ledger import Ledger
 from sessions.storage.models import key_ids, key_json
 from sessions.storage.mongo import Readiness
+from sessions.storage.reads import Reads
 from sessions.storage.seal_desk import Waiting
 from sessions.storage.seal_orders import Confirmation
 from sessions.storage.shredding import Shredder
@@ -55,7 +56,7 @@ def decode_cursor(text: str | None) -> Cursor | None:
     return cursors.decode(text, lambda opened_at, last: (cursors.time(opened_at), session_id(last)))
 
 
-def router(ledger: Ledger, shredder: Shredder, evidence: Evidence, readiness: Readiness) -> APIRouter:
+def router(ledger: Ledger, shredder: Shredder, evidence: Evidence, readiness: Readiness, reads: Reads) -> APIRouter:
     """All routes under /api/v1/sessions."""
 
     async def ready() -> None:
@@ -68,9 +69,10 @@ def router(ledger: Ledger, shredder: Shredder, evidence: Evidence, readiness: Re
     shredders = allow(Role.ADMIN, Role.PROCESSOR, act=Action.SESSION_SHRED)
     holders = allow(Role.ADMIN, Role.PROCESSOR, act=Action.SESSION_HOLD)
     _processor_routes(routes, ledger, by_processor)
-    _reader_routes(routes, evidence, by_reader)
+    one_session = [*by_reader, Depends(reads.session)]
+    _reader_routes(routes, evidence, reads, by_reader)
 
-    @routes.get("", dependencies=by_reader, response_model=models.SessionPage)
+    @routes.get("", dependencies=[*by_reader, Depends(reads.items())], response_model=models.SessionPage)
     async def list_sessions(query: Annotated[models.SessionQuery, Query()]) -> Any:
         """Recordings, newest opening first; days of the audit trail are listed by `/api/v1/audit-days`.
 
@@ -85,16 +87,15 @@ def router(ledger: Ledger, shredder: Shredder, evidence: Evidence, readiness: Re
         )
         if which.by_id and (query.opened_after or query.opened_before):
             raise DomainError("invalid-request", "opened_after and opened_before do not go with prefix or held")
-        found = await ledger.page(which, query.limit, decode_cursor(query.cursor))
-        full = len(found) == query.limit
+        found, more = await ledger.page(which, query.limit, decode_cursor(query.cursor))
         return {
             "sessions": found,
-            "next_cursor": encode_cursor(found[-1]["opened_at"], found[-1]["session_id"]) if full else None,
+            "next_cursor": encode_cursor(found[-1]["opened_at"], found[-1]["session_id"]) if more else None,
         }
 
     @routes.get(
         "/{session_id}",
-        dependencies=by_reader,
+        dependencies=one_session,
         response_model=models.StatusWithKeys,
         response_model_exclude_none=False,
         responses=responses("session-not-found"),
@@ -213,13 +214,12 @@ def _processor_routes(routes: APIRouter, ledger: Ledger, by_processor: list[Any]
         }
 
 
-def _reader_routes(routes: APIRouter, evidence: Evidence, by_reader: list[Any]) -> None:
-    def name(raw: str) -> SessionId:
-        return checked(raw)
+def _reader_routes(routes: APIRouter, evidence: Evidence, reads: Reads, by_reader: list[Any]) -> None:
+    one_session = [*by_reader, Depends(reads.session)]
 
     @routes.get(
         "/{session_id}/manifest",
-        dependencies=by_reader,
+        dependencies=one_session,
         responses={
             200: {"content": {"application/json": {"schema": ManifestModel.model_json_schema()}}},
             **responses("session-not-found", "session-open"),
@@ -227,11 +227,11 @@ def _reader_routes(routes: APIRouter, evidence: Evidence, by_reader: list[Any]) 
     )
     async def manifest(session_id: SessionIdPath) -> Response:
         """The manifest, in its canonical bytes."""
-        return Response(await evidence.manifest(name(session_id)), media_type="application/json")
+        return Response(await evidence.manifest(checked(session_id)), media_type="application/json")
 
     @routes.get(
         "/{session_id}/chunks",
-        dependencies=by_reader,
+        dependencies=[*by_reader, Depends(reads.items())],
         response_model=models.ChunkPage,
         responses=responses("session-not-found"),
     )
@@ -241,7 +241,7 @@ def _reader_routes(routes: APIRouter, evidence: Evidence, by_reader: list[Any]) 
         limit: Limit = 1000,
     ) -> Any:
         """Records of stored chunks by index."""
-        found, next_start = await evidence.chunks(name(session_id), start, limit)
+        found, next_start = await evidence.chunks(checked(session_id), start, limit)
         return {"chunks": [chunk.to_json() for chunk in found], "next_start": next_start}
 
     @routes.get(
@@ -253,9 +253,9 @@ def _reader_routes(routes: APIRouter, evidence: Evidence, by_reader: list[Any]) 
             **responses("session-not-found", "chunk-not-found", "session-shredded", "envelope-corrupt"),
         },
     )
-    async def envelope(session_id: SessionIdPath, index: IndexPath) -> Response:
+    async def envelope(session_id: SessionIdPath, index: IndexPath, http: Request) -> Response:
         """An envelope, byte for byte as it was stored."""
-        body = await evidence.envelope(name(session_id), checked_index(index))
+        body = await evidence.envelope(checked(session_id), checked_index(index), reads.envelopes(http))
         return Response(body, media_type="application/octet-stream")
 
     @routes.get(
@@ -269,6 +269,7 @@ def _reader_routes(routes: APIRouter, evidence: Evidence, by_reader: list[Any]) 
     )
     async def envelopes(
         session_id: SessionIdPath,
+        http: Request,
         start: Annotated[int, Query(ge=0, le=2**53 - 1)] = 0,
         limit: Limit = 1000,
     ) -> Response:
@@ -276,25 +277,25 @@ def _reader_routes(routes: APIRouter, evidence: Evidence, by_reader: list[Any]) 
 
         As many as are asked for, or as go into a few MiB; at least one. Each says its index itself.
         """
-        found = await evidence.envelopes(name(session_id), start, limit, ENVELOPES_MAX_BYTES)
+        found = await evidence.envelopes(checked(session_id), start, limit, ENVELOPES_MAX_BYTES, reads.envelopes(http))
         return Response(frames.join(found), media_type="application/octet-stream")
 
     @routes.get(
         "/{session_id}/chunks/{index}/proof",
-        dependencies=by_reader,
+        dependencies=one_session,
         response_model=models.ProofModel,
         responses=responses("session-not-found", "chunk-not-found", "session-open", "envelope-corrupt"),
     )
     async def proof(session_id: SessionIdPath, index: IndexPath) -> Any:
         """The proof that a chunk is in its sealed session."""
-        return (await evidence.proof(name(session_id), checked_index(index))).to_json()
+        return (await evidence.proof(checked(session_id), checked_index(index))).to_json()
 
     @routes.get(
         "/{session_id}/receipt",
-        dependencies=by_reader,
+        dependencies=one_session,
         response_model=models.ReceiptModel,
         responses=responses("session-not-found", "session-open"),
     )
     async def receipt(session_id: SessionIdPath) -> Any:
         """What a third party keeps; `anchor.state` says how far the anchor has come."""
-        return (await evidence.receipt(name(session_id))).to_json()
+        return (await evidence.receipt(checked(session_id))).to_json()

@@ -24,6 +24,7 @@ from sessions.runtime.audit import Audit
 from sessions.runtime.errors import DomainError
 from sessions.runtime.times import Clock, now
 from sessions.storage import problems
+from sessions.storage.heads import LARGE_MANIFEST_BYTES
 from sessions.storage.scrub_session import Subject
 from sessions.storage.scrub_store import BodyKey, BodyScan, Finding, FindingStore, Kind, Part, Position
 from sessions.storage.scrub_tree import TreeCheck
@@ -142,7 +143,9 @@ class Scrubber:
             record = await self._sessions.get(session_id)
         except _BROKEN:
             return Subject(session_id, None, self._clock(), broken=True)
-        return Subject(session_id, record, self._clock())
+        if record is None or record.seal is None or len(record.seal.manifest) <= LARGE_MANIFEST_BYTES:
+            return Subject(session_id, record, self._clock())
+        return await asyncio.to_thread(Subject, session_id, record, self._clock())
 
     async def _window(self, position: Position, page: ScrubPage, sample: float, limit_bytes: int) -> Position | None:
         """Look at a window, and say where to go on: in the same session, or at the next one's beginning."""

@@ -15,6 +15,7 @@ from sessions.runtime.models import JsonSessionId, Limit, Timestamp, checked
 from sessions.runtime.problems import responses
 from sessions.storage import cursors
 from sessions.storage.mongo import Readiness
+from sessions.storage.reads import Reads
 from sessions.storage.scrub import Scrubber
 from sessions.storage.scrub_store import FindingStore, Position
 
@@ -87,7 +88,7 @@ def decode_cursor(text: str | None) -> Position | None:
     return cursors.decode(text, read)
 
 
-def router(scrubber: Scrubber, findings: FindingStore, readiness: Readiness) -> APIRouter:
+def router(scrubber: Scrubber, findings: FindingStore, readiness: Readiness, reads: Reads) -> APIRouter:
     """All routes under /api/v1/scrub."""
 
     async def ready() -> None:
@@ -119,7 +120,9 @@ def router(scrubber: Scrubber, findings: FindingStore, readiness: Readiness) -> 
         }
 
     @routes.get(
-        "/findings", dependencies=[Depends(allow(Role.ADMIN, Role.AUDIT)), Depends(ready)], response_model=FindingPage
+        "/findings",
+        dependencies=[Depends(allow(Role.ADMIN, Role.AUDIT)), Depends(ready), Depends(reads.items())],
+        response_model=FindingPage,
     )
     async def list_findings(
         limit: Limit = 100,

@@ -10,6 +10,7 @@ from sessions.core.manifest import Manifest
 from sessions.core.merkle import verify_inclusion
 from sessions.core.types import SessionId
 from sessions.storage.scrub_store import Finding, Kind, Part
+from sessions.storage.seal_summary import summary_of
 from sessions.storage.sealing import covers
 from sessions.storage.store import SessionRecord, SessionStatus
 
@@ -82,6 +83,8 @@ class Subject:
             self._found(Kind.FOREIGN, Part.MANIFEST, f"the manifest is that of session {manifest.session_id}")
             return
         self.manifest = manifest
+        if record.seal.summary not in (None, summary_of(manifest)):
+            self._found(Kind.ALTERED, Part.MANIFEST, "what lists show of the manifest is not what it says")
         if record.placement is not None:
             batch = record.placement.batch
             try:

@@ -31,6 +31,7 @@ from sessions.storage import problems
 from sessions.storage.killpoints import Point
 from sessions.storage.progress import MAX_REPORTED_GAPS
 from sessions.storage.seal_orders import WaitingOrder
+from sessions.storage.seal_summary import summary_of
 from sessions.storage.store import (
     Change,
     ChunkReader,
@@ -221,7 +222,7 @@ class Sealer:
             sealed_by=order.sealed_by,
             metadata_sha256=Hash(hashlib.sha256(record.metadata).digest()),
         )
-        change = Change(status=SessionStatus.SEALED, seal=Seal(manifest.to_bytes(), attempt))
+        change = Change(status=SessionStatus.SEALED, seal=Seal(manifest.to_bytes(), attempt, summary_of(manifest)))
         sealed = await self._sessions.update(record.session_id, SessionStatus.SEALING, change, order)
         reach(Point.SEAL_STORED)
         if sealed is None:  # another sealer decided this order: the scan is not for what came since

@@ -14,6 +14,7 @@ from sessions.core.receipt import Batch
 from sessions.core.tiles import Place
 from sessions.core.types import Buffer, DekId, Hash, SessionId
 from sessions.storage.seal_orders import Closing
+from sessions.storage.seal_summary import SealSummary
 
 
 class SessionStatus(StrEnum):
@@ -46,10 +47,14 @@ class SealOrder:
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """The outcome: canonical manifest bytes, and under which attempt the tiles of its tree are stored."""
+    """The outcome: canonical manifest bytes, and under which attempt the tiles of its tree are stored.
+
+    `summary` is None when version 0.1.0 sealed the session.
+    """
 
     manifest: bytes
     tiles_attempt: str
+    summary: SealSummary | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +185,6 @@ class SessionStore(Protocol):
 
         With `ask_id`, only while that is the newest question to the processors. A seal removes all waiting orders.
         """
-
-    async def page(self, which: SessionFilter, limit: int, after: Cursor | None) -> list[SessionRecord]:
-        """Recordings (not days of the audit trail) behind the cursor; newest opening first, or by id, see `by_id`."""
 
 
 @dataclass(frozen=True, slots=True)

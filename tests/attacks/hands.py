@@ -13,6 +13,8 @@ from sessions.core.merkle import root
 from sessions.core.types import ChunkIndex, Hash, SessionId
 from sessions.processor import crypt
 from sessions.processor.keys import Dek
+from sessions.storage.mongo_lists import summary_document
+from sessions.storage.seal_summary import summary_of
 
 
 @dataclass
@@ -91,7 +93,8 @@ class Hands:
         )
         batch_root = Binary(forged.leaf_hash())
         batch = self.session(name)["batch"] | {"root": batch_root, "size": 1, "index": 0, "path": []}
-        document = {"manifest": Binary(forged.to_bytes()), "batch": batch}
+        summary = summary_document(summary_of(forged))
+        document = {"manifest": Binary(forged.to_bytes()), "seal_summary": summary, "batch": batch}
         self.db["sessions"].update_one({"_id": name}, {"$set": document})
         members = {"root": batch_root, "size": 1, "sessions": [name], "leaves": batch_root}
         self.db["batches"].update_one({"_id": batch["sequence"]}, {"$set": members})

@@ -160,6 +160,34 @@ async def test_a_leader_that_slept_while_it_signed_sends_nothing(
     await check_receipt(database, real, "a")
 
 
+async def test_a_leader_that_slept_while_it_made_a_batch(database: Database, real: AnvilRig, start: Start) -> None:
+    """R8: it had read {a, b}; by now {a, b, c} are in a batch, and no session is in two."""
+    batches, asleep, woken = MongoBatches(database), asyncio.Event(), asyncio.Event()
+    await seal(database, "a", "b")
+
+    class Slow(MongoBatches):
+        async def unbatched(self, limit: int) -> Any:
+            found = await super().unbatched(limit)
+            asleep.set()
+            await woken.wait()
+            return found
+
+    lease = MongoLease(database, "anchorer", "first", 0.3)
+    making = asyncio.create_task(Anchorer(batches=Slow(database), lease=lease, chain=real.chain).tick())
+    await asleep.wait()
+    await asyncio.sleep(0.4)
+    await seal(database, "c")
+    second = start("second")
+    await second.tick()
+    woken.set()
+    with pytest.raises(StaleLeaderError):
+        await making
+    await confirm(second, real, batches)
+    assert [record.size for record in await batches.list(9)] == [3]
+    for name in "abc":
+        await check_receipt(database, real, name)
+
+
 async def confirm(anchorer: Anchorer, real: AnvilRig, batches: MongoBatches) -> None:
     """Until all is confirmed."""
     for _ in range(6):

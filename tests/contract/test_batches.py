@@ -150,11 +150,12 @@ async def test_placing_again_changes_nothing(rig: Rig) -> None:
 
 
 async def test_a_session_that_has_a_place_keeps_it(rig: Rig) -> None:
-    await rig.seal(["a"])
-    await append(rig)
-    await rig.seal(["b"])
-    await append(rig, 1)  # a leader that saw `a` before it was placed
+    await rig.seal(["a", "b"])
+    both = await rig.batches.unbatched(2)
+    await rig.batches.append(record_of(both[:1]), [both[0].leaf_hash], 1)
     await rig.batches.place(0, 1)
+    # As version 0.1.0 could: a leader that saw `a` before it was placed.
+    await rig.batches.append(record_of(both, 1), [leaf.leaf_hash for leaf in both], 1)
     await rig.batches.place(1, 1)
     assert (await rig.place_of("a"))[0] == 0
     assert (await rig.place_of("b"))[0] == 1

@@ -9,12 +9,13 @@ import pytest
 from pymongo import MongoClient
 
 from sessions.storage import mongo_audit, mongo_sessions
+from sessions.storage.heads import Sessions
 from sessions.storage.memory import MemoryChunks, MemorySessions, MemoryTiles
 from sessions.storage.mongo import Database, connect, ensure_collections
 from sessions.storage.mongo_chunks import MongoChunks
 from sessions.storage.mongo_sessions import MongoSessions
 from sessions.storage.mongo_tiles import MongoTiles
-from sessions.storage.store import BodyStore, ChunkStore, SessionStore, TileStore
+from sessions.storage.store import BodyStore, ChunkStore, TileStore
 
 MEMORY = "memory"
 
@@ -82,7 +83,7 @@ async def store_db(prepared_store: Database | None) -> Database | None:
 
 
 @pytest.fixture
-def session_store(store_db: Database | None) -> SessionStore:
+def session_store(store_db: Database | None) -> Sessions:
     return MemorySessions() if store_db is None else MongoSessions(store_db)
 
 

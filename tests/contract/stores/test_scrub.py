@@ -369,7 +369,21 @@ async def test_manifests(yard: Yard) -> None:
     root = b'"root":"'
     at = whole.index(root) + len(root)
     await yard.manifest(SessionId("c"), lambda data: data[:at] + b"0" * 64 + data[at + 64 :])
-    assert await yard.kinds(SessionId("c")) == [("altered", "tree", "c", None)]
+    assert await yard.kinds(SessionId("c")) == [("altered", "manifest", "c", None), ("altered", "tree", "c", None)]
+
+
+async def test_what_lists_show_is_held_against_the_manifest(yard: Yard) -> None:
+    await yard.session("a", new_chunk("a", 0))
+    record = await yard.sessions.get(A)
+    assert record is not None
+    assert record.seal is not None
+    assert record.seal.summary is not None
+    if yard.db is None:
+        other = replace(record.seal.summary, plaintext_bytes=1)
+        yard.memory[0].records[A] = replace(record, seal=replace(record.seal, summary=other))
+    else:
+        await yard.db["sessions"].update_one({"_id": "a"}, {"$set": {"seal_summary.plaintext_bytes": 1}})
+    assert await yard.kinds() == [("altered", "manifest", "a", None)]
 
 
 async def test_pages_are_bounded_and_go_on_where_they_ended(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,12 @@ from typing import cast
 
 import pytest
 
-from sessions.core.types import SessionId
+from sessions.core.types import Hash, SessionId
+from sessions.storage.heads import Sessions, head_of
 from sessions.storage.mongo import Database
+from sessions.storage.mongo_due import MongoDue
 from sessions.storage.mongo_sessions import MongoSessions
+from sessions.storage.seal_summary import SealSummary
 from sessions.storage.store import (
     Change,
     Seal,
@@ -26,6 +29,14 @@ from tests.unit.storage.chunks import EPOCH, TOMBSTONE, key, session_record
 
 A = SessionId("a")
 OPEN, SEALING, SEALED, SHREDDED = SessionStatus
+SUMMARY = SealSummary(
+    chunk_count=2**53 - 1,
+    missing_chunks=2**40,
+    plaintext_bytes=2**62,
+    envelope_bytes=2**62 + 1,
+    sealed_at="2026-01-31T13:00:00.123Z",
+    root=Hash(bytes(range(32))),
+)
 
 
 async def test_create_gives_back_what_is_stored(session_store: SessionStore) -> None:
@@ -49,7 +60,7 @@ async def test_of_many_creates_at_once_one_wins_and_all_see_it(session_store: Se
     assert len({record.opened_at for record, _ in found}) == 1
 
 
-async def test_no_session(session_store: SessionStore) -> None:
+async def test_no_session(session_store: Sessions) -> None:
     assert await session_store.get(A) is None
     assert await session_store.statuses([A]) == {}
     assert await session_store.statuses([]) == {}
@@ -65,18 +76,25 @@ async def test_statuses_are_of_those_that_exist(session_store: SessionStore) -> 
     assert await session_store.statuses(names) == {names[0]: OPEN, names[1]: SEALING, names[2]: OPEN}
 
 
+@pytest.mark.parametrize("summary", [None, SUMMARY])
 @pytest.mark.parametrize("chunk_count", [None, 0, 2**53 - 1])
-async def test_every_field_of_a_change(session_store: SessionStore, chunk_count: int | None) -> None:
+async def test_every_field_of_a_change(
+    session_store: Sessions, chunk_count: int | None, summary: SealSummary | None
+) -> None:
     record = session_record("a")
     await session_store.create(record)
     order = SealOrder(chunk_count, "idle", EPOCH + timedelta(hours=1))
-    seal = Seal(b"manifest", "attempt")
+    seal = Seal(b"manifest", "attempt", summary)
     expected = record
 
     async def step(now: SessionStatus, change: Change, **fields: object) -> SessionRecord:
         updated = await session_store.update(A, now, change)
         assert updated == replace(expected, **fields)
         assert await session_store.get(A) == updated
+        head = head_of(updated)
+        assert await session_store.page(SessionFilter(), 9, None) == [head]
+        assert await session_store.page(SessionFilter(prefix="a"), 9, None) == [head]
+        assert await session_store.heads([A, SessionId("b")]) == {A: head}
         return updated
 
     expected = await step(OPEN, Change(add_key=key(2)), keys=(key(1), key(2)))
@@ -173,18 +191,18 @@ async def test_keys_keep_their_order(session_store: SessionStore) -> None:
     assert found.keys == (key(1), key(9), key(3), key(5))
 
 
-async def _names(store: SessionStore, which: SessionFilter, limit: int = 100) -> list[str]:
+async def _names(store: Sessions, which: SessionFilter, limit: int = 100) -> list[str]:
     return [record.session_id for record in await store.page(which, limit, None)]
 
 
-async def test_pages_are_newest_first_and_by_id_within_one_time(session_store: SessionStore) -> None:
+async def test_pages_are_newest_first_and_by_id_within_one_time(session_store: Sessions) -> None:
     for name, minute in (("b", 0), ("a", 0), ("a.", 0), ("z", -1), ("c", 1), ("aa", 0)):
         await session_store.create(session_record(name, minutes=minute))
     assert await _names(session_store, SessionFilter()) == ["c", "b", "aa", "a.", "a", "z"]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 6, 7])
-async def test_a_cursor_walks_all_pages_without_gap_or_repeat(session_store: SessionStore, limit: int) -> None:
+async def test_a_cursor_walks_all_pages_without_gap_or_repeat(session_store: Sessions, limit: int) -> None:
     for number in range(6):
         await session_store.create(session_record(f"s{number}", minutes=number // 3))
     seen: list[str] = []
@@ -196,7 +214,48 @@ async def test_a_cursor_walks_all_pages_without_gap_or_repeat(session_store: Ses
     assert seen == ["s5", "s4", "s3", "s2", "s1", "s0"]
 
 
-async def test_filters(session_store: SessionStore) -> None:
+async def test_summaries_are_kept_of_sealed_sessions_that_have_none(session_store: Sessions) -> None:
+    manifests = {SessionId(name): f"manifest of {name}".encode() for name in "ab"}
+    other = replace(SUMMARY, missing_chunks=0)
+    for name in ("a", "b", "c"):
+        await session_store.create(session_record(name))
+    for name, summary in (("a", None), ("b", other)):
+        seal = Seal(manifests[SessionId(name)], "x", summary)
+        await session_store.update(SessionId(name), OPEN, Change(status=SEALED, seal=seal))
+    names = [SessionId(name) for name in "abcd"]
+    assert await session_store.manifests(names) == manifests
+    heads = await session_store.heads(names)
+    assert [heads[name].unread_bytes for name in names[:3]] == [len(b"manifest of a"), 0, 0]
+    await session_store.keep_summaries(dict.fromkeys(names, SUMMARY))
+    await session_store.keep_summaries({})
+    kept = await session_store.heads(names)
+    assert [kept[name].summary for name in names[:3]] == [SUMMARY, other, None]
+    assert [kept[name].unread_bytes for name in names[:3]] == [0, 0, 0]
+    assert [await session_store.get(name) is None for name in names] == [False, False, False, True]
+
+
+async def test_lists_read_neither_metadata_nor_keys_nor_manifests(db: Database) -> None:
+    """R6: a list of 1,000 sessions was as large as all that recorders had said of them."""
+    store = MongoSessions(db)
+    for number in range(20):
+        name = SessionId(f"s{number:02d}")
+        await store.create(session_record(name, minutes=number, keys=60, metadata=b"x" * 60_000))
+        sealed = Change(status=SEALED, held=True, seal=Seal(b"m" * 60_000, "x", SUMMARY))
+        await store.update(name, OPEN, sealed)
+    await db.command("profile", 2)
+    lists = [SessionFilter(), SessionFilter(status=SEALED), SessionFilter(prefix="s"), SessionFilter(held=True)]
+    found = [await store.page(which, 20, None) for which in lists]
+    found.append(list((await store.heads([SessionId(f"s{number:02d}") for number in range(20)])).values()))
+    found.append(await MongoDue(db).due(None, EPOCH, None, 20))
+    await db.command("profile", 0)
+    told = await db["system.profile"].find({"op": "query", "ns": f"{db.name}.sessions"}).to_list()
+    await db.drop_collection("system.profile")
+    assert [len(page) for page in found[:5]] == [20] * 5
+    assert len(told) == len(found)
+    assert max(one["responseLength"] for one in told) < 20 * 500
+
+
+async def test_filters(session_store: Sessions) -> None:
     for number in range(4):
         await session_store.create(session_record(f"s{number}", minutes=number))
     await session_store.update(SessionId("s1"), OPEN, Change(status=SEALING))
@@ -212,7 +271,7 @@ async def test_filters(session_store: SessionStore) -> None:
     assert [record.session_id for record in behind] == ["s2"]
 
 
-async def test_lists_by_id(session_store: SessionStore) -> None:
+async def test_lists_by_id(session_store: Sessions) -> None:
     for minute, name in enumerate(("b", "a-2", "a-10", "a", "a.z", "A", "lucid-audit-2026-01-31", "ab")):
         await session_store.create(session_record(name, minutes=minute))
     await session_store.update(SessionId("a-2"), OPEN, Change(status=SEALING))

@@ -126,10 +126,10 @@ def storage_app(house: House, chunk_max_bytes: int = 64 * MIB) -> Any:
         limit_bytes=limit,
     )
     return app_of(
-        routes.router(house.ledger, house.shredder, house.evidence, readiness),
-        key_routes.router(house.ledger, house.rings, readiness),
+        routes.router(house.ledger, house.shredder, house.evidence, readiness, house.reads),
+        key_routes.router(house.ledger, house.rings, readiness, house.reads),
         processor_routes.router(house.registry, house.sessions, house.uptime, house.terms, readiness),
-        audit_routes.router(house.trail, house.events, house.ledger, readiness),
+        audit_routes.router(house.trail, house.events, house.ledger, readiness, house.reads),
         authenticator=_OneToken(),
         audit=house.audit,
         hot_routes=[submit.route(endpoint)],

@@ -31,6 +31,7 @@ from sessions.storage.memory_key_rings import MemoryKeyRings
 from sessions.storage.memory_replicas import MemoryActivity, MemoryClosing, MemoryProcessors, MemoryUptime
 from sessions.storage.processors import Registry
 from sessions.storage.progress import ProgressReader
+from sessions.storage.reads import Reads
 from sessions.storage.retention import Due, Terms
 from sessions.storage.seal_desk import SealDesk
 from sessions.storage.sealing import Sealer
@@ -160,6 +161,7 @@ class House:
         )
         self.evidence = Evidence(self.ledger, self.everything, self.everything, self.tiles)
         self.rings = Rings(MemoryKeyRings(self.sessions))
+        self.reads = Reads(128 * MIB)
 
     def pass_seconds(self, seconds: float) -> None:
         """Storage is up for so long, and its clocks go on."""

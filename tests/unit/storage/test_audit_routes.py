@@ -31,8 +31,8 @@ async def client(house: House) -> AsyncIterator[httpx.AsyncClient]:
     readiness = Readiness(None)
     readiness.established.set()
     app = app_of(
-        audit_routes.router(house.trail, house.events, house.ledger, readiness),
-        routes.router(house.ledger, house.shredder, house.evidence, readiness),
+        audit_routes.router(house.trail, house.events, house.ledger, readiness, house.reads),
+        routes.router(house.ledger, house.shredder, house.evidence, readiness, house.reads),
         authenticator=_Everybody([]),
         audit=house.audit,
     )

@@ -1,7 +1,6 @@
 """Abandoned sessions are sealed as they are, and no others."""
 
 import asyncio
-from datetime import timedelta
 
 import pytest
 from structlog.testing import capture_logs

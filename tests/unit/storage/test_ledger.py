@@ -241,7 +241,8 @@ async def test_status_and_summary_of_each_state() -> None:
         "requested",
         "admin-1",
     )
-    assert [view["session_id"] for view in await house.ledger.page(SessionFilter(), 5, None)] == ["a"]
+    views, more = await house.ledger.page(SessionFilter(), 5, None)
+    assert ([view["session_id"] for view in views], more) == (["a"], False)
 
 
 async def test_the_anchor_is_the_batchs(monkeypatch) -> None:

@@ -46,11 +46,11 @@ async def client(house: House) -> AsyncIterator[httpx.AsyncClient]:
         house.intake, everybody, readiness=readiness, disk=ample_disk(), budget=ByteBudget(10_000), limit_bytes=5_000
     )
     app = app_of(
-        routes.router(house.ledger, house.shredder, house.evidence, readiness),
-        anchor_routes.router(house.batches, readiness, lambda: 7),
-        key_routes.router(house.ledger, house.rings, readiness),
-        retention_routes.router(house.ledger, house.due, house.terms, readiness),
-        audit_routes.router(house.trail, house.events, house.ledger, readiness),
+        routes.router(house.ledger, house.shredder, house.evidence, readiness, house.reads),
+        anchor_routes.router(house.batches, readiness, lambda: 7, house.reads),
+        key_routes.router(house.ledger, house.rings, readiness, house.reads),
+        retention_routes.router(house.ledger, house.due, house.terms, readiness, house.reads),
+        audit_routes.router(house.trail, house.events, house.ledger, readiness, house.reads),
         authenticator=everybody,
         audit=house.audit,
         hot_routes=[submit.route(endpoint)],
@@ -306,9 +306,9 @@ async def test_before_the_database_is_ready_everything_waits(house: House) -> No
         house.intake, everybody, readiness=readiness, disk=ample_disk(), budget=ByteBudget(10_000), limit_bytes=5_000
     )
     app = app_of(
-        routes.router(house.ledger, house.shredder, house.evidence, readiness),
-        anchor_routes.router(house.batches, readiness, lambda: 7),
-        key_routes.router(house.ledger, house.rings, readiness),
+        routes.router(house.ledger, house.shredder, house.evidence, readiness, house.reads),
+        anchor_routes.router(house.batches, readiness, lambda: 7, house.reads),
+        key_routes.router(house.ledger, house.rings, readiness, house.reads),
         authenticator=everybody,
         audit=house.audit,
         hot_routes=[submit.route(endpoint)],

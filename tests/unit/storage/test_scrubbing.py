@@ -193,7 +193,9 @@ async def test_a_tree_of_three_levels(house: Scrubbed) -> None:
 async def client(house: Scrubbed) -> AsyncIterator[httpx.AsyncClient]:
     readiness = Readiness(None)
     readiness.established.set()
-    app = app_of(scrub_routes.router(house.scrubber, house.findings, readiness), authenticator=_Everybody([]))
+    app = app_of(
+        scrub_routes.router(house.scrubber, house.findings, readiness, house.reads), authenticator=_Everybody([])
+    )
     async with client_of(app, headers={"authorization": "Bearer audit"}) as client:
         yield client
 

@@ -1,0 +1,117 @@
+"""A bound on the memory of answers: each large answer reserves its bytes before it reads, until it is sent.
+
+There are two pools, so that neither keeps the other waiting: `lists` for JSON, and `content` for envelopes. In each
+pool one token holds at most half, so that a token whose answers are never read does not shut out the others. Recording
+takes no part in this: bodies that come in have `INFLIGHT_MAX_BYTES`.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
+
+from starlette.requests import Request
+from starlette.types import Scope
+
+from sessions.runtime.audit import PRINCIPAL
+from sessions.runtime.budget import ByteBudget
+from sessions.runtime.errors import DomainError
+from sessions.runtime.middleware import WHEN_ANSWERED
+
+SESSION_BYTES: Final = 1024 * 1024
+"""Bytes reserved for one session's document: its metadata, key ring and manifest, stored and as JSON."""
+ITEM_BYTES: Final = 4 * 1024
+"""Bytes reserved for one item of a list."""
+RING_BYTES: Final = 32 * 1024
+"""Bytes reserved for one key ring of a list."""
+ENVELOPE_COPIES: Final = 3
+"""How many times an envelope is in memory: as the database sends it, whole, and in the answer."""
+DEFAULT_LIMIT: Final = 100
+MAX_LIMIT: Final = 1000
+LISTS_WAIT_SECONDS: Final = 5.0
+"""After this long without memory a list is refused."""
+CONTENT_WAIT_SECONDS: Final = 15.0
+"""After this long without memory envelopes are refused: late is better than a replay that breaks off."""
+
+Hold: TypeAlias = Callable[[int], Awaitable[None]]
+"""Reserves so many bytes until the request is answered."""
+Dependency: TypeAlias = Callable[[Request], Awaitable[None]]
+
+
+async def unbounded(size_bytes: int) -> None:
+    """Reserve nothing."""
+
+
+class Pool:
+    """Bytes that all share, of which each owner gets at most half."""
+
+    def __init__(self, total_bytes: int, wait_seconds: float) -> None:
+        self._wait_seconds = wait_seconds
+        self._all = ByteBudget(total_bytes, wait_seconds)
+        self._owners: dict[str, ByteBudget] = {}
+
+    @property
+    def used_bytes(self) -> int:
+        """How many bytes are reserved now."""
+        return self._all.used_bytes
+
+    async def hold(self, size_bytes: int, scope: Scope) -> None:
+        """Reserve bytes until the request is answered.
+
+        Raises:
+            DomainError: `overloaded`, when they did not come free in time.
+        """
+        owner: str = scope.get(PRINCIPAL) or ""
+        half = self._all.total_bytes // 2
+        own = self._owners.setdefault(owner, ByteBudget(half, self._wait_seconds))
+        size_bytes = min(size_bytes, half)
+        try:
+            await own.acquire(size_bytes, owner)
+            try:
+                await self._all.acquire(size_bytes, owner)
+            except BaseException:
+                own.release(size_bytes, owner)
+                raise
+        except DomainError as error:
+            detail = "too many large answers at once; repeat the request later"
+            raise DomainError(error.code, detail, retry_after_seconds=error.retry_after_seconds) from error
+
+        def release() -> None:
+            self._all.release(size_bytes, owner)
+            own.release(size_bytes, owner)
+
+        scope[WHEN_ANSWERED].append(release)
+
+
+class Reads:
+    """The pools, and the dependencies of routes on them."""
+
+    def __init__(self, total_bytes: int) -> None:
+        """A quarter of the bytes is for lists, the rest for content."""
+        self.lists = Pool(total_bytes // 4, LISTS_WAIT_SECONDS)
+        self.content = Pool(total_bytes - total_bytes // 4, CONTENT_WAIT_SECONDS)
+
+    async def session(self, request: Request) -> None:
+        """Dependency of a route that answers with one session."""
+        await self.lists.hold(SESSION_BYTES, request.scope)
+
+    def items(self, item_bytes: int = ITEM_BYTES) -> Dependency:
+        """Return the dependency of a route that answers with at most `limit` items."""
+
+        async def page(request: Request) -> None:
+            await self.lists.hold(_limit(request.query_params.get("limit")) * item_bytes, request.scope)
+
+        return page
+
+    def envelopes(self, request: Request) -> Hold:
+        """Return what reserves memory for envelopes of so many bytes."""
+
+        async def hold(size_bytes: int) -> None:
+            await self.content.hold(ENVELOPE_COPIES * size_bytes, request.scope)
+
+        return hold
+
+
+def _limit(text: str | None) -> int:
+    """How many items may come; what is no number is refused later, by the route."""
+    if text is None or not text.isascii() or not text.isdigit():
+        return DEFAULT_LIMIT
+    return MAX_LIMIT if len(text) > len(str(MAX_LIMIT)) else min(MAX_LIMIT, int(text))
