@@ -36,7 +36,7 @@ from sessions.storage.store import (
     SessionStatus,
 )
 
-RESUME_SEAL_AFTER = timedelta(seconds=30)
+RESUME_SEAL_AFTER = timedelta(seconds=10)
 OPENED = Counter("lucid_sessions_opened_total", "Sessions that were opened.")
 _log = structlog.get_logger()
 

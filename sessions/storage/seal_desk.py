@@ -169,9 +169,10 @@ class SealDesk:
                     _log.error("session_sealed_unheard", session_id=session_id, processors=list(lost))
 
     async def _is_over(self, record: SessionRecord, order: WaitingOrder) -> bool:
-        if order.sealed_by == "idle":
-            return not await self._activity.is_idle(record.session_id)
-        return order.until_seconds is not None and order.until_seconds < await self._uptime.read()
+        if order.until_seconds is not None:
+            return order.until_seconds < await self._uptime.read()
+        # What a processor has handed over since the order may have made the session active again.
+        return order.sealed_by == "idle" and not await self._activity.is_idle(record.session_id)
 
     def _refused(self, session_id: SessionId, order: WaitingOrder, error: DomainError) -> None:
         REFUSED.inc()
