@@ -94,7 +94,9 @@ class SealDesk:
                 return sealed_as_asked(record, chunk_count, floor)
             waiting, lost = await self._waited_for(record, first)
             if order is None and not waiting:
-                return await self._sealer.seal(session_id, chunk_count, sealed_by, floor, lost)
+                manifest = await self._sealer.seal(session_id, chunk_count, sealed_by, floor, lost)
+                self._note_unheard(session_id, lost)
+                return manifest
             if order is None or not _has(record, order):
                 if order is not None and (refusal := self._refusals.pop(order.order_id, None)) is not None:
                     raise refusal
@@ -164,15 +166,19 @@ class SealDesk:
                     raise
                 self._refused(session_id, order, error)
             else:
-                if lost:
-                    UNHEARD.inc()
-                    _log.error("session_sealed_unheard", session_id=session_id, processors=list(lost))
+                if (await self._get(session_id)).seal is not None:
+                    self._note_unheard(session_id, lost)
 
     async def _is_over(self, record: SessionRecord, order: WaitingOrder) -> bool:
         if order.until_seconds is not None:
             return order.until_seconds < await self._uptime.read()
         # What a processor has handed over since the order may have made the session active again.
         return order.sealed_by == "idle" and not await self._activity.is_idle(record.session_id)
+
+    def _note_unheard(self, session_id: SessionId, lost: tuple[str, ...]) -> None:
+        if lost:
+            UNHEARD.inc()
+            _log.error("session_sealed_unheard", session_id=session_id, processors=list(lost))
 
     def _refused(self, session_id: SessionId, order: WaitingOrder, error: DomainError) -> None:
         REFUSED.inc()
