@@ -5,6 +5,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Final
 
 import structlog
@@ -26,6 +27,8 @@ WAIT_SECONDS: Final = 5.0
 """Time that the request for a seal waits for processors before it is answered with a 202, in seconds."""
 _POLL_SECONDS: Final = 0.1
 _SWEEP_SECONDS: Final = 1.0
+_SURVEY_SWEEPS: Final = 5
+"""Sweeps between two looks at all processors, which keep the metrics of their states up to date."""
 _SWEEP_SESSIONS: Final = 100
 _LAPSE_SECONDS: Final = 10.0
 """Uptime in seconds after its request's end at which an order that nobody was promised lapses, if a crash left it."""
@@ -229,8 +232,10 @@ class SealDesk:
 
     async def run(self) -> None:
         """Carry out orders until cancelled."""
-        while True:
+        for sweep in count():
             try:
+                if sweep % _SURVEY_SWEEPS == 0:
+                    await self._registry.survey()
                 await self.sweep()
             except DomainError as error:
                 _log.warning("seals_not_decided", reason=error.detail)
