@@ -69,11 +69,11 @@ class Recorder:
             other = await self._send("PUT", path, (409, 201, 200), content=data + b"?")
             said = other.json()
             if other.status_code != httpx.codes.CONFLICT:
-                # While storage is away nobody knows what it has at this index: such a chunk is set aside later. It is
+                # While storage is away nobody knows what it has at this index: such a chunk is quarantined later. It is
                 # there already (200) when the first answer was lost.
                 if said["durability"] != "spooled":
                     self._ledger.violations.append(f"{path}: other content was stored at a taken index")
-                self._ledger.counts["other content set aside"] += 1
+                self._ledger.counts["other content in quarantine"] += 1
             else:
                 self._ledger.counts[f"refused {said['code']}"] += 1
 

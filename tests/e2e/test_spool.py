@@ -342,7 +342,7 @@ def test_what_the_outage_hid_is_set_aside_and_told(stack: Stack, api: Api) -> No
     assert len(list((stack.folder / "spool" / "quarantine").iterdir())) == 1
     health = _health(api)
     assert (health["status"], health["checks"]["spool"]["status"]) == ("degraded", "degraded")
-    assert "set aside" in health["checks"]["spool"]["detail"]
+    assert "in quarantine" in health["checks"]["spool"]["detail"]
     for file in (stack.folder / "spool" / "quarantine").iterdir():
         file.unlink()
     stack.restart("processor")
