@@ -13,7 +13,7 @@ from typing import Final
 from scripts.devstack import process, services
 from scripts.devstack.process import ROOT, Process
 from scripts.devstack.services import Service
-from scripts.devstack.stack import Stack
+from scripts.devstack.stack import STACK_VARIABLE, Stack
 
 _BALANCER_SECONDS: Final = 20.0
 _ASK_SECONDS: Final = 10.0
@@ -77,7 +77,8 @@ class Replica:
 
     def launch(self) -> None:
         """Start it, and do not wait."""
-        self.stack.services[self.name] = services.launch(self.service, self.env, self.stack.mongod.marks, self.log)
+        marks = {STACK_VARIABLE: str(self.stack.folder)}
+        self.stack.services[self.name] = services.launch(self.service, self.env, marks, self.log)
 
     def start(self) -> None:
         """Start it, and wait until it is ready.
@@ -139,7 +140,7 @@ def balanced(stack: Stack, processors: Sequence[int], storages: Sequence[int]) -
     backs = {f"PROCESSOR_{number}": port for number, port in enumerate(processors, 1)}
     backs |= {f"STORAGE_{number}": port for number, port in enumerate(storages, 1)}
     addresses = {name: f"127.0.0.1:{port}" for name, port in (fronts | backs).items()}
-    environment = {**os.environ, **stack.mongod.marks, **addresses}
+    environment = {**os.environ, STACK_VARIABLE: str(stack.folder), **addresses}
     command: list[str | Path] = ["haproxy", "-db", "-f", ROOT / "deploy" / "haproxy.cfg"]
     running = process.start(command, stack.folder / "haproxy.log", environment)
     try:
