@@ -46,7 +46,7 @@ RECORDERS: Final = 16
 _PAUSE_SECONDS: Final = 0.1
 """Between two chunks of one of a recorder's four workers, on average: real recorders do not send as fast as they can."""
 _ANCHOR_SECONDS: Final = 240.0
-_DRAIN_SECONDS: Final = 60.0
+_DRAIN_SECONDS: Final = 90.0
 """How long the spools may take to drain, and queued seals to be put in force, once all is healed. In seconds."""
 HOSTILE: Final = 2
 _OF_THREE_OURS: Final = 2
@@ -93,7 +93,11 @@ class Outcome:
             "longest_stall_seconds": round(ledger.longest_stall_seconds, 1),
             "answers": dict(sorted(ledger.counts.items())),
             "figures": dict(sorted(verdict.figures.items())),
-            "wrong": [text for found in (*verdict.kinds.values(), ledger.violations) for text in found[:_SHOWN]],
+            "wrong": [
+                f"{kind}: {text}"
+                for kind, found in {**verdict.kinds, "violation": ledger.violations}.items()
+                for text in found[:_SHOWN]
+            ],
         }
 
 
