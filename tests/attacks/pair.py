@@ -68,6 +68,10 @@ class Processor:
         """Let it reach storage again."""
         self.wire.become(Condition.WHOLE)
 
+    def reaches_storage(self) -> bool:
+        """Return whether it knows that storage is there."""
+        return self.replica.metric("lucid_storage_away") == 0
+
     def drained(self) -> bool:
         """Return whether its spool holds nothing that waits."""
         return self.replica.metric("lucid_spool_entries") == 0
@@ -126,11 +130,16 @@ class Pair:
 
         def healed() -> bool:
             present = all(one["state"] == "present" for one in self.processors())
-            return present and self.a.drained() and self.b.drained()
+            drained = self.a.drained() and self.b.drained()
+            return present and drained and self.a.reaches_storage() and self.b.reaches_storage()
 
         self.a.mend()
         self.b.mend()
         wait_until(healed, PATIENCE_SECONDS)
+
+    def noticed(self) -> None:
+        """Wait until both know that storage is back."""
+        assert wait_until(lambda: self.a.reaches_storage() and self.b.reaches_storage(), PATIENCE_SECONDS)
 
     @contextmanager
     def storage_killed(self) -> Iterator[None]:
@@ -146,6 +155,7 @@ class Pair:
         """Run storage with these settings for a while."""
         before = dict(self.stack.env["storage"])
         self.stack.restart("storage", settings)
+        self.noticed()
         try:
             yield
         finally:
