@@ -16,7 +16,7 @@ from scripts.devstack.stack import Stack
 from tests.chaos.wire import Condition, HeldWire, held_wires
 from tests.e2e.conftest import session_name
 
-PATIENCE_SECONDS = 15.0
+PATIENCE_SECONDS = 20.0
 """How long anything may take that happens without being asked for."""
 
 
@@ -202,6 +202,8 @@ def paired(folder: Path, **storage: str) -> Iterator[Pair]:
             second = Replica.further(stack, "processor", "processor-2", {"STORAGE_URL": wire_b.url})
             second.start()
             first = Replica.own(stack, "processor")
-            yield Pair(stack, Processor(first, wire_a, http), Processor(second, wire_b, http), http)
+            pair = Pair(stack, Processor(first, wire_a, http), Processor(second, wire_b, http), http)
+            pair.heal()  # a spool that storage has not heard of yet takes nothing
+            yield pair
         finally:
             stack.stop()

@@ -47,7 +47,6 @@ _PAUSE_SECONDS: Final = 0.1
 """Between two chunks of one of a recorder's four workers, on average: real recorders do not send as fast as they can."""
 _ANCHOR_SECONDS: Final = 240.0
 _DRAIN_SECONDS: Final = 90.0
-"""How long the spools may take to drain, and queued seals to be put in force, once all is healed. In seconds."""
 HOSTILE: Final = 2
 _OF_THREE_OURS: Final = 2
 _SHOWN: Final = 20
@@ -263,11 +262,13 @@ async def run(
     hostile: int = 0,
     lanes: dict[str, list[Fault]] | None = None,
     storage: Mapping[str, str] | None = None,
+    drain_seconds: float = _DRAIN_SECONDS,
     show: bool = False,
 ) -> Outcome:
     """One run in an empty folder, with the faults that the seed gives, or with those of `lanes`.
 
-    `hostile` is how many clients wish the recorders ill; `storage` are further settings of session-storage.
+    `hostile` is how many clients wish the recorders ill; `storage` are further settings of session-storage;
+    `drain_seconds` is how long spools may take to drain and queued seals to be put in force, once all is healed.
     """
     begun, outcome, kinds = time.monotonic(), Outcome(seed, seconds), set(Kind)
     async with _running(folder, kinds, outcome, storage or {}) as parts:
@@ -298,7 +299,7 @@ async def run(
         if show:
             _say("all is healed; the spools drain, and what was queued is sealed")
         processors = [one for one in parts.services.values() if one.service == "processor"]
-        await asyncio.to_thread(judge.drain, processors, _DRAIN_SECONDS)
+        await asyncio.to_thread(judge.drain, processors, drain_seconds)
         if show:
             _say(f"comparing {outcome.ledger.acknowledged_chunks()} chunks of {len(outcome.ledger.plans)} sessions")
         outcome.verdict = await asyncio.to_thread(judge.judge, _ANCHOR_SECONDS)

@@ -49,15 +49,17 @@ def test_the_primary_of_three_is_killed_ten_times(tmp_path: Path, figure: Figure
 @pytest.mark.timeout(400)
 def test_what_a_processor_holds_that_is_away_for_too_long(tmp_path: Path, figure: Figure) -> None:
     """Longer than PROCESSOR_WAIT_SECONDS: sessions are sealed without what it holds, and each names the processor."""
-    lanes = {"wire": [Fault(Kind.STORAGE_2_CUT, 4, 30)]}
-    wait = {"PROCESSOR_WAIT_SECONDS": "4"}
-    outcome = asyncio.run(run.run(SEED, 0, tmp_path / "run", recorders=3 * RECORDERS, lanes=lanes, storage=wait))
+    lanes = {"wire": [Fault(Kind.STORAGE_2_CUT, 4, 36)]}
+    wait = {"PROCESSOR_WAIT_SECONDS": "12"}
+    outcome = asyncio.run(
+        run.run(SEED, 0, tmp_path / "run", recorders=3 * RECORDERS, lanes=lanes, storage=wait, drain_seconds=20)
+    )
     verdict = outcome.verdict
     without = {text.partition("/")[0] for text in verdict.left_out}
     assert without, "nothing was left out: the processor was not away for long enough"
     assert verdict.figures["left out, and the session names a processor"] == len(without)
     assert not verdict.lost + verdict.altered + verdict.unreadable + verdict.duplicated + verdict.undrained
-    figure(f"a processor is away for 30 s, and waited for 4 s: {len(without)} sessions name it as missing")
+    figure(f"a processor is away for 36 s, and waited for 12 s: {len(without)} sessions name it as missing")
 
 
 def test_the_same_seed_gives_the_same_faults_and_the_same_content() -> None:
