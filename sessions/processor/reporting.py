@@ -122,14 +122,17 @@ class Reporter:
 
     async def run(self) -> None:
         """Report until cancelled."""
+        failed = ""
         while True:
             await self._spooling.watch.back.wait()
             again = False
             try:
                 again = await self.report()
-            except DomainError as error:
-                if not self._spooling.watch.lost(error):
+                failed = ""
+            except DomainError as error:  # whether storage is away, recorders' requests find out
+                if error.code != failed:
                     _log.warning("report_failed", code=error.code, detail=error.detail)
+                failed = error.code
             await asyncio.sleep(0 if again else REPORT_SECONDS if self._spooling.introduced else _FIRST_SECONDS)
 
     async def leave(self) -> None:

@@ -11,8 +11,8 @@ from sessions.runtime.health import Check
 async def spool_checks(spooling: Spooling, storage: StorageClient) -> Mapping[str, Check]:
     """Return the checks of session-storage and the spool.
 
-    Storage that is away is `degraded` while the spool takes its place. It is `failed` while the spool takes nothing: when
-    it is full, or storage does not know it yet.
+    Storage that is away is `degraded` while the spool takes its place, and `failed` while the spool takes nothing: it
+    is full, or storage does not know it yet.
     """
     spool, watch = spooling.spool, spooling.watch
     full = spool.room.state is Room.FULL

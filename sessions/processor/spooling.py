@@ -13,7 +13,7 @@ from sessions.processor.promises import Promises
 from sessions.processor.quarantining import Quarantining
 from sessions.processor.spool import Spool
 from sessions.processor.spool_format import HEADER_BYTES, Kind
-from sessions.processor.spool_index import Entry
+from sessions.processor.spool_index import Entry, SpooledSession
 from sessions.processor.spool_room import full
 from sessions.processor.spool_segments import CorruptEntryError
 from sessions.processor.storage_answers import Keys
@@ -27,6 +27,8 @@ T = TypeVar("T")
 ENVELOPE_OVERHEAD_BYTES: Final = HEADER_BYTES + 256
 """What an envelope and its entry have beside the chunk, at most."""
 MAX_GAPS: Final = 1000
+MAX_ORDERS: Final = 8
+"""Limit on the orders of one session that wait, each with another chunk count: the first that can be is carried out."""
 
 
 class Spooling:
@@ -241,18 +243,22 @@ class Spooling:
         highest = max(session.chunks, default=-1) if session is not None else -1
         if chunk_count is not None and highest >= chunk_count:
             raise _count(session_id, chunk_count, f"chunk {highest} is there")
-        ordered = await self.payload(session.seal) if session is not None and session.seal is not None else None
-        if ordered is None:
+        ordered = await self._ordered(session)
+        if ordered and chunk_count is None:
+            chunk_count = ordered[0]
+        elif chunk_count not in ordered or not ordered:
+            if len(ordered) >= MAX_ORDERS:
+                raise _count(session_id, chunk_count or 0, f"{MAX_ORDERS} other orders wait already")
             payload = {"session_id": session_id, "chunk_count": chunk_count, "ordered_at": to_rfc3339(now())}
             await self.spool.append(Kind.SEAL, session_id, json.dumps(payload).encode())
             reach(Point.SEAL_SPOOLED)
-        else:
-            before = json.loads(ordered)["chunk_count"]
-            if chunk_count is not None and chunk_count != before:
-                raise _count(session_id, chunk_count, f"it is to be sealed with {before or 'all'} chunks already")
-            chunk_count = before
         session = self.spool.sessions.get(session_id)
         return chunk_count, 0 if session is None else len(session.chunks)
+
+    async def _ordered(self, session: SpooledSession | None) -> list[int | None]:
+        """Return the chunk counts of the orders that wait; None: all."""
+        payloads = [await self.payload(entry) for entry in list(session.seals)] if session is not None else []
+        return [json.loads(payload)["chunk_count"] for payload in payloads if payload is not None]
 
     async def status(self, session_id: SessionId) -> dict[str, Any] | None:
         """A session as the spool knows it; None when it was not opened here.

@@ -88,6 +88,7 @@ def order_in(document: Document) -> SealOrder | None:
         order["id"],
         order.get("floor", 0),
         tuple(order.get("unheard", ())),
+        order.get("as_it_is", False),
     )
 
 

@@ -1,6 +1,7 @@
 """The processors that storage knows. Each reports what its spool holds; a seal waits until all have handed over."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -134,11 +135,19 @@ class Survey:
 class Registry:
     """Knows which processors there are, and what each still has to hand over."""
 
-    def __init__(self, store: ProcessorStore, orders: ClosingStore, uptime: UptimeClock, wait_seconds: float) -> None:
+    def __init__(
+        self,
+        store: ProcessorStore,
+        orders: ClosingStore,
+        uptime: UptimeClock,
+        wait_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Take processors for lost after `wait_seconds` of storage's uptime without a report."""
         self._store = store
         self._orders = orders
         self._uptime = uptime
+        self._clock = clock
         self.wait_seconds = wait_seconds
         self._stored: dict[str, tuple[Holdings, float]] = {}
 
@@ -160,9 +169,11 @@ class Registry:
             await self._orders.confirm(ask, Confirmation(report.name, floor))
         asks = await self._orders.unanswered(report.name, report.after, ASKS_AT_ONCE)
         before = self._stored.get(report.name)
-        if asks or before is None or before[0] != report.holdings or not 0 <= now - before[1] < _REFRESH_SECONDS:
+        refresh = min(_REFRESH_SECONDS, self.wait_seconds / 4)
+        known = before is not None and before[0] == report.holdings and 0 <= self._clock() - before[1] < refresh
+        if asks or not known:
             await self._store.report(report.name, report.holdings, now)
-            self._stored[report.name] = report.holdings, now
+            self._stored[report.name] = report.holdings, self._clock()
         asked = await self._orders.asked(report.promised) if report.promised else {}
         return Answer(asks, asked, now)
 

@@ -5,6 +5,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import count
 from typing import Final
 
@@ -26,6 +27,8 @@ from sessions.storage.uptime import UptimeClock
 WAIT_SECONDS: Final = 5.0
 """Time that the request for a seal waits for processors before it is answered with a 202, in seconds."""
 _POLL_SECONDS: Final = 0.1
+_UNKNOWN_SECONDS: Final = 7.0
+"""Time in which every processor that works stores another report, in seconds."""
 _SWEEP_SECONDS: Final = 1.0
 _SURVEY_SWEEPS: Final = 5
 """Sweeps between two looks at all processors, which keep the metrics of their states up to date."""
@@ -91,14 +94,16 @@ class SealDesk:
         floor = first.floor if first else 0
         deadline = time.monotonic() + wait_seconds
         order: WaitingOrder | None = None
+        if await self._sessions.get(session_id) is None:
+            await self._unknown(session_id, first)
         while True:
             record = await self._get(session_id)
             if record.seal is not None:
                 return sealed_as_asked(record, chunk_count, floor)
             waiting, lost = await self._waited_for(record, first)
             if order is None and not waiting:
-                manifest = await self._sealer.seal(session_id, chunk_count, sealed_by, floor, lost)
-                self._note_unheard(session_id, lost)
+                manifest = await self._sealer.seal(session_id, chunk_count, sealed_by, floor, _names(lost))
+                _note_unheard(session_id, lost)
                 return manifest
             if order is None or not _has(record, order):
                 if order is not None and (refusal := self._refusals.pop(order.order_id, None)) is not None:
@@ -113,6 +118,28 @@ class SealDesk:
                 return Waiting(waiting)
             if waiting:
                 await asyncio.sleep(_POLL_SECONDS)
+
+    async def _unknown(self, session_id: SessionId, first: Confirmation | None) -> None:
+        """Wait for a session that storage does not know, since another processor's spool may hold all of it.
+
+        Raises:
+            DomainError: `overloaded`, while one is missing or its spool is not empty; the order is to be repeated.
+        """
+        asked_at: datetime | None = None
+        for _ in range(round(_UNKNOWN_SECONDS / _POLL_SECONDS)):
+            survey = await self._registry.survey()
+            others = [known for known in survey.processors if first is None or known.record.name != first.processor]
+            asked_at = asked_at or max((known.record.reported_at for known in others), default=None)
+            waiting = [
+                known.record.name
+                for known in others
+                if known.state is not ProcessorState.LOST
+                and (known.record.holdings.spooled_entries or asked_at is None or known.record.reported_at <= asked_at)
+            ]
+            if not waiting or await self._sessions.get(session_id) is not None:
+                return
+            await asyncio.sleep(_POLL_SECONDS)
+        raise problems.seal_waits(session_id, waiting)
 
     async def _order(
         self,
@@ -163,25 +190,20 @@ class SealDesk:
                 await self._orders.withdraw(session_id, order.order_id)
                 continue
             try:
-                await self._sealer.carry_out(record, order, lost)
+                await self._sealer.carry_out(record, order, _names(lost))
             except DomainError as error:
                 if error.code not in REFUSALS:
                     raise
                 self._refused(session_id, order, error)
             else:
                 if (await self._get(session_id)).seal is not None:
-                    self._note_unheard(session_id, lost)
+                    _note_unheard(session_id, lost)
 
     async def _is_over(self, record: SessionRecord, order: WaitingOrder) -> bool:
         if order.until_seconds is not None:
             return order.until_seconds < await self._uptime.read()
         # What a processor has handed over since the order may have made the session active again.
         return order.sealed_by == "idle" and not await self._activity.is_idle(record.session_id)
-
-    def _note_unheard(self, session_id: SessionId, lost: tuple[str, ...]) -> None:
-        if lost:
-            UNHEARD.inc()
-            _log.error("session_sealed_unheard", session_id=session_id, processors=list(lost))
 
     def _refused(self, session_id: SessionId, order: WaitingOrder, error: DomainError) -> None:
         REFUSED.inc()
@@ -190,9 +212,7 @@ class SealDesk:
         while len(self._refusals) > _REFUSALS_KEPT:
             self._refusals.popitem(last=False)
 
-    async def _waited_for(
-        self, record: SessionRecord, first: Confirmation | None
-    ) -> tuple[list[Known], tuple[str, ...]]:
+    async def _waited_for(self, record: SessionRecord, first: Confirmation | None) -> tuple[list[Known], list[Known]]:
         """Return the processors that a session's seal waits for, and the lost ones that it does not wait for.
 
         It waits for none any more once its first order has waited for PROCESSOR_WAIT_SECONDS: a processor that reports
@@ -203,8 +223,8 @@ class SealDesk:
         left = [known for known in survey.processors if known.record.name not in clear]
         placed = closing.orders[0].placed_seconds if closing is not None else survey.now_seconds
         if survey.now_seconds - placed > self._registry.wait_seconds:
-            return [], tuple(known.record.name for known in left)
-        lost = tuple(known.record.name for known in left if known.state is ProcessorState.LOST)
+            return [], left
+        lost = [known for known in left if known.state is ProcessorState.LOST]
         return [known for known in left if known.state is not ProcessorState.LOST], lost
 
     async def sweep(self) -> int:
@@ -246,6 +266,17 @@ class SealDesk:
         if record is None:
             raise problems.session_not_found(session_id)
         return record
+
+
+def _names(processors: Sequence[Known]) -> tuple[str, ...]:
+    return tuple(known.record.name for known in processors)
+
+
+def _note_unheard(session_id: SessionId, lost: Sequence[Known]) -> None:
+    """Report a seal that may leave out what lost processors hold, with their last reports."""
+    if lost:
+        UNHEARD.inc()
+        _log.error("session_sealed_unheard", session_id=session_id, processors=[known.to_json() for known in lost])
 
 
 def _has(record: SessionRecord, order: WaitingOrder) -> bool:

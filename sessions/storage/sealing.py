@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from secrets import token_hex
 from typing import Final
 
@@ -161,7 +162,16 @@ class Sealer:
         """
         closing = record.closing
         assert closing is not None  # it holds the order
-        own = SealOrder(order.chunk_count, order.sealed_by, self._clock(), order.order_id, closing.floor, unheard)
+        own = SealOrder(
+            order.chunk_count,
+            order.sealed_by,
+            self._clock(),
+            order.order_id,
+            closing.floor,
+            unheard,
+            # It was promised with a 202, and what a lost processor holds may never come.
+            as_it_is=bool(unheard) and order.until_seconds is None,
+        )
         change = Change(status=SessionStatus.SEALING, seal_order=own)
         begun = await self._sessions.update(record.session_id, SessionStatus.OPEN, change, ask_id=closing.ask_id)
         reach(Point.SEAL_ORDERED)
@@ -200,7 +210,7 @@ class Sealer:
         attempt = token_hex(8)
         began = time.perf_counter()
         try:
-            scan = await self._scan(record.session_id, order, attempt)
+            scan, sealed_by = await self._scanned(record.session_id, order, attempt)
         except DomainError as error:
             if error.code in REFUSALS:
                 await self._tiles.drop(record.session_id, attempt)
@@ -219,7 +229,7 @@ class Sealer:
             root=scan.tree.root(),
             opened_at=to_rfc3339(record.opened_at),
             sealed_at=to_rfc3339(order.sealed_at),
-            sealed_by=order.sealed_by,
+            sealed_by=sealed_by,
             metadata_sha256=Hash(hashlib.sha256(record.metadata).digest()),
         )
         change = Change(status=SessionStatus.SEALED, seal=Seal(manifest.to_bytes(), attempt, summary_of(manifest)))
@@ -228,9 +238,19 @@ class Sealer:
         if sealed is None:  # another sealer decided this order: the scan is not for what came since
             await self._tiles.drop(record.session_id, attempt)
             return await self._again(record.session_id)
-        SEALED.labels(order.sealed_by).inc()
+        SEALED.labels(sealed_by).inc()
         SEAL_SECONDS.observe(time.perf_counter() - began)
         return sealed
+
+    async def _scanned(self, session_id: SessionId, order: SealOrder, attempt: str) -> tuple[_Scan, SealedBy]:
+        try:
+            return await self._scan(session_id, order, attempt), order.sealed_by
+        except DomainError as error:
+            if error.code != "chunks-missing" or not order.as_it_is or order.sealed_by == "idle":
+                raise
+        # By the recorder there are no gaps (FORMAT.md), so it is storage that seals it.
+        await self._tiles.drop(session_id, attempt)
+        return await self._scan(session_id, replace(order, sealed_by="idle"), attempt), "idle"
 
     async def _scan(self, session_id: SessionId, order: SealOrder, attempt: str) -> _Scan:
         scan, start = _Scan(session_id), 0

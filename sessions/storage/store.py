@@ -43,6 +43,8 @@ class SealOrder:
     """Least number of chunks that processors acknowledged; a seal with fewer is refused."""
     unheard: tuple[str, ...] = ()
     """Processors that the seal did not wait for: lost ones, whose last reports are in the log."""
+    as_it_is: bool = False
+    """Whether the session is sealed with its gaps rather than not: what is missing is lost with a processor."""
 
 
 @dataclass(frozen=True, slots=True)
