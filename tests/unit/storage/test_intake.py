@@ -214,14 +214,15 @@ async def test_a_chunk_that_meets_a_seal_waits_for_what_becomes_of_it(monkeypatc
     assert [answer.result for answer in answers] == [EXISTS, STORED]
 
 
-async def test_a_seal_that_does_not_end_is_overloaded(monkeypatch) -> None:
+async def test_of_a_seal_that_does_not_end_its_sessions_envelopes_are_told_alone(monkeypatch) -> None:
     monkeypatch.setattr(ingest, "_SEALING_POLL_SECONDS", 0)
     house = House()
     await house.session("a")
     await house.sessions.update(A, SessionStatus.OPEN, _SEALING)
-    with pytest.raises(DomainError) as caught:
-        await house.intake.submit(_body(new_chunk("a", 1)))
-    assert (caught.value.code, caught.value.retry_after_seconds) == ("overloaded", 2)
+    monkeypatch.setattr(ingest, "_SEALING_WAIT_SECONDS", 0.02)
+    await house.session("b")
+    assert await _results(house, new_chunk("a", 1), new_chunk("b", 0)) == [BUSY, STORED]
+    assert A not in house.chunks.records
 
 
 async def test_a_session_that_vanishes_meanwhile(monkeypatch) -> None:
@@ -233,9 +234,8 @@ async def test_a_session_that_vanishes_meanwhile(monkeypatch) -> None:
         return None
 
     monkeypatch.setattr(house.sessions, "get", gone)
-    with pytest.raises(DomainError) as caught:
-        await house.intake.submit(_body(new_chunk("a", 1)))
-    assert caught.value.code == "session-not-found"
+    await house.session("b")
+    assert await _results(house, new_chunk("a", 1), new_chunk("b", 0)) == [UNKNOWN, STORED]
 
 
 async def _at_first_one(house: House) -> list[str]:
@@ -243,13 +243,13 @@ async def _at_first_one(house: House) -> list[str]:
     await house.session("a")
     assert await _results(house, new_chunk("a", 0)) == [STORED]
     asked: list[str] = []
-    statuses = house.sessions.statuses
+    states = house.sessions.states
 
     async def noted(session_ids: list[SessionId]) -> object:
         asked.append(",".join(session_ids))
-        return await statuses(session_ids)
+        return await states(session_ids)
 
-    house.sessions.statuses = noted
+    house.sessions.states = noted
     return asked
 
 

@@ -62,7 +62,7 @@ async def test_metadata_without_a_canonical_form() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(SEALING, "session-sealed"), (SEALED, "session-sealed"), (SHREDDED, "session-shredded")]
+    ("status", "code"), [(SEALING, "overloaded"), (SEALED, "session-sealed"), (SHREDDED, "session-shredded")]
 )
 async def test_what_is_not_open_is_not_opened(status: SessionStatus, code: str) -> None:
     house = House()
