@@ -265,11 +265,13 @@ class Intake:
     ) -> Mapping[SessionId, SessionState]:
         """The sessions' states; one whose seal is still undecided when the time is up is left as such."""
         found = dict(await self._sessions.states(session_ids))
-        for session_id, state in found.items():
+        for session_id, state in list(found.items()):
             if state.status is SessionStatus.SEALING:
                 record = await self._decided(session_id, wait_until)
-                if record is not None:
-                    found[session_id] = SessionState(record.status, frozenset(key.dek_id for key in record.keys))
+                if record is None:  # the database was set back
+                    del found[session_id]
+                    continue
+                found[session_id] = SessionState(record.status, frozenset(key.dek_id for key in record.keys))
         return found
 
     async def _decided(self, session_id: SessionId, wait_until: float) -> SessionRecord | None:

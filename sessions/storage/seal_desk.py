@@ -91,7 +91,7 @@ class SealDesk:
         while True:
             record = await self._get(session_id)
             if record.seal is not None:
-                return sealed_as_asked(record, chunk_count, floor)
+                return sealed_as_asked(record, chunk_count, sealed_by, floor)
             waiting, lost = await self._waited_for(record, first)
             if order is None and not waiting:
                 return await self._sealer.seal(session_id, chunk_count, sealed_by, floor, lost)
