@@ -165,6 +165,11 @@ class Intake:
         state = after.get(chunk.session_id)
         if outcome is InsertOutcome.CONFLICT and state is not None:
             outcome, stored_sha256 = await self._contested(chunk, stored_sha256, state)
+        if outcome is not InsertOutcome.CONFLICT and state is not None and state.status is not SessionStatus.OPEN:
+            if (refusal := await self._uncovered(chunk, wait_until)) is not None:
+                return FrameAnswer(refusal, None, None)
+            if state.status is SessionStatus.SHREDDED:  # it had the key when it was sealed with the chunk
+                return FrameAnswer(FrameResult(outcome.value), stored_sha256, chunk.fingerprint.leaf_hash)
         if state is None or chunk.dek_id not in state.dek_ids:  # the database was set back to before the session or key
             if outcome is not InsertOutcome.CONFLICT and (state is None or state.status is SessionStatus.OPEN):
                 await self._take_back(chunk)
@@ -172,8 +177,6 @@ class Intake:
             return FrameAnswer(unknown, None, None)
         if outcome is InsertOutcome.CONFLICT:
             return FrameAnswer(FrameResult.CONFLICT, stored_sha256, None)
-        if state.status is not SessionStatus.OPEN and (refusal := await self._uncovered(chunk, wait_until)):
-            return FrameAnswer(refusal, None, None)
         return FrameAnswer(FrameResult(outcome.value), stored_sha256, chunk.fingerprint.leaf_hash)
 
     async def _not_written(self, chunk: NewChunk, state: SessionState | None) -> FrameAnswer:

@@ -288,6 +288,17 @@ async def test_a_session_that_was_open_a_moment_ago_and_is_sealed_takes_nothing_
     assert await _results(house, new_chunk("a", 0)) == [EXISTS]
 
 
+async def test_a_session_that_was_open_a_moment_ago_and_is_shredded_takes_nothing_more() -> None:
+    """Its ring has no keys any more, which is not why: what comes late is taken out of the store again."""
+    house = House()
+    await _at_first_one(house)
+    await house.sealer.seal(A, None, "recorder")
+    await house.shred(A)
+    assert await _results(house, new_chunk("a", 1)) == [SEALED]
+    assert sorted(house.chunks.records[A]) == [0]
+    assert not [key for key in house.chunks.bodies if key[1] == 1]
+
+
 async def test_a_session_that_was_open_a_moment_ago_and_is_no_more_known_keeps_nothing() -> None:
     house = House()
     await _at_first_one(house)
