@@ -83,9 +83,9 @@ class SealDesk:
         Raises:
             DomainError: `session-not-found`, `chunks-missing`, `chunk-count-mismatch`, `overloaded`.
         """
+        floor = first.floor if first else 0
         if first and first.until_seconds is not None and first.until_seconds < await self._uptime.read():
             first = None  # this request came late: the processor stands by its answer no more, and is asked
-        floor = first.floor if first else 0
         deadline = time.monotonic() + wait_seconds
         order: WaitingOrder | None = None
         while True:
@@ -94,7 +94,10 @@ class SealDesk:
                 return sealed_as_asked(record, chunk_count, sealed_by, floor)
             waiting, lost = await self._waited_for(record, first)
             if order is None and not waiting:
-                return await self._sealer.seal(session_id, chunk_count, sealed_by, floor, lost)
+                floor = max(floor, record.closing.floor if record.closing is not None else 0)
+                manifest = await self._sealer.seal(session_id, chunk_count, sealed_by, floor, lost)
+                _sealed(session_id, lost)
+                return manifest
             if order is None or not _has(record, order):
                 if order is not None and (refusal := self._refusals.pop(order.order_id, None)) is not None:
                     raise refusal
@@ -150,23 +153,20 @@ class SealDesk:
                 continue
             if record.seal is not None or record.closing is None:
                 return []
-            waiting, lost = await self._waited_for(record, None)
-            if waiting:
-                return waiting
             order = record.closing.orders[0]
             if await self._is_over(record, order):
                 await self._orders.withdraw(session_id, order.order_id)
                 continue
+            waiting, lost = await self._waited_for(record, None)
+            if waiting:
+                return waiting
             try:
-                await self._sealer.carry_out(record, order, lost)
+                if await self._sealer.carry_out(record, order, lost):
+                    _sealed(session_id, lost)
             except DomainError as error:
                 if error.code not in REFUSALS:
                     raise
                 self._refused(session_id, order, error)
-            else:
-                if lost:
-                    UNHEARD.inc()
-                    _log.error("session_sealed_unheard", session_id=session_id, processors=list(lost))
 
     async def _is_over(self, record: SessionRecord, order: WaitingOrder) -> bool:
         if order.sealed_by == "idle":
@@ -234,6 +234,12 @@ class SealDesk:
         if record is None:
             raise problems.session_not_found(session_id)
         return record
+
+
+def _sealed(session_id: SessionId, unheard: Sequence[str]) -> None:
+    if unheard:
+        UNHEARD.inc()
+        _log.error("session_sealed_unheard", session_id=session_id, processors=list(unheard))
 
 
 def _has(record: SessionRecord, order: WaitingOrder) -> bool:

@@ -153,8 +153,10 @@ class Sealer:
                 record = await self._decide(record, own)
         return sealed_as_asked(record, chunk_count, sealed_by, floor)
 
-    async def carry_out(self, record: SessionRecord, order: WaitingOrder, unheard: tuple[str, ...]) -> None:
+    async def carry_out(self, record: SessionRecord, order: WaitingOrder, unheard: tuple[str, ...]) -> bool:
         """Decide an order that has waited, unless another came meanwhile: then the processors were asked again.
+
+        Return whether the session is sealed.
 
         Raises:
             DomainError: `chunks-missing`, `chunk-count-mismatch`; the session is open, and the order removed.
@@ -165,8 +167,7 @@ class Sealer:
         change = Change(status=SessionStatus.SEALING, seal_order=own)
         begun = await self._sessions.update(record.session_id, SessionStatus.OPEN, change, ask_id=closing.ask_id)
         reach(Point.SEAL_ORDERED)
-        if begun is not None:
-            await self._decide(begun, own)
+        return begun is not None and (await self._decide(begun, own)).seal is not None
 
     async def settle(self, record: SessionRecord) -> None:
         """Decide the order of a session that is being sealed; a refusal is not the caller's."""
