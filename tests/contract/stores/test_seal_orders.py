@@ -257,11 +257,9 @@ async def test_an_update_may_need_the_newest_question(kept: Kept) -> None:
 
 
 async def test_questions_are_of_open_sessions_in_pages(kept: Kept) -> None:
-    asks = []
     for session in (C, A, B):
         await kept.orders.order(session, _order(), FIRST)
-    for session in (A, B, C):
-        asks.append(await kept.ask(session))
+    asks = [await kept.ask(session) for session in (A, B, C)]
     assert await kept.orders.unanswered("p", None, 10) == asks
     assert await kept.orders.unanswered("p", None, 2) == asks[:2]
     assert await kept.orders.unanswered("p", A, 1) == asks[1:2]

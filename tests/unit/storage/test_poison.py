@@ -152,7 +152,9 @@ async def test_an_idle_session_that_cannot_be_sealed_stops_no_other(monkeypatch:
         assert await house.sealer_of_idle.sweep() == 1
     assert _skipped(logs) == [A]
     assert (await house.ledger.get(B)).status is SEALED
-    assert house.notes._noted[A] == house.uptime_store.uptime.seconds, "it is tried again when it has been idle once more"
+    assert house.notes._noted[A] == house.uptime_store.uptime.seconds, (
+        "it is tried again when it has been idle once more"
+    )
 
 
 async def test_a_day_that_cannot_be_sealed_stops_no_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
