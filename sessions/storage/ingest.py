@@ -1,6 +1,7 @@
 """Taking envelopes in: check, store, and tell of each what became of it."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
@@ -197,7 +198,9 @@ class Intake:
         if state.status is not SessionStatus.OPEN or found is None:
             return InsertOutcome.CONFLICT, stored_sha256
         body = await self._chunks.read(chunk.session_id, found)
-        if body is None or envelope.parse(body).header.dek_id in state.dek_ids:
+        if body is None or hashlib.sha256(body).digest() != found.fingerprint.envelope_sha256:
+            return InsertOutcome.CONFLICT, stored_sha256  # a damaged one says nothing of its key
+        if envelope.parse(body).header.dek_id in state.dek_ids:
             return InsertOutcome.CONFLICT, stored_sha256
         await self._chunks.remove(chunk.session_id, found)
         return (await self._insert([chunk]))[0]

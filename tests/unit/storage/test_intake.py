@@ -389,6 +389,22 @@ async def test_what_a_crash_left_under_a_key_of_no_ring_gives_way(content: bytes
     assert len(house.chunks.bodies) == 2
 
 
+@pytest.mark.parametrize("damage", ["cut", "key", "gone"])
+async def test_a_damaged_envelope_gives_way_to_nothing_and_fails_no_other(damage: str) -> None:
+    """It was acknowledged; that its bytes name another key by now does not mean that it was not."""
+    house = House()
+    await house.session("a", 0)
+    await house.session("b")
+    ((place, data),) = house.chunks.bodies.items()
+    if damage == "gone":
+        del house.chunks.bodies[place]
+    else:
+        house.chunks.bodies[place] = data[:9] if damage == "cut" else _under(2, "a", 0).envelope
+    before = house.chunks.records[A][0]
+    assert await _results(house, new_chunk("a", 0, b"other"), new_chunk("b", 0)) == [CONFLICT, STORED]
+    assert house.chunks.records[A][0] == before
+
+
 async def test_what_is_sealed_gives_way_to_nothing() -> None:
     house = House()
     await house.session("a")
