@@ -40,8 +40,17 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "keys recover": (
         "lucid-sessions keys recover desk-17-monday --private-key offline/key \\\n      --dump dump/ -o film.mkv",
     ),
+    "processors list": ("lucid-sessions processors list",),
+    "processors forget": ("lucid-sessions processors forget desk-17-0a1b2c3d",),
     "retention due": ("lucid-sessions retention due",),
     "retention set": ("lucid-sessions retention set desk-17-monday --retain-days 400",),
+    "spool list": ("lucid-sessions spool list",),
+    "spool show": (
+        "lucid-sessions spool show 0000000000000004-000000052344",
+        "lucid-sessions spool show 0000000000000004-000000052344 -o chunk",
+    ),
+    "spool retry": ("lucid-sessions spool retry 0000000000000004-000000052344",),
+    "spool drop": ("lucid-sessions spool drop 0000000000000004-000000052344",),
     "tokens new": (
         "lucid-sessions tokens new --name desk-17 --role record --sessions desk-17- \\\n      --append secrets/tokens",
     ),

@@ -14,9 +14,11 @@ from sessions.cli import (
     key_commands,
     operator_commands,
     output,
+    processor_commands,
     recorder_commands,
     retention_commands,
     scrub_command,
+    spool_commands,
     verify_command,
 )
 from sessions.cli.exits import HELP, ExitCode, exit_code, words
@@ -78,7 +80,9 @@ for _name, _command in _COMMANDS.items():
     app.command(_name, epilog=examples.of(_name))(_command)
 app.add_typer(audit_commands.audit, name="audit")
 app.add_typer(key_commands.keys, name="keys")
+app.add_typer(processor_commands.processors, name="processors")
 app.add_typer(retention_commands.retention, name="retention")
+app.add_typer(spool_commands.spool, name="spool")
 app.add_typer(operator_commands.tokens, name="tokens")
 
 

@@ -2,6 +2,7 @@
 
 import secrets
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -109,6 +110,7 @@ def status(context: typer.Context, session: Session, as_json: Json = False) -> N
             ("anchor", seen.anchor and seen.anchor.state.value),
         )
     )
+    _warn_of(seen.unheard)
 
 
 def seal(
@@ -119,7 +121,8 @@ def seal(
 ) -> None:
     """Fix a session's chunk count and root for good.
 
-    It takes no more chunks then. The same again gives the same answer.
+    It takes no more chunks then. The same again gives the same answer. While
+    processors hold some of the session, the seal is kept and waits for them.
     """
     with settings.of(context).client() as client:
         sealed = client.seal(session, chunk_count)
@@ -135,6 +138,13 @@ def seal(
             ("sealed at", sealed.manifest.sealed_at),
         )
     )
+    _warn_of(sealed.unheard)
+
+
+def _warn_of(unheard: Sequence[str]) -> None:
+    if unheard:
+        names = ", ".join(unheard)
+        output.paragraph("[!]", f"sealed without hearing from {names}: chunks that were spooled there may be left out")
 
 
 def replay(

@@ -5,14 +5,25 @@ from typing import Self
 from sessions.client.audit import AuditCalls
 from sessions.client.keys import KeyCalls
 from sessions.client.processor_calls import ProcessorCalls
+from sessions.client.processors import ProcessorsCalls
 from sessions.client.retention import RetentionCalls
 from sessions.client.retry import RetryPolicy
 from sessions.client.scrub import ScrubCalls
+from sessions.client.spool import SpoolCalls
 from sessions.client.storage_calls import StorageCalls
 from sessions.client.transport import Transport
 
 
-class AsyncClient(ProcessorCalls, StorageCalls, KeyCalls, RetentionCalls, ScrubCalls, AuditCalls):
+class AsyncClient(
+    ProcessorCalls,
+    StorageCalls,
+    KeyCalls,
+    RetentionCalls,
+    ScrubCalls,
+    AuditCalls,
+    ProcessorsCalls,
+    SpoolCalls,
+):
     """Speaks to chunk-processor, and to session-storage when its URL is given.
 
     Every request is repeated while the service cannot be reached or is busy, for as long as `retry` says. Every method

@@ -9,11 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, cast
 
-from sessions.core import manifest as manifests
 from sessions.core import strict
 from sessions.core.envelope import chunk_leaf_input
 from sessions.core.errors import FormatError
-from sessions.core.manifest import Manifest
 from sessions.core.merkle import leaf_hash
 from sessions.core.receipt import Anchor, AnchorState
 from sessions.core.types import HASH_BYTES, MAX_CHUNK_INDEX, Hash, SessionId, session_id
@@ -78,15 +76,8 @@ class SessionStatus(SessionSummary):
     shredded_by: str | None = None
     retained_until: str | None = None
     delete_at: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seal:
-    """A sealed session: its manifest (whose hash was checked) and root."""
-
-    manifest: Manifest
-    manifest_sha256: Hash
-    root: Hash
+    unheard: tuple[str, ...] = ()
+    """Processors that the seal did not wait for, since they were lost: it may lack chunks that these hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +111,8 @@ def known_members(what: str, value: object, members: Iterable[str]) -> strict.Re
     return strict.Reader(what, known, names, AnswerFormatError)
 
 
-def _hash(read: strict.Reader, name: str) -> Hash:
+def hash_of(read: strict.Reader, name: str) -> Hash:
+    """Read a hash."""
     return Hash(read.hex(name, HASH_BYTES))
 
 
@@ -136,8 +128,8 @@ def chunk_ack(value: object, *, new: bool) -> ChunkAck:
         index=read.integer("index", 0, MAX_CHUNK_INDEX),
         plaintext_bytes=read.integer("plaintext_bytes"),
         envelope_bytes=read.integer("envelope_bytes"),
-        envelope_sha256=_hash(read, "envelope_sha256"),
-        leaf_hash=_hash(read, "leaf_hash"),
+        envelope_sha256=hash_of(read, "envelope_sha256"),
+        leaf_hash=hash_of(read, "leaf_hash"),
         durability=read.one_of("durability", ("stored", "spooled")),
         new=new,
     )
@@ -156,7 +148,7 @@ def _summary(read: strict.Reader) -> dict[str, Any]:
         "envelope_bytes": read.optional("envelope_bytes", read.integer),
         "opened_at": read.text("opened_at"),
         "sealed_at": read.optional("sealed_at", read.text),
-        "root": read.optional("root", lambda name: _hash(read, name)),
+        "root": read.optional("root", lambda name: hash_of(read, name)),
         "anchor": read.optional("anchor", lambda name: read_anchor(read.value(name))),
     }
 
@@ -176,7 +168,7 @@ def session_status(value: object) -> SessionStatus:
     Raises:
         FormatError: it is not such an answer.
     """
-    later = ("missing_truncated", *_LATER)  # an older service does not say these
+    later = ("missing_truncated", "unheard", *_LATER)  # an older service does not say these
     read = known_members("session", value, (name for name in SessionStatus.__dataclass_fields__ if name not in later))
     gaps = []
     for gap in read.items("missing", _MAX_ITEMS):
@@ -193,22 +185,25 @@ def session_status(value: object) -> SessionStatus:
         next_index=read.integer("next_index"),
         missing=tuple(gaps),
         missing_truncated=truncated,
+        unheard=unheard(read, value),
         **said,
     )
 
 
-def seal(value: object) -> Seal:
-    """Read the answer to a seal, and check that hash and root are those of the manifest.
+def unheard(read: strict.Reader, value: object) -> tuple[str, ...]:
+    """Read a member that an older service does not say."""
+    return strings(read, "unheard", value.get("unheard", []) if isinstance(value, dict) else [])
+
+
+def strings(read: strict.Reader, name: str, value: object, should: str = "a list of strings") -> tuple[str, ...]:
+    """Read a list of strings.
 
     Raises:
-        FormatError: it is not such an answer.
+        FormatError: it is no such list.
     """
-    read = known_members("seal answer", value, Seal.__dataclass_fields__)
-    manifest = manifests.from_json(read.value("manifest"))
-    answer = Seal(manifest=manifest, manifest_sha256=_hash(read, "manifest_sha256"), root=_hash(read, "root"))
-    if (answer.manifest_sha256, answer.root) != (manifest.sha256(), manifest.root):
-        raise AnswerFormatError("the seal answer's hash or root is not that of its manifest")
-    return answer
+    if not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+        raise read.fail(name, should)
+    return tuple(value)
 
 
 def chunk_page(value: object) -> tuple[list[ChunkRecord], int | None]:
@@ -226,8 +221,8 @@ def chunk_page(value: object) -> tuple[list[ChunkRecord], int | None]:
                 index=read.integer("index", 0, MAX_CHUNK_INDEX),
                 plaintext_bytes=read.integer("plaintext_bytes"),
                 envelope_bytes=read.integer("envelope_bytes"),
-                envelope_sha256=_hash(read, "envelope_sha256"),
-                leaf_hash=_hash(read, "leaf_hash"),
+                envelope_sha256=hash_of(read, "envelope_sha256"),
+                leaf_hash=hash_of(read, "leaf_hash"),
             )
         )
     return records, page.optional("next_start", page.integer)
@@ -263,16 +258,14 @@ def anchor_record(value: object) -> AnchorRecord:
     """
     read = known_members("anchor", value, (name for name in AnchorRecord.__dataclass_fields__ if name != "sessions"))
     ids = value.get("sessions", []) if isinstance(value, dict) else []
-    if not (isinstance(ids, list) and all(isinstance(one, str) for one in ids)):
-        raise read.fail("sessions", "a list of session ids")
     return AnchorRecord(
-        root=_hash(read, "root"),
+        root=hash_of(read, "root"),
         size=read.integer("size", 1),
         sequence=read.integer("sequence"),
         created_at=read.text("created_at"),
         anchor=read_anchor(read.value("anchor")),
         gas_used=read.optional("gas_used", read.integer),
-        sessions=tuple(ids),
+        sessions=strings(read, "sessions", ids, "a list of session ids"),
     )
 
 

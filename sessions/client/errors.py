@@ -7,7 +7,7 @@
     │   ├── NotFoundError        404
     │   ├── RefusedError         409, 410, 416 and every other 4xx: the request itself has to change
     │   └── BusyError            429 and 5xx, and trying again did not help in the time given
-    │       └── SealQueuedError  202: the seal is kept and happens by itself, but not in the time given
+    │       └── SealQueuedError  202: the seal is kept and happens later, but not in the time given
     ├── BadAnswerError           an answer that is not what the service's contract says
     │   └── NodeError            the same of a node of the chain, or an error that it answered
     ├── SourceError              the file or pipe to record cannot be read
@@ -18,7 +18,7 @@
 This module imports nothing of HTTP, so that whoever handles the errors need not load it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -75,15 +75,21 @@ class BusyError(AnswerError):
 
 
 class SealQueuedError(BusyError):
-    """The seal is kept, and happens by itself when session-storage is back; it did not within the time given.
+    """The seal is kept, and happens when nothing is left to wait for; it did not within the time given.
 
-    Nothing is lost: every chunk is kept. Seal again later for the manifest and the root.
+    `waiting_for` names the processors that have not handed over what they hold of the session; it is empty while
+    session-storage is away. Nothing is lost: every chunk is kept. Seal again later for the manifest and the root.
     """
 
-    def __init__(self, session_id: str) -> None:
-        detail = f"session-storage is away: all of session {session_id} is kept, and it will be sealed by itself"
-        hint = "seal it again later, for its root; the same request may be repeated"
-        super().__init__(202, {"code": "seal-queued", "detail": detail}, hint=hint)
+    def __init__(self, session_id: str, waiting_for: Sequence[str] = ()) -> None:
+        self.waiting_for = tuple(waiting_for)
+        reason = f"waits for {', '.join(waiting_for)}" if waiting_for else "waits for session-storage, which is away"
+        detail = f"the seal of session {session_id} is kept and {reason}"
+        hint = "seal again later for its root"
+        if waiting_for:
+            hint += "; processors list says how these are"
+        problem = {"code": "seal-queued", "detail": detail, "waiting_for": list(waiting_for)}
+        super().__init__(202, problem, hint=hint)
 
 
 class BadAnswerError(ClientError):

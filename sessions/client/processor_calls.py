@@ -5,12 +5,13 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from sessions.client import answers, recording, replaying
-from sessions.client.answers import ChunkAck, Seal, SessionStatus
+from sessions.client import answers, recording, replaying, seals
+from sessions.client.answers import ChunkAck, SessionStatus
 from sessions.client.errors import BadAnswerError, SealQueuedError
 from sessions.client.recording import ProgressCallback, Recording
 from sessions.client.replaying import Out
 from sessions.client.retry import RetryPolicy, retrying
+from sessions.client.seals import Seal
 from sessions.client.source import Source, pieces
 from sessions.client.transport import MAX_JSON_BYTES, Transport, session_path
 from sessions.core.types import chunk_index
@@ -53,21 +54,22 @@ class ProcessorCalls:
     async def seal(self, session_id: str, chunk_count: int | None = None) -> Seal:
         """Fix a session's chunk count and root. With `chunk_count`, chunks 0 .. chunk_count - 1 must all be there.
 
-        While session-storage is away the service keeps the seal, and this waits for it, as for an answer.
+        While session-storage is away, or other processors hold some of the session, the service keeps the seal. This
+        waits for it, as for an answer. A seal that did not wait for lost processors names them in `unheard`.
 
         Raises:
-            SealQueuedError: that took longer than the time for retries; the session will be sealed by itself.
+            SealQueuedError: that took longer than the time for retries; the session will be sealed later.
         """
         body = {} if chunk_count is None else {"chunk_count": chunk_count}
         path = f"{session_path(session_id)}/seal"
 
-        def read(value: object, status: int) -> Seal | None:
-            return None if status == _QUEUED else answers.seal(value)
+        def read(value: object, status: int) -> Seal | tuple[str, ...]:
+            return seals.waiting_for(value) if status == _QUEUED else seals.seal(value)
 
         async def attempt() -> Seal:
             sealed = await self._processor.json("POST", path, read, json=body)
-            if sealed is None:
-                raise SealQueuedError(session_id)
+            if isinstance(sealed, tuple):
+                raise SealQueuedError(session_id, sealed)
             return sealed
 
         answer = await retrying(self._policy, attempt)

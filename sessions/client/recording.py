@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from sessions.client.answers import ChunkAck, Seal, SessionStatus
+from sessions.client.answers import ChunkAck, SessionStatus
 from sessions.client.errors import BadAnswerError, BusyError, NotFoundError, SourceChangedError, from_answer
+from sessions.client.seals import Seal
 from sessions.client.source import Pieces
 from sessions.core.merkle import Frontier
 

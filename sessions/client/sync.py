@@ -7,16 +7,19 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mappin
 from typing import Any, Self, TypeVar
 
 from sessions.client.aio import AsyncClient
-from sessions.client.answers import AnchorRecord, ChunkAck, ChunkRecord, Seal, SessionStatus, SessionSummary
+from sessions.client.answers import AnchorRecord, ChunkAck, ChunkRecord, SessionStatus, SessionSummary
 from sessions.client.audit import AuditDay, AuditItem
 from sessions.client.keys import KeyStatus, Rotated
 from sessions.client.processor_calls import CHUNK_BYTES_DEFAULT, IN_FLIGHT_DEFAULT
+from sessions.client.processors import ProcessorStatus
 from sessions.client.recording import ProgressCallback, Recording
 from sessions.client.replaying import Out
 from sessions.client.retention import DueSession, Kept
 from sessions.client.retry import RetryPolicy
 from sessions.client.scrub import ScrubStep
+from sessions.client.seals import Seal
 from sessions.client.source import Source
+from sessions.client.spool import SpoolEntry, SpoolPage
 from sessions.client.storage_calls import FETCHES_IN_FLIGHT_DEFAULT
 from sessions.core.key_ring import KeyRing
 from sessions.core.manifest import Manifest
@@ -166,6 +169,38 @@ class Client:
     def scrub(self, session: str | None = None, *, sample: float = 1.0) -> Iterator[ScrubStep]:
         """See `AsyncClient.scrub`."""
         return self._iterate(self._client.scrub(session, sample=sample))
+
+    def processors(self) -> list[ProcessorStatus]:
+        """See `AsyncClient.processors`."""
+        return self._run(self._client.processors())
+
+    def forget_processor(self, name: str) -> None:
+        """See `AsyncClient.forget_processor`."""
+        self._run(self._client.forget_processor(name))
+
+    def spool_page(self, cursor: str | None = None, **limits: int) -> SpoolPage:
+        """See `AsyncClient.spool_page`."""
+        return self._run(self._client.spool_page(cursor, **limits))
+
+    def spool_entries(self) -> Iterator[SpoolEntry]:
+        """See `AsyncClient.spool_entries`."""
+        return self._iterate(self._client.spool_entries())
+
+    def spool_entry(self, name: str) -> SpoolEntry:
+        """See `AsyncClient.spool_entry`."""
+        return self._run(self._client.spool_entry(name))
+
+    def spool_content(self, name: str) -> bytes:
+        """See `AsyncClient.spool_content`."""
+        return self._run(self._client.spool_content(name))
+
+    def retry_spooled(self, name: str) -> None:
+        """See `AsyncClient.retry_spooled`."""
+        self._run(self._client.retry_spooled(name))
+
+    def drop_spooled(self, name: str) -> None:
+        """See `AsyncClient.drop_spooled`."""
+        self._run(self._client.drop_spooled(name))
 
     def audit_days(self) -> Iterator[AuditDay]:
         """See `AsyncClient.audit_days`."""

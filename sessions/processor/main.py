@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from sessions import __version__
 from sessions.core.audit import Action, Outcome
-from sessions.processor import chunk_route, key_routes, lucid_routes, routes
+from sessions.processor import chunk_route, key_routes, lucid_routes, routes, spool_routes
 from sessions.processor.acknowledged import Acknowledged
 from sessions.processor.content import Content
 from sessions.processor.key_files import load_keks, load_recipient
@@ -22,6 +22,7 @@ from sessions.processor.keys import KeyWrapper
 from sessions.processor.killpoints import Point
 from sessions.processor.outage import open_spool
 from sessions.processor.pipeline import Submitter
+from sessions.processor.quarantine_reader import QuarantineReader
 from sessions.processor.recording import Recording
 from sessions.processor.recovery import RecoverableWrapper
 from sessions.processor.rotation import Rotation
@@ -54,8 +55,7 @@ def build(settings: ProcessorSettings) -> FastAPI:
     recipient = load_recipient(settings.recovery_public_key_file)
     wrapper: KeyWrapper = keks if recipient is None else RecoverableWrapper(keks, recipient)
     recipient_id = recipient.recipient_id if recipient else None
-    token = read_secret("STORAGE_TOKEN_FILE", settings.storage_token_file)
-    storage = StorageClient(str(settings.storage_url), token, settings.storage_timeout_seconds, settings.storage_tls())
+    storage = _storage(settings)
     audit = Audit(settings.service_name, storage)
     executor = ThreadPoolExecutor(settings.seal_threads, "seal")
     spool = open_spool(settings, storage)
@@ -73,14 +73,16 @@ def build(settings: ProcessorSettings) -> FastAPI:
     budget = ByteBudget(settings.inflight_max_bytes)
     watch_budget(budget)
     # Apart from the recorders' budget: whoever replays slowly must not keep them waiting.
-    content = Content(storage, recording, ByteBudget(settings.replay_max_bytes))
+    replays = ByteBudget(settings.replay_max_bytes)
     lucid = lucid_routes.LucidRecorder(recording, budget, settings.chunk_max_bytes, settings.batch_body_max_bytes)
-
     background = Background()
 
     async def checks() -> Mapping[str, Check]:
-        trail = Check("degraded", audit.problem) if audit.problem else Check("ok")
-        parts = {"tokens": tokens.check(), "audit": trail, "background": background.check()}
+        parts = {
+            "tokens": tokens.check(),
+            "audit": Check("degraded", audit.problem) if audit.problem else Check("ok"),
+            "background": background.check(),
+        }
         if spooling is not None:
             return {**await spool_checks(spooling, storage), **parts}
         problem = await storage.reachable()
@@ -111,7 +113,8 @@ def build(settings: ProcessorSettings) -> FastAPI:
                     await spooling.spool.close()
         _log.info("service_stopped")
 
-    endpoint = chunk_route.ChunkEndpoint(recording, authenticator, budget, settings.chunk_max_bytes)
+    chunks = chunk_route.ChunkEndpoint(recording, authenticator, budget, settings.chunk_max_bytes)
+    reader = QuarantineReader(rings, recording, replays, settings.chunk_max_bytes)
     return make_app(
         title="Lucid chunk-processor",
         service=settings.service_name,
@@ -120,13 +123,19 @@ def build(settings: ProcessorSettings) -> FastAPI:
         checks=checks,
         routers=[
             lucid_routes.router(lucid, storage, desk),
-            routes.router(storage, rings, content, desk, settings.chunk_max_bytes),
+            routes.router(storage, rings, Content(storage, recording, replays), desk, settings.chunk_max_bytes),
             key_routes.router(Rotation(wrapper, keks.kek_ids, recipient_id, storage)),
+            spool_routes.router(spooling, reader, acknowledged),
         ],
-        hot_routes=[chunk_route.route(endpoint)],
+        hot_routes=[chunk_route.route(chunks)],
         lifespan=lifespan,
         cors_origins=settings.origins(),
     )
+
+
+def _storage(settings: ProcessorSettings) -> StorageClient:
+    token = read_secret("STORAGE_TOKEN_FILE", settings.storage_token_file)
+    return StorageClient(str(settings.storage_url), token, settings.storage_timeout_seconds, settings.storage_tls())
 
 
 def main() -> int:

@@ -3,8 +3,8 @@
     SPOOL_DIR/quarantine/SEGMENT-OFFSET.entry   the entry, as it lay in the spool
     SPOOL_DIR/quarantine/SEGMENT-OFFSET.json    why, when, whose; with the wrapped key that opens an envelope
 
-The facts are written first, so that an entry has them after a crash at any point; entries of version 0.1.0 have none.
-Blocking, and for one thread.
+The facts are written first, so that an entry has them after a crash at any point. Entries of version 0.1.0 have none:
+what they are is read from themselves. Blocking, and for one thread.
 """
 
 import json
@@ -14,13 +14,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
+from sessions.core import envelope
+from sessions.core.errors import CoreError
 from sessions.core.types import SessionId, session_id
 from sessions.processor.files import sync_folder, write_durably
+from sessions.processor.spool_format import HEADER_BYTES, Kind, read_header
 from sessions.runtime.times import now, to_rfc3339
 
-_ENTRY: Final = re.compile(r"(\d{16})-\d{12}\.entry")
+NAME_PATTERN: Final = r"^[0-9]{16}-[0-9]{12}$"
+"""What an entry is called: its segment and its place there."""
+_ENTRY: Final = re.compile(r"([0-9]{16})-[0-9]{12}\.entry")
+_UNFINISHED: Final = re.compile(r"([0-9]{16}-[0-9]{12})\.(json|json\.part|entry\.part)")
+LIMIT_BYTES: Final = Gauge(
+    "lucid_spool_quarantine_limit_bytes", "SPOOL_QUARANTINE_MAX_BYTES: the most that the quarantine may take."
+)
 QUARANTINED = Counter("lucid_spool_quarantined_total", "Quarantined entries, by reason.", ("reason",))
 REASONS: Final = ("damaged", "conflict", "left-out", "undeliverable", "metadata-refused", "envelope-corrupt")
 for _reason in REASONS:
@@ -29,6 +38,9 @@ CONFLICT: Final = "conflict"
 """Reason of an envelope whose index has other content at session-storage."""
 _SHARES: Final = 4
 """One token may have this fraction of the quarantine."""
+_UNKNOWN: Final = "unknown"
+_HEAD_BYTES: Final = 512
+"""Of an envelope, what is read to tell its session: its header is shorter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +52,7 @@ class Quarantined:
     kind: str = ""
     session_id: SessionId | None = None
     index: int | None = None
-    reason: str = "unknown"
+    reason: str = _UNKNOWN
     by: str | None = None
     quarantined_at: str | None = None
     detail: str = ""
@@ -67,32 +79,28 @@ class Quarantine:
     def __init__(self, folder: Path, max_bytes: int) -> None:
         """Hold at most about `max_bytes`; a token whose share is used up has to wait until room is made."""
         self._folder = folder
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
+        LIMIT_BYTES.set(max_bytes)
         self.entries: dict[str, Quarantined] = {}
         self.used_bytes = 0
         self.last_segment = 0
 
     def open(self) -> None:
-        """Read what is there.
+        """Read what is there, and delete what a crash left unfinished: its entry is in the spool still.
 
         Raises:
             OSError: the folder cannot be used.
         """
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        for file in self._folder.iterdir():
+        files = sorted(self._folder.iterdir())
+        for file in files:
             if found := _ENTRY.fullmatch(file.name):
                 self.last_segment = max(self.last_segment, int(found[1]))
-                self._add(self._facts(file))
-
-    def _facts(self, file: Path) -> Quarantined:
-        name, size = file.name.removesuffix(".entry"), file.stat().st_size
-        try:
-            facts = json.loads(file.with_suffix(".json").read_bytes())
-            if facts["session_id"] is not None:
-                facts["session_id"] = session_id(facts["session_id"])
-            return Quarantined(**{**facts, "name": name, "entry_bytes": size})
-        except (OSError, ValueError, LookupError, TypeError):
-            return Quarantined(name, size)
+                self._add(_facts(file))
+        for file in files:
+            found = _UNFINISHED.fullmatch(file.name)
+            if found is not None and (found[2] != "json" or found[1] not in self.entries):
+                file.unlink()
 
     def _add(self, one: Quarantined) -> None:
         self.entries[one.name] = one
@@ -138,9 +146,37 @@ class Quarantine:
     def is_full_for(self, by: str | None) -> bool:
         """Return whether a token's share is used up, or the whole and it has a part in that."""
         used = sum(one.entry_bytes for one in list(self.entries.values()) if one.by == by)
-        return used > 0 and (used >= self._max_bytes // _SHARES or self.used_bytes >= self._max_bytes)
+        return used > 0 and (used >= self.max_bytes // _SHARES or self.used_bytes >= self.max_bytes)
 
     def floor(self, name: SessionId) -> int:
         """Return the least number of chunks that a session has, by the envelopes here that nothing replaces."""
         left_out = (one.index for one in self.of_session(name) if one.index is not None and one.reason != CONFLICT)
         return max(left_out, default=-1) + 1
+
+
+def _facts(file: Path) -> Quarantined:
+    name, size = file.name.removesuffix(".entry"), file.stat().st_size
+    try:
+        facts = json.loads(file.with_suffix(".json").read_bytes())
+        if facts["session_id"] is not None:
+            facts["session_id"] = session_id(facts["session_id"])
+        return Quarantined(**{**facts, "name": name, "entry_bytes": size})
+    except (OSError, ValueError, LookupError, TypeError):
+        return _described(file, name, size)
+
+
+def _described(file: Path, name: str, size: int) -> Quarantined:
+    """Read what an entry of version 0.1.0 says of itself; the reason is not known."""
+    try:
+        with file.open("rb") as opened:
+            header = read_header(opened.read(HEADER_BYTES))
+            if header is None:
+                return Quarantined(name, size)
+            kind = header.kind.name.lower()
+            if header.kind is Kind.ENVELOPE:
+                read = envelope.read_header(opened.read(_HEAD_BYTES))
+                return Quarantined(name, size, kind, read.session_id, int(read.index))
+            said = json.loads(opened.read(header.payload_bytes))
+            return Quarantined(name, size, kind, session_id(said["session_id"]))
+    except (OSError, CoreError, ValueError, LookupError, TypeError):
+        return Quarantined(name, size)

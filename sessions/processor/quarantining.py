@@ -1,16 +1,23 @@
 """What happens to spool entries that session-storage does not take: kept aside, tried again, dropped, or shredded."""
 
+import json
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 import structlog
 
-from sessions.core.types import SessionId
+from sessions.core import envelope as envelopes
+from sessions.core.errors import CoreError
+from sessions.core.types import SessionId, session_id
+from sessions.processor.promises import Promises
 from sessions.processor.quarantine import QUARANTINED, Quarantined
 from sessions.processor.spool import Spool
 from sessions.processor.spool_format import HEADER_BYTES, Kind, read_header
 from sessions.processor.spool_index import Entry
+from sessions.processor.spool_segments import CorruptEntryError
 from sessions.runtime.errors import DomainError
+from sessions.runtime.times import now, to_rfc3339
 
 _log = structlog.get_logger()
 
@@ -18,8 +25,9 @@ _log = structlog.get_logger()
 class Quarantining:
     """Moves entries between the spool and its quarantine."""
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Spool, promises: Promises) -> None:
         self._spool = spool
+        self._promises = promises
         self._quarantine = spool.quarantine
 
     async def quarantine(self, entry: Entry, reason: str, **facts: Any) -> None:
@@ -74,9 +82,10 @@ class Quarantining:
         _log.info("spool_session_shredded", session_id=session_id, entries=len(entries), quarantined=len(names))
         self._spool.note()
 
-    def listed(self) -> list[Quarantined]:
-        """Return all quarantined entries, oldest first."""
-        return sorted(self._quarantine.entries.values(), key=lambda one: one.name)
+    def listed(self, after: str = "", limit: int | None = None) -> list[Quarantined]:
+        """Return quarantined entries, oldest first, those beyond `after`."""
+        names = sorted(name for name in self._quarantine.entries if name > after)
+        return [self._quarantine.entries[name] for name in islice(names, limit)]
 
     def get(self, name: str) -> Quarantined:
         """Return a quarantined entry.
@@ -102,8 +111,55 @@ class Quarantining:
             raise DomainError("not-found", f"the file of entry {name} is gone from the quarantine") from None
         header = read_header(data)
         if header is None or not header.fits(data[HEADER_BYTES:]):
-            raise DomainError("envelope-corrupt", f"entry {name} is damaged: its bytes are not those that were written")
+            raise _damaged(name)
         return header.kind, data[HEADER_BYTES:]
+
+    async def retry(self, name: str) -> None:
+        """Put an entry back into the spool, from which it is delivered again, and then take it out of the quarantine.
+
+        A crash in between leaves it in both, and the second delivery changes nothing: storage has the entry already.
+
+        Raises:
+            DomainError: `not-found`, `envelope-corrupt`, `spool-full`; `overloaded` while the seal of its session is
+                being decided; `chunk-conflict` while the spool has another envelope of the same chunk.
+        """
+        one = self.get(name)
+        kind, payload = await self.payload(name)
+        try:
+            index = -1
+            if kind is Kind.ENVELOPE:
+                header = envelopes.parse(payload).header
+                session, index, size = header.session_id, int(header.index), header.plaintext_bytes
+            else:
+                session, size = session_id(json.loads(payload)["session_id"]), 0
+        except (CoreError, ValueError, LookupError, TypeError):
+            raise _damaged(name) from None
+        opening = json.dumps(_opening(session, one)).encode() if kind is Kind.ENVELOPE and one.key else b""
+        self._spool.room.require(2 * HEADER_BYTES + len(opening) + len(payload))
+        if opening:
+            self._require_no_promise(session)
+            await self._spool.append(Kind.OPENING, session, opening, by=one.by)
+        if kind is not Kind.SEAL:
+            self._require_no_promise(session)
+        entry, created = await self._spool.append(kind, session, payload, index, plaintext_bytes=size, by=one.by)
+        if not created and not await self._is(entry, payload):
+            detail = f"the spool has another envelope of chunk {index} of session {session}; retry when it is delivered"
+            raise DomainError("chunk-conflict", detail, session_id=session, index=index)
+        _log.info("spool_entry_retried", file=name, session_id=session, kind=kind.name.lower())
+        if name in self._quarantine.entries:
+            await self.drop(name)
+
+    def _require_no_promise(self, session: SessionId) -> None:
+        """Refuse a session that is kept out of the spool. Between this and `Spool.append` nothing may be awaited."""
+        if session in self._promises:
+            detail = f"the seal of session {session} is being decided; retry when it is sealed or refused"
+            raise DomainError("overloaded", detail, retry_after_seconds=5)
+
+    async def _is(self, entry: Entry, payload: bytes) -> bool:
+        try:
+            return await self._spool.read(entry) == payload
+        except (FileNotFoundError, CorruptEntryError):
+            return False
 
     async def drop(self, name: str) -> None:
         """Delete a quarantined entry for good.
@@ -118,3 +174,13 @@ class Quarantining:
     def key_of(self, name: str) -> Mapping[str, Any] | None:
         """Return the wrapped key that opens a quarantined envelope; None when it is not with it."""
         return self.get(name).key
+
+
+def _opening(session: SessionId, one: Quarantined) -> dict[str, Any]:
+    """Return an opening without metadata, that brings the key of a quarantined envelope."""
+    opened_at = one.quarantined_at or to_rfc3339(now())
+    return {"session_id": session, "metadata": None, "key": one.key, "opened_at": opened_at, "by": one.by}
+
+
+def _damaged(name: str) -> DomainError:
+    return DomainError("envelope-corrupt", f"entry {name} is damaged: its bytes are not those that were written")

@@ -18,6 +18,8 @@ from sessions.processor.storage_client import StorageClient
 from sessions.runtime.errors import DomainError
 
 REPORT_SECONDS: Final = 1.0
+_FIRST_SECONDS: Final = 0.1
+"""Pause between reports until the first is taken, in seconds."""
 MAX_LISTED: Final = 1000
 """Limit on the sessions in one list of a report."""
 OWN_PROMISE_SECONDS: Final = 60.0
@@ -128,7 +130,7 @@ class Reporter:
             except DomainError as error:
                 if not self._spooling.watch.lost(error):
                     _log.warning("report_failed", code=error.code, detail=error.detail)
-            await asyncio.sleep(0 if again else REPORT_SECONDS)
+            await asyncio.sleep(0 if again else REPORT_SECONDS if self._spooling.introduced else _FIRST_SECONDS)
 
     async def leave(self) -> None:
         """Say that this processor ends: one that holds nothing is not waited for."""

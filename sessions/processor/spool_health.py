@@ -9,14 +9,25 @@ from sessions.runtime.health import Check
 
 
 async def spool_checks(spooling: Spooling, storage: StorageClient) -> Mapping[str, Check]:
-    """Storage that is away is `degraded` while the spool takes its place, `failed` when nothing more fits into that."""
+    """Return the checks of session-storage and the spool.
+
+    Storage that is away is `degraded` while the spool takes its place, and `failed` while the spool takes nothing: it is
+    full, or storage does not know it yet.
+    """
     spool, watch = spooling.spool, spooling.watch
     full = spool.room.state is Room.FULL
     problem = watch.reason if watch.away else await storage.reachable()
     found = {"storage": Check("ok")}
+    if problem is None and not spooling.introduced:
+        found["storage"] = Check("failed", "it has not taken a report of this new spool yet")
     if problem is not None:
-        what = "and the spool is full: nothing is recorded" if full else "chunks go to the spool"
-        found["storage"] = Check("failed" if full else "degraded", f"{problem}; {what}")
+        what = "chunks go to the spool"
+        if full:
+            what = "and the spool is full: nothing is recorded"
+        elif not spooling.introduced:
+            what = "and it does not know this new spool yet: nothing is recorded"
+        takes = spooling.introduced and not full
+        found["storage"] = Check("degraded" if takes else "failed", f"{problem}; {what}")
     notes = []
     if spool.room.state is not Room.OK:
         notes.append(f"it is {spool.room.state}: {spool.entries} entries, {round(100 * spool.room.fill())} % full")

@@ -39,7 +39,7 @@ class Spooling:
         self.promises = promises
         self.introduced = introduced
         self.retain_days = 0
-        self.quarantining = Quarantining(spool)
+        self.quarantining = Quarantining(spool, promises)
         self._keeping: dict[tuple[SessionId, DekId], asyncio.Task[None]] = {}
 
     def concerns(self, session_id: SessionId) -> bool:

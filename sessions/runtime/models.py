@@ -81,11 +81,15 @@ class Summary(BaseModel):
 
 
 class Status(Summary):
-    """A session, and where to resume: `next_index` is behind the highest stored, `missing` the gaps below it."""
+    """A session, and where to resume: `next_index` is behind the highest stored, `missing` the gaps below it.
+
+    `unheard` are processors that its seal did not wait for, since they were lost: it may lack chunks that these hold.
+    """
 
     next_index: int
     missing: list[Gap]
     missing_truncated: bool = False
+    unheard: list[str] = []
 
 
 class SealRequest(BaseModel):
@@ -113,11 +117,15 @@ class ManifestModel(BaseModel):
 
 
 class Sealed(BaseModel):
-    """A sealed session's manifest, the SHA-256 of its canonical bytes, and the session root."""
+    """A sealed session's manifest, the SHA-256 of its canonical bytes, and the session root.
+
+    `unheard` are processors that the seal did not wait for, since they were lost: it may lack chunks that these hold.
+    """
 
     manifest: ManifestModel
     manifest_sha256: HexHash
     root: HexHash
+    unheard: list[str] = []
 
 
 Metadata: TypeAlias = dict[str, Any]

@@ -36,7 +36,7 @@ from sessions.storage.store import (
     SessionStatus,
 )
 
-RESUME_SEAL_AFTER = timedelta(seconds=30)
+RESUME_SEAL_AFTER = timedelta(seconds=10)
 OPENED = Counter("lucid_sessions_opened_total", "Sessions that were opened.")
 _log = structlog.get_logger()
 
@@ -308,7 +308,12 @@ class Ledger:
         view = self._view(head, await self.anchor_of(record))
         if record.seal is not None and head.summary is not None:
             missing, truncated = first_gaps(record.seal.manifest, MAX_REPORTED_GAPS)
-            return view | {"next_index": head.summary.chunk_count, "missing": missing, "missing_truncated": truncated}
+            return view | {
+                "next_index": head.summary.chunk_count,
+                "missing": missing,
+                "missing_truncated": truncated,
+                "unheard": list(record.unheard),
+            }
         progress = await self._progress.read(record.session_id, record.opened_at)
         return view | {
             "next_index": progress.next_index,

@@ -73,7 +73,7 @@ from sessions.storage.shredding import Shredder
 from sessions.storage.sweeper import LEASE_SECONDS, Sweeper
 
 _log = structlog.get_logger()
-_RESUME_SECONDS: Final = 30
+_RESUME_SECONDS: Final = 5
 _RESUME_AT_ONCE: Final = 100
 
 

@@ -211,6 +211,7 @@ def _processor_routes(routes: APIRouter, ledger: Ledger, by_processor: list[Any]
             "manifest": manifest.to_json(),
             "manifest_sha256": manifest.sha256().hex(),
             "root": manifest.root.hex(),
+            "unheard": (await ledger.get(name)).unheard,
         }
 
 

@@ -96,7 +96,7 @@ class SealDesk:
             if order is None and not waiting:
                 floor = max(floor, record.closing.floor if record.closing is not None else 0)
                 manifest = await self._sealer.seal(session_id, chunk_count, sealed_by, floor, lost)
-                _sealed(session_id, lost)
+                self._note_unheard(session_id, lost)
                 return manifest
             if order is None or not _has(record, order):
                 if order is not None and (refusal := self._refusals.pop(order.order_id, None)) is not None:
@@ -162,16 +162,22 @@ class SealDesk:
                 return waiting
             try:
                 if await self._sealer.carry_out(record, order, lost):
-                    _sealed(session_id, lost)
+                    self._note_unheard(session_id, lost)
             except DomainError as error:
                 if error.code not in REFUSALS:
                     raise
                 self._refused(session_id, order, error)
 
     async def _is_over(self, record: SessionRecord, order: WaitingOrder) -> bool:
-        if order.sealed_by == "idle":
-            return not await self._activity.is_idle(record.session_id)
-        return order.until_seconds is not None and order.until_seconds < await self._uptime.read()
+        if order.until_seconds is not None:
+            return order.until_seconds < await self._uptime.read()
+        # What a processor has handed over since the order may have made the session active again.
+        return order.sealed_by == "idle" and not await self._activity.is_idle(record.session_id)
+
+    def _note_unheard(self, session_id: SessionId, lost: tuple[str, ...]) -> None:
+        if lost:
+            UNHEARD.inc()
+            _log.error("session_sealed_unheard", session_id=session_id, processors=list(lost))
 
     def _refused(self, session_id: SessionId, order: WaitingOrder, error: DomainError) -> None:
         REFUSED.inc()
@@ -234,12 +240,6 @@ class SealDesk:
         if record is None:
             raise problems.session_not_found(session_id)
         return record
-
-
-def _sealed(session_id: SessionId, unheard: Sequence[str]) -> None:
-    if unheard:
-        UNHEARD.inc()
-        _log.error("session_sealed_unheard", session_id=session_id, processors=list(unheard))
 
 
 def _has(record: SessionRecord, order: WaitingOrder) -> bool:

@@ -110,6 +110,11 @@ class SessionRecord:
     metadata_given: bool = True
     closing: Closing | None = None
 
+    @property
+    def unheard(self) -> tuple[str, ...]:
+        """Processors that its seal did not wait for, since they were lost."""
+        return () if self.seal is None or self.seal_order is None else self.seal_order.unheard
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:

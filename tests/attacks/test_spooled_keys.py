@@ -23,7 +23,7 @@ from sessions.processor.killpoints import Point as ProcessorPoint
 from sessions.storage.killpoints import Point as StoragePoint
 from tests.attacks.apart import SESSIONS, Apart, apart, ignoring_death
 from tests.e2e.conftest import Api, session_name
-from tests.e2e.killing import CHUNKS, arm, has_died, put_all
+from tests.e2e.killing import CHUNKS, arm, disarm, has_died, put_all
 
 LATE = len(CHUNKS)
 CACHE_SECONDS = 1
@@ -132,10 +132,13 @@ def test_the_processor_dies_while_it_delivers_into_such_a_seal(one: Apart) -> No
         one.stack.resume("processor")
         time.sleep(3)
         _decide(one, session)
-    else:  # it waits for the decision
+    else:  # it waits for the decision, or took nothing into its spool
         _decide(one, session)
-        has_died(one.stack, "processor")
-        one.stack.resume("processor")
+        if late.acknowledged:
+            has_died(one.stack, "processor")
+            one.stack.resume("processor")
+        else:
+            disarm(one.stack)
     _is_whole(one, late)
 
 

@@ -23,7 +23,7 @@ DOCUMENT = ROOT / "docs" / "api-access.md"
 NOWHERE = "127.0.0.1:1"
 """Behind the services there is nothing: whoever is let through gets another error than 401 and 403."""
 SOME = "some-sessions"
-_PARAMETERS = {"session_id": "desk-1", "index": "0", "root": "ab" * 32}
+_PARAMETERS = {"session_id": "desk-1", "index": "0", "root": "ab" * 32, "name": "0000000000000001-000000000000"}
 _HEAD = "| route | " + " | ".join(Role) + " | with `sessions=` |\n|---|" + "---|" * (len(Role) + 1) + "\n"
 
 

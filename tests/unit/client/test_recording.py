@@ -380,7 +380,7 @@ async def test_a_seal_that_waits_for_longer_than_we_do(fake: Fake) -> None:
     fake.fault("POST", "/seal", *[JSONResponse({}, 202) for _ in range(30)])
     patience = RetryPolicy(budget_seconds=0.05, wait_initial_seconds=0.01, wait_max_seconds=0.01)
     async with AsyncClient(fake.url, fake.url, token=TOKEN, retry=patience) as one:
-        with pytest.raises(SealQueuedError, match="will be sealed by itself"):
+        with pytest.raises(SealQueuedError, match="kept and waits for session-storage"):
             await one.record(io.BytesIO(DATA), "s", chunk_bytes=500)
     assert stored(fake) == DATA
 

@@ -15,7 +15,7 @@ export const HANDED_OVER = "lucid-receipt";
 export function sessionView(api, id) {
   const parts = {
     trouble: el("div"), badges: el("div"), summary: el("div"), anchor: el("div"), keeping: el("div"),
-    keys: el("div"), metadata: el("div"), manifest: el("div"), findings: el("div"),
+    keys: el("div"), metadata: el("div"), manifest: el("div"), findings: el("div"), unheard: el("div"),
   };
   const told = {};
   const chunks = timeline(api, id);
@@ -67,6 +67,7 @@ export function sessionView(api, id) {
     part("keys", session.key_ids, () => keyRing(session.key_ids));
     part("metadata", session.metadata, () => metadata(session.metadata));
     part("manifest", said?.manifest ?? null, () => manifest(said));
+    part("unheard", session.unheard, () => session.unheard.length > 0 && message("note", unheard(session.unheard)));
     part("findings", findings, () => findings.length > 0 && card("Findings", list(findings)));
   }
 
@@ -74,7 +75,7 @@ export function sessionView(api, id) {
     el("p", { class: "back" }, el("a", { href: "#/sessions" }, "‹ All sessions")),
     el("div", { class: "title" }, el("h1", { class: "id" }, id), parts.badges),
     el("div", { class: "actions" }, download, verify),
-    parts.trouble, parts.findings,
+    parts.trouble, parts.unheard, parts.findings,
     el("div", { class: "grid" },
       card("Summary", parts.summary), card("Anchor", parts.anchor),
       card("Keeping", parts.keeping), card("Key ring", parts.keys)),
@@ -152,6 +153,10 @@ function manifest(receipt) {
   if (receipt === null) return empty("No manifest yet", "It is made when the session is sealed.");
   const text = JSON.stringify(receipt.manifest, null, 2);
   return el("pre", { tabindex: "0", role: "region", "aria-label": "Manifest" }, text);
+}
+
+function unheard(processors) {
+  return `Sealed without hearing from ${processors.join(", ")}, which did not report any more: chunks that were recorded there may be left out.`;
 }
 
 function list(findings) {
