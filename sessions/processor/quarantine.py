@@ -166,6 +166,15 @@ class Quarantine:
         used = self._bytes_by.get(by, 0)
         return used > 0 and (used >= self.max_bytes // _SHARES or self.used_bytes >= self.max_bytes)
 
+    def sessions(self) -> list[SessionId]:
+        """Return the sessions that have an entry."""
+        return [name for name in list(self._of_session) if name is not None]
+
+    @property
+    def has_left_out(self) -> bool:
+        """Whether there is an envelope that session-storage has nothing for: a seal would leave it out."""
+        return any(one.index is not None and one.reason != CONFLICT for one in list(self.entries.values()))
+
     def floor(self, name: SessionId) -> int:
         """Return the least number of chunks that a session has, by the envelopes here that nothing replaces."""
         left_out = (one.index for one in self.of_session(name) if one.index is not None and one.reason != CONFLICT)
@@ -179,11 +188,10 @@ def _facts(file: Path) -> Quarantined:
         if facts["session_id"] is not None:
             facts["session_id"] = session_id(facts["session_id"])
         one = Quarantined(**{**facts, "name": name, "entry_bytes": size})
-        if not (isinstance(one.index, int | None) and isinstance(one.by, str | None)):
-            raise TypeError(name)
-        return one
     except (OSError, ValueError, LookupError, TypeError):
         return _described(file, name, size)
+    is_sound = isinstance(one.index, int | None) and isinstance(one.by, str | None)
+    return one if is_sound else _described(file, name, size)
 
 
 def _described(file: Path, name: str, size: int) -> Quarantined:
