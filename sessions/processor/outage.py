@@ -50,7 +50,7 @@ class Outage:
 
     async def leave(self) -> None:
         """Tell session-storage that this processor ends, if it holds nothing."""
-        with suppress(DomainError, TimeoutError):
+        with suppress(DomainError, OSError, TimeoutError):
             await asyncio.wait_for(self.reporter.leave(), _LEAVE_SECONDS)
 
 
@@ -76,6 +76,7 @@ class OpenedSpool:
         orders = SealOrders(storage, self.spooling, reporter)
         delivery = Delivery(self.spooling, storage, submitter, recording, rings=rings, orders=orders)
         drainer = Drainer(self.spooling, delivery, settings.spool_delivery_attempts)
+        reporter.urge = drainer.urge
         return Outage(self.spooling, reporter, orders, drainer)
 
 

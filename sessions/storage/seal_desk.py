@@ -1,6 +1,7 @@
 """Where seals are asked for: an order is carried out once every processor has handed over what it holds."""
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -18,8 +19,8 @@ from sessions.runtime.errors import DomainError
 from sessions.runtime.tasks import skipped
 from sessions.storage import problems
 from sessions.storage.activity import Activity
-from sessions.storage.processors import Known, ProcessorState, Registry
-from sessions.storage.seal_orders import MAX_ORDERS, Ask, ClosingStore, Confirmation, WaitingOrder
+from sessions.storage.processors import Known, ProcessorState, Registry, Survey
+from sessions.storage.seal_orders import MAX_ORDERS, Ask, Closing, ClosingStore, Confirmation, WaitingOrder
 from sessions.storage.sealing import REFUSALS, Sealer, sealed_as_asked
 from sessions.storage.store import SessionRecord, SessionStatus, SessionStore
 from sessions.storage.uptime import UptimeClock
@@ -36,6 +37,8 @@ _SWEEP_SESSIONS: Final = 100
 _LAPSE_SECONDS: Final = 10.0
 """Uptime in seconds after its request's end at which an order that nobody was promised lapses, if a crash left it."""
 _REFUSALS_KEPT: Final = 1000
+_PRESENT_PATIENCE: Final = 24
+"""How many times PROCESSOR_WAIT_SECONDS a seal waits for a processor that reports and still holds chunks."""
 
 WAITING = Gauge("lucid_seals_waiting", "Sessions whose seal waits for a processor.")
 REFUSED = Counter("lucid_seal_orders_refused_total", "Seal orders that waited and were refused; the session is open.")
@@ -89,9 +92,9 @@ class SealDesk:
         Raises:
             DomainError: `session-not-found`, `chunks-missing`, `chunk-count-mismatch`, `overloaded`.
         """
+        floor = first.floor if first else 0
         if first and first.until_seconds is not None and first.until_seconds < await self._uptime.read():
             first = None  # this request came late: the processor stands by its answer no more, and is asked
-        floor = first.floor if first else 0
         deadline = time.monotonic() + wait_seconds
         order: WaitingOrder | None = None
         if await self._sessions.get(session_id) is None:
@@ -99,9 +102,10 @@ class SealDesk:
         while True:
             record = await self._get(session_id)
             if record.seal is not None:
-                return sealed_as_asked(record, chunk_count, floor)
+                return sealed_as_asked(record, chunk_count, sealed_by, floor)
             waiting, lost = await self._waited_for(record, first)
             if order is None and not waiting:
+                floor = max(floor, record.closing.floor if record.closing is not None else 0)
                 manifest = await self._sealer.seal(session_id, chunk_count, sealed_by, floor, _names(lost))
                 _note_unheard(session_id, lost)
                 return manifest
@@ -182,22 +186,20 @@ class SealDesk:
                 continue
             if record.seal is not None or record.closing is None:
                 return []
-            waiting, lost = await self._waited_for(record, None)
-            if waiting:
-                return waiting
             order = record.closing.orders[0]
             if await self._is_over(record, order):
                 await self._orders.withdraw(session_id, order.order_id)
                 continue
+            waiting, lost = await self._waited_for(record, None)
+            if waiting:
+                return waiting
             try:
-                await self._sealer.carry_out(record, order, _names(lost))
+                if await self._sealer.carry_out(record, order, _names(lost)):
+                    _note_unheard(session_id, lost)
             except DomainError as error:
                 if error.code not in REFUSALS:
                     raise
                 self._refused(session_id, order, error)
-            else:
-                if (await self._get(session_id)).seal is not None:
-                    _note_unheard(session_id, lost)
 
     async def _is_over(self, record: SessionRecord, order: WaitingOrder) -> bool:
         if order.until_seconds is not None:
@@ -215,17 +217,30 @@ class SealDesk:
     async def _waited_for(self, record: SessionRecord, first: Confirmation | None) -> tuple[list[Known], list[Known]]:
         """Return the processors that a session's seal waits for, and the lost ones that it does not wait for.
 
-        It waits for none any more once its first order has waited for PROCESSOR_WAIT_SECONDS: a processor that reports
-        and never confirms must not keep a session open.
+        It waits for a missing one until its first order has waited for PROCESSOR_WAIT_SECONDS. For one that reports it
+        waits much longer, since that hands over what it holds; but not for ever, should it never confirm.
         """
-        closing, survey = record.closing, await self._registry.survey()
-        clear = {first.processor} if first is not None else closing.clear if closing is not None else frozenset[str]()
-        left = [known for known in survey.processors if known.record.name not in clear]
-        placed = closing.orders[0].placed_seconds if closing is not None else survey.now_seconds
-        if survey.now_seconds - placed > self._registry.wait_seconds:
-            return [], left
-        lost = [known for known in left if known.state is ProcessorState.LOST]
-        return [known for known in left if known.state is not ProcessorState.LOST], lost
+        survey, clear = await self._registry.survey(), None
+        if first is not None:
+            clear = frozenset({first.processor})
+        return self._left(record.closing, survey, clear)
+
+    def _left(
+        self, closing: Closing | None, survey: Survey, clear: frozenset[str] | None = None
+    ) -> tuple[list[Known], list[Known]]:
+        if clear is None:
+            clear = closing.clear if closing is not None else frozenset()
+        waited = survey.now_seconds - closing.orders[0].placed_seconds if closing is not None else 0.0
+        limit = self._registry.wait_seconds
+        waiting: list[Known] = []
+        lost: list[Known] = []
+        for known in survey.processors:
+            if known.record.name in clear:
+                continue
+            patience = limit * _PRESENT_PATIENCE if known.state is ProcessorState.PRESENT else limit
+            gone = known.state is ProcessorState.LOST or waited > patience
+            (lost if gone else waiting).append(known)
+        return waiting, lost
 
     async def sweep(self) -> int:
         """Carry out all orders that can be; return how many still wait.
@@ -235,7 +250,12 @@ class SealDesk:
         """
         still, after = 0, None
         while page := await self._orders.waiting(after, _SWEEP_SESSIONS):
-            for session_id in page:
+            survey = await self._registry.survey()
+            for session_id, closing in page:
+                lapsed = any((order.until_seconds or math.inf) < survey.now_seconds for order in closing.orders)
+                if not lapsed and self._left(closing, survey)[0]:
+                    still += 1
+                    continue
                 try:
                     still += bool(await self.decide(session_id))
                 except DomainError as error:
@@ -244,7 +264,7 @@ class SealDesk:
                     _log.warning("seal_not_decided", session_id=session_id, code=error.code, detail=error.detail)
                 except Exception:  # noqa: BLE001 - one session's trouble is no other's
                     skipped(session_id=session_id)
-            after = page[-1]
+            after = page[-1][0]
             if len(page) < _SWEEP_SESSIONS:
                 break
         WAITING.set(still)
