@@ -31,6 +31,7 @@ _POLL_SECONDS: Final = 0.1
 _UNKNOWN_SECONDS: Final = 7.0
 """Time in which every processor that works stores another report, in seconds."""
 _SWEEP_SECONDS: Final = 1.0
+_THOROUGH_SWEEPS: Final = 10
 _SURVEY_SWEEPS: Final = 5
 """Sweeps between two looks at all processors, which keep the metrics of their states up to date."""
 _SWEEP_SESSIONS: Final = 100
@@ -242,8 +243,10 @@ class SealDesk:
             (lost if gone else waiting).append(known)
         return waiting, lost
 
-    async def sweep(self) -> int:
+    async def sweep(self, *, thorough: bool = True) -> int:
         """Carry out all orders that can be; return how many still wait.
+
+        A thorough sweep also withdraws idle orders of sessions that are active again, which costs a read of each.
 
         Raises:
             DomainError: `database-unavailable`.
@@ -252,8 +255,9 @@ class SealDesk:
         while page := await self._orders.waiting(after, _SWEEP_SESSIONS):
             survey = await self._registry.survey()
             for session_id, closing in page:
-                lapsed = any((order.until_seconds or math.inf) < survey.now_seconds for order in closing.orders)
-                if not lapsed and self._left(closing, survey)[0]:
+                over = any((order.until_seconds or math.inf) < survey.now_seconds for order in closing.orders)
+                over = over or (thorough and any(order.sealed_by == "idle" for order in closing.orders))
+                if not over and self._left(closing, survey)[0]:
                     still += 1
                     continue
                 try:
@@ -276,7 +280,7 @@ class SealDesk:
             try:
                 if sweep % _SURVEY_SWEEPS == 0:
                     await self._registry.survey()
-                await self.sweep()
+                await self.sweep(thorough=sweep % _THOROUGH_SWEEPS == 0)
             except DomainError as error:
                 _log.warning("seals_not_decided", reason=error.detail)
             await asyncio.sleep(_SWEEP_SECONDS)

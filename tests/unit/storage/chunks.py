@@ -140,7 +140,7 @@ class House:
         self.activity = Activity(MemoryActivity(self.sessions), self.uptime, 3600, lambda: self.seconds)
         self.orders = MemoryClosing(self.sessions)
         self.processors = MemoryProcessors()
-        self.registry = Registry(self.processors, self.orders, self.uptime, 600)
+        self.registry = Registry(self.processors, self.orders, self.uptime, 600, lambda: self.seconds)
         self.desk = SealDesk(
             self.sessions,
             self.sealer,
