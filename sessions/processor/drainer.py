@@ -84,8 +84,7 @@ class Drainer:
     def _begin(self) -> None:
         """Begin deliveries, urgent ones and oldest first, as many as go on at once."""
         now = time.monotonic()
-        for session_id in [name for name in self._urgent if not self._spool.holds(name)]:
-            self._urgent.pop(session_id).set()
+        self._note_delivered()
         for session_id in [*self._urgent, *self._spool.sessions]:
             if len(self._deliveries) == _SESSIONS_AT_ONCE:
                 return
@@ -102,6 +101,12 @@ class Drainer:
 
     def _ended(self, session_id: SessionId, _: asyncio.Task[None]) -> None:
         self._deliveries.pop(session_id, None)
+        self._note_delivered()
+
+    def _note_delivered(self) -> None:
+        """End the waits for sessions that nothing is left of."""
+        for session_id in [name for name in self._urgent if not self._spool.holds(name)]:
+            self._urgent.pop(session_id).set()
 
     async def _deliver(self, session: SpooledSession) -> None:
         try:
