@@ -51,9 +51,8 @@ class Drainer:
                 await self._spool.arrived.wait()
                 await self._watch.back.wait()
                 self._begin()
-                pause = asyncio.create_task(asyncio.sleep(_PAUSE_SECONDS))
-                await asyncio.wait({pause, *self._deliveries.values()}, return_when=asyncio.FIRST_COMPLETED)
-                pause.cancel()
+                if deliveries := list(self._deliveries.values()):
+                    await asyncio.wait(deliveries, timeout=_PAUSE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 if self._spool.entries and not self._deliveries:
                     await asyncio.sleep(_PAUSE_SECONDS)  # all that is left waits for its next attempt
         finally:

@@ -111,7 +111,9 @@ async def test_of_a_verdict_nothing_is_left(desks: list[Desk], monkeypatch: pyte
     assert _promise(one) is None
 
 
-@pytest.mark.parametrize("error", [AWAY, OverdueError("late"), RequestFailedError("odd"), DomainError("overloaded", "x")])
+@pytest.mark.parametrize(
+    "error", [AWAY, OverdueError("late"), RequestFailedError("odd"), DomainError("overloaded", "x")]
+)
 async def test_what_got_no_answer_may_have_been_ordered(
     desks: list[Desk], house: House, monkeypatch: pytest.MonkeyPatch, error: DomainError
 ) -> None:
