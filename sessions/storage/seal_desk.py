@@ -23,6 +23,7 @@ from sessions.storage.processors import Known, ProcessorState, Registry, Survey
 from sessions.storage.seal_orders import MAX_ORDERS, Ask, Closing, ClosingStore, Confirmation, WaitingOrder
 from sessions.storage.sealing import REFUSALS, Sealer, sealed_as_asked
 from sessions.storage.store import SessionRecord, SessionStatus, SessionStore
+from sessions.storage.unheard import names_of, note_unheard
 from sessions.storage.uptime import UptimeClock
 
 WAIT_SECONDS: Final = 5.0
@@ -43,7 +44,6 @@ _PRESENT_PATIENCE: Final = 24
 
 WAITING = Gauge("lucid_seals_waiting", "Sessions whose seal waits for a processor.")
 REFUSED = Counter("lucid_seal_orders_refused_total", "Seal orders that waited and were refused; the session is open.")
-UNHEARD = Counter("lucid_seals_unheard_total", "Sessions that were sealed without hearing from a lost processor.")
 _log = structlog.get_logger()
 
 
@@ -107,8 +107,8 @@ class SealDesk:
             waiting, lost = await self._waited_for(record, first)
             if order is None and not waiting:
                 floor = max(floor, record.closing.floor if record.closing is not None else 0)
-                manifest = await self._sealer.seal(session_id, chunk_count, sealed_by, floor, _names(lost))
-                _note_unheard(session_id, lost)
+                manifest = await self._sealer.seal(session_id, chunk_count, sealed_by, floor, names_of(lost))
+                note_unheard(session_id, lost)
                 return manifest
             if order is None or not _has(record, order):
                 if order is not None and (refusal := self._refusals.pop(order.order_id, None)) is not None:
@@ -195,8 +195,8 @@ class SealDesk:
             if waiting:
                 return waiting
             try:
-                if await self._sealer.carry_out(record, order, _names(lost)):
-                    _note_unheard(session_id, lost)
+                if await self._sealer.carry_out(record, order, names_of(lost)):
+                    note_unheard(session_id, lost)
             except DomainError as error:
                 if error.code not in REFUSALS:
                     raise
@@ -290,17 +290,6 @@ class SealDesk:
         if record is None:
             raise problems.session_not_found(session_id)
         return record
-
-
-def _names(processors: Sequence[Known]) -> tuple[str, ...]:
-    return tuple(known.record.name for known in processors)
-
-
-def _note_unheard(session_id: SessionId, lost: Sequence[Known]) -> None:
-    """Report a seal that may leave out what lost processors hold, with their last reports."""
-    if lost:
-        UNHEARD.inc()
-        _log.error("session_sealed_unheard", session_id=session_id, processors=[known.to_json() for known in lost])
 
 
 def _has(record: SessionRecord, order: WaitingOrder) -> bool:

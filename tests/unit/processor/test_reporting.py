@@ -22,7 +22,7 @@ from sessions.processor.storage_answers import ReportAnswer
 from sessions.processor.storage_errors import RequestFailedError
 from sessions.processor.storage_watch import StorageWatch
 from sessions.runtime.errors import DomainError
-from sessions.storage.models import PROCESSOR_PATTERN
+from sessions.storage.processor_models import PROCESSOR_PATTERN
 from sessions.storage.processor_routes import ReportModel
 from tests.unit.processor.spools import MIB, segments_in
 from tests.unit.storage.chunks import key

@@ -19,6 +19,7 @@ from sessions.runtime.settings import MIB
 from sessions.storage.activity import Activity
 from sessions.storage.audit_chunks import WithTrail
 from sessions.storage.audit_trail import Trail
+from sessions.storage.chunk_records import NewChunk
 from sessions.storage.disk import DiskWatch
 from sessions.storage.evidence import Evidence
 from sessions.storage.ingest import Intake
@@ -36,7 +37,7 @@ from sessions.storage.retention import Due, Terms
 from sessions.storage.seal_desk import SealDesk
 from sessions.storage.sealing import Sealer
 from sessions.storage.shredding import Shredder
-from sessions.storage.store import NewChunk, SessionRecord, SessionStatus, ShredReason, Tombstone
+from sessions.storage.store import SessionRecord, SessionStatus, ShredReason, Tombstone
 from sessions.storage.uptime import Uptime, UptimeClock
 
 EPOCH = datetime(2026, 1, 31, 12, 0, 0, 123_000, tzinfo=UTC)

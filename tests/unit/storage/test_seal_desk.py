@@ -14,10 +14,11 @@ from sessions.core.types import SessionId
 from sessions.runtime.errors import DomainError
 from sessions.storage import seal_desk
 from sessions.storage.processors import Holdings, Report
-from sessions.storage.seal_desk import REFUSED, UNHEARD, WAITING, SealDesk, Waiting
+from sessions.storage.seal_desk import REFUSED, WAITING, SealDesk, Waiting
 from sessions.storage.seal_orders import MAX_ORDERS, Ask, Closing, Confirmation, WaitingOrder
 from sessions.storage.sealing import sealed_manifest
 from sessions.storage.store import Change, SealOrder, SessionRecord, SessionStatus
+from sessions.storage.unheard import UNHEARD
 from tests.unit.storage.chunks import EPOCH, House, envelope_of, new_chunk
 
 A, B, C = (SessionId(name) for name in "abc")

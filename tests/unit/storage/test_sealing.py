@@ -15,9 +15,11 @@ from sessions.core.merkle import leaf_hash
 from sessions.core.types import MAX_CHUNK_INDEX, Hash, SessionId
 from sessions.runtime.errors import DomainError
 from sessions.storage import sealing
+from sessions.storage.chunk_records import ChunkRecord
 from sessions.storage.memory import MemoryChunks
-from sessions.storage.sealing import covers, runs, sealed_manifest
-from sessions.storage.store import Change, ChunkRecord, SealOrder, SessionStatus
+from sessions.storage.seal_scan import runs
+from sessions.storage.sealing import covers, sealed_manifest
+from sessions.storage.store import Change, SealOrder, SessionStatus
 from tests.unit.storage.chunks import EPOCH, House, new_chunk
 
 A = SessionId("a")
