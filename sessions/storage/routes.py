@@ -97,7 +97,6 @@ def router(ledger: Ledger, shredder: Shredder, evidence: Evidence, readiness: Re
         "/{session_id}",
         dependencies=one_session,
         response_model=models.StatusWithKeys,
-        response_model_exclude_none=False,
         responses=responses("session-not-found"),
     )
     async def get_session(session_id: SessionIdPath, principal: Annotated[Principal, Depends(READERS)]) -> Any:
