@@ -193,7 +193,7 @@ def _processor_routes(routes: APIRouter, ledger: Ledger, by_processor: list[Any]
         },
     )
     async def seal(session_id: SessionIdPath, request: processor_models.StorageSealRequest) -> Any:
-        """Seal a session; repeated, it gives the same manifest. 202: the order is kept until processors confirm."""
+        """Seal a session; repeated, it gives the same manifest."""
         name = require_recording(checked(session_id))
         first = None
         if request.processor is not None:
