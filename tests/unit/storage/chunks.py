@@ -46,10 +46,10 @@ DEK_ID = DekId((1).to_bytes(16, "big"))
 TOMBSTONE = Tombstone(EPOCH, ShredReason.REQUESTED, "admin-1")
 
 
-def envelope_of(session: str, index: int, body: bytes = b"chunk") -> bytes:
+def envelope_of(session: str, index: int, body: bytes = b"chunk", dek_id: DekId | None = None) -> bytes:
     """A well-formed envelope; storage cannot tell that it was never sealed."""
     nonce = hashlib.sha256(body).digest()[:12]
-    header = Header(Codec.STORED, DEK_ID, nonce, ChunkIndex(index), len(body), SessionId(session))
+    header = Header(Codec.STORED, dek_id or DEK_ID, nonce, ChunkIndex(index), len(body), SessionId(session))
     return header.to_bytes() + body + bytes(16)
 
 
