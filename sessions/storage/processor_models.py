@@ -3,9 +3,9 @@
 from typing import Annotated, Final, Literal
 
 from fastapi import Path
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from sessions.runtime.models import ChunkCount, JsonSessionId, Timestamp
+from sessions.runtime.models import ChunkCount, JsonSessionId, Timestamp, whole
 from sessions.storage.processors import ASKS_AT_ONCE
 
 PROCESSOR_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
@@ -13,7 +13,8 @@ MAX_LISTED: Final = 1000
 """Limit on the sessions that a report names in one list."""
 Name = Annotated[str, Path(pattern=PROCESSOR_PATTERN)]
 AskId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
+Count = Annotated[int, Field(ge=0, le=2**53 - 1, strict=True), BeforeValidator(whole)]
+Flag = Annotated[bool, Field(strict=True)]
 
 
 class HoldingsModel(BaseModel):
@@ -45,7 +46,7 @@ class ReportModel(BaseModel):
     promised: Annotated[list[JsonSessionId], Field(max_length=MAX_LISTED)] = []
     quarantined: Annotated[list[JsonSessionId], Field(max_length=MAX_LISTED)] = []
     after: JsonSessionId | None = None
-    leaving: bool = False
+    leaving: Flag = False
 
 
 class AskModel(BaseModel):
@@ -82,9 +83,9 @@ class StorageSealRequest(BaseModel):
     """The processor that asks; it holds nothing of the session and takes nothing of it into its spool."""
     floor: ChunkCount = 0
     """The least number of chunks that it acknowledged."""
-    until_seconds: float | None = None
+    until_seconds: Annotated[float, Field(strict=True)] | None = None
     """Storage's uptime up to which it stands by that."""
-    keep: bool = True
+    keep: Flag = True
     """Whether the order stays when it has to wait for other processors."""
 
 
