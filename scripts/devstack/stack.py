@@ -179,10 +179,9 @@ class Stack:
                 client.drop_database(name)
 
     def _stop_services(self) -> None:
-        # The processor first: what it has taken on it can still hand over.
-        for service in reversed(SERVICES):
-            if running := self.services.pop(service, None):
-                running.stop()
+        # Processors first: they can still hand over what they have taken on. Further replicas were started last.
+        for name in reversed(list(self.services)):
+            self.services.pop(name).stop()
 
     def kill(self, part: Part, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to a part; for one that ends processes, wait for the end. SIGSTOP and SIGCONT work, too.

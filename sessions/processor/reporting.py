@@ -92,6 +92,8 @@ class Reporter:
         self._after: SessionId | None = None
         self._turn = -1
         self._first = asyncio.Event()
+        self.urge: Callable[[SessionId], None] = lambda _: None
+        """Called with each session that the spool holds and whose seal waits for it."""
         self.older = False
         """Whether session-storage is of a version that takes no reports."""
 
@@ -132,14 +134,17 @@ class Reporter:
 
     async def run(self) -> None:
         """Report until cancelled."""
+        failed = ""
         while True:
             await self._spooling.watch.back.wait()
             again = False
             try:
                 again = await self.report()
-            except DomainError as error:
-                if not self._spooling.watch.lost(error):
+                failed = ""
+            except DomainError as error:  # whether storage is away, recorders' requests find out
+                if error.code != failed:
                     _log.warning("report_failed", code=error.code, detail=error.detail)
+                failed = error.code
             await asyncio.sleep(0 if again else REPORT_SECONDS if self._spooling.introduced else _FIRST_SECONDS)
 
     async def leave(self) -> None:
@@ -219,7 +224,10 @@ class Reporter:
         """Promise what was asked for; the next report confirms it. Return whether there is something to confirm."""
         promises = self._spooling.promises
         for name, ask_id in answer.asks.items():
-            if promises.full or self._spool.holds(name):
+            if self._spool.holds(name):
+                self.urge(name)
+                continue
+            if promises.full:
                 continue
             promises.bind(name, ask_id)
             self._confirmed[name] = ask_id

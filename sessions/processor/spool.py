@@ -87,7 +87,7 @@ class Spool:
         for number in list(self._segments.sizes):
             if not self._index.has(number):
                 self._segments.drop(number)
-        self._note(self._segments.free_bytes())
+        self.note(self._segments.free_bytes())
         if self.entries:
             _log.info("spool_recovered", entries=self.entries, sessions=len(self.sessions), bytes=self.used_bytes)
             self.arrived.set()
@@ -143,7 +143,7 @@ class Spool:
     async def watch(self) -> None:
         """Look at the disk now and then, until cancelled: others fill it and make room, too."""
         while True:
-            self._note(await asyncio.to_thread(self._segments.free_bytes))
+            self.note(await asyncio.to_thread(self._segments.free_bytes))
             await asyncio.sleep(_WATCH_SECONDS)
 
     async def append(
@@ -175,7 +175,7 @@ class Spool:
             self._arriving[session_id] += 1
         self._writing_bytes += size
         self._writing_entries += 1
-        self._note()
+        self.note()
         if self._writer is None:
             self._writer = asyncio.create_task(self._write())
         return await asyncio.shield(done), True
@@ -221,7 +221,7 @@ class Spool:
             SPOOLED.labels(one.kind.name.lower()).inc()
             one.done.set_result(entry)
         if error is None:
-            self._note(free)
+            self.note(free)
             self.arrived.set()
         try:
             await self._drop_emptied()  # the segment that was kept for this group was full, perhaps, or was given up
@@ -268,7 +268,7 @@ class Spool:
         # something may have come, and what comes after the answer is written after the drop, by the same thread.
         while (number := self._index.emptied(self._segments.current() if self._writing_entries else None)) is not None:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._drop, number)
-        self._note()
+        self.note()
 
     def _drop(self, number: int) -> None:
         reach(Point.DRAIN_BEFORE_DROP)
@@ -279,11 +279,7 @@ class Spool:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def raw(self, entry: Entry) -> bytes:
-        """Return an entry's bytes as they lie in its segment. Blocking.
-
-        Raises:
-            FileNotFoundError: it was delivered in the meantime, and its segment is gone.
-        """
+        """Return an entry's bytes as they lie in its segment; `FileNotFoundError` when that is gone. Blocking."""
         return self._segments.raw(entry.place)
 
     def erase(self, entries: Sequence[Entry]) -> None:
@@ -294,15 +290,8 @@ class Spool:
         """
         self._segments.erase([entry.place for entry in entries])
 
-    def redeliver(self, opening: Entry) -> None:
-        """Have an opening delivered again: session-storage lost it."""
-        self._index.undelivered(opening)
-
-    def note(self) -> None:
-        """Bring the metrics up to date."""
-        self._note()
-
-    def _note(self, free_bytes: int | None = None) -> None:
+    def note(self, free_bytes: int | None = None) -> None:
+        """Bring the room and the metrics up to date; with the free bytes of the disk, if they were looked up."""
         SET_ASIDE.set(len(self.quarantine.entries))
         SET_ASIDE_BYTES.set(self.quarantine.used_bytes)
         self.room.note(self.used_bytes, self.entries + self._writing_entries, free_bytes, self._writing_bytes)

@@ -11,8 +11,8 @@ from sessions.runtime.health import Check
 async def spool_checks(spooling: Spooling, storage: StorageClient) -> Mapping[str, Check]:
     """Return the checks of session-storage and the spool.
 
-    Storage that is away is `degraded` while the spool takes its place, and `failed` while the spool takes nothing: it is
-    full, or storage does not know it yet.
+    Storage that is away is `degraded` while the spool takes its place, and `failed` while the spool takes nothing: it
+    is full, or storage does not know it yet.
     """
     spool, watch = spooling.spool, spooling.watch
     full = spool.room.state is Room.FULL
@@ -32,6 +32,6 @@ async def spool_checks(spooling: Spooling, storage: StorageClient) -> Mapping[st
     if spool.room.state is not Room.OK:
         notes.append(f"it is {spool.room.state}: {spool.entries} entries, {round(100 * spool.room.fill())} % full")
     if spool.quarantined:
-        notes.append(f"{spool.quarantined} entries are set aside in quarantine/ and wait for you")
+        notes.append(f"{spool.quarantined} entries are in quarantine; `lucid-sessions spool list` shows them")
     found["spool"] = Check("degraded", "; ".join(notes)) if notes else Check("ok")
     return found

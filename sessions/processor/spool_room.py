@@ -15,7 +15,7 @@ RETRY_AFTER_SECONDS: Final = 30
 _MIB: Final = 1024 * 1024
 
 STATE = Gauge("lucid_spool_state", "Room in the spool: 0 ok, 1 low, 2 critical, 3 full.")
-USED_BYTES = Gauge("lucid_spool_bytes", "Bytes of the spool's files, of what is set aside too.")
+USED_BYTES = Gauge("lucid_spool_bytes", "Bytes of the spool's files, without the quarantine.")
 LIMIT_BYTES = Gauge("lucid_spool_limit_bytes", "SPOOL_MAX_BYTES: the most that the spool may take.")
 ENTRIES = Gauge("lucid_spool_entries", "Entries that wait for session-storage.")
 FREE_BYTES = Gauge("lucid_spool_disk_free_bytes", "Free space on the spool's disk; NaN before it was measured.")

@@ -15,9 +15,10 @@ from sessions.processor.promises import Promises
 from sessions.processor.quarantining import Quarantining
 from sessions.processor.spool import Spool
 from sessions.processor.spool_format import HEADER_BYTES, Kind
-from sessions.processor.spool_index import Entry
+from sessions.processor.spool_index import Entry, SpooledSession
 from sessions.processor.spool_room import full
 from sessions.processor.spool_segments import CorruptEntryError
+from sessions.processor.spool_status import status_of
 from sessions.processor.storage_answers import Keys
 from sessions.processor.storage_watch import StorageWatch
 from sessions.runtime.errors import DomainError
@@ -29,6 +30,8 @@ T = TypeVar("T")
 ENVELOPE_OVERHEAD_BYTES: Final = HEADER_BYTES + 256
 """What an envelope and its entry have beside the chunk, at most."""
 MAX_GAPS: Final = 1000
+MAX_ORDERS: Final = 8
+"""Limit on the orders of one session that wait, each with another chunk count: the first that can be is carried out."""
 
 
 class Spooling:
@@ -244,18 +247,22 @@ class Spooling:
         highest = max(session.chunks, default=-1) if session is not None else -1
         if chunk_count is not None and highest >= chunk_count:
             raise _count(session_id, chunk_count, f"chunk {highest} is there")
-        ordered = await self.payload(session.seal) if session is not None and session.seal is not None else None
-        if ordered is None:
+        ordered = await self._ordered(session)
+        if ordered and chunk_count is None:
+            chunk_count = ordered[0]
+        elif chunk_count not in ordered or not ordered:
+            if len(ordered) >= MAX_ORDERS:
+                raise _count(session_id, chunk_count or 0, f"{MAX_ORDERS} other orders wait already")
             payload = {"session_id": session_id, "chunk_count": chunk_count, "ordered_at": to_rfc3339(now())}
             await self.spool.append(Kind.SEAL, session_id, json.dumps(payload).encode())
             reach(Point.SEAL_SPOOLED)
-        else:
-            before = json.loads(ordered)["chunk_count"]
-            if chunk_count is not None and chunk_count != before:
-                raise _count(session_id, chunk_count, f"it is to be sealed with {before or 'all'} chunks already")
-            chunk_count = before
         session = self.spool.sessions.get(session_id)
         return chunk_count, 0 if session is None else len(session.chunks)
+
+    async def _ordered(self, session: SpooledSession | None) -> list[int | None]:
+        """Return the chunk counts of the orders that wait; None: all."""
+        payloads = [await self.payload(entry) for entry in list(session.seals)] if session is not None else []
+        return [json.loads(payload)["chunk_count"] for payload in payloads if payload is not None]
 
     async def status(self, session_id: SessionId) -> dict[str, Any] | None:
         """A session as the spool knows it; None when it was not opened here.
@@ -266,31 +273,7 @@ class Spooling:
         session = self.spool.sessions.get(session_id)
         if not openings or session is None:
             return None
-        indexes, entries = list(session.chunks), list(session.chunks.values())
-        missing, truncated = await asyncio.to_thread(_gaps, indexes)
-        return {
-            "session_id": session_id,
-            "status": "open",
-            "chunk_count": len(entries),
-            "plaintext_bytes": sum(entry.plaintext_bytes for entry in entries),
-            "envelope_bytes": sum(entry.place.entry_bytes - HEADER_BYTES for entry in entries),
-            "opened_at": openings[0]["opened_at"],
-            "sealed_at": None,
-            "root": None,
-            "anchor": None,
-            "next_index": max(indexes, default=-1) + 1,
-            "missing": missing,
-            "missing_truncated": truncated,
-        }
-
-
-def _gaps(indexes: list[int]) -> tuple[list[list[int]], bool]:
-    gaps, expected = [], 0
-    for index in sorted(indexes):
-        if index > expected:
-            gaps.append([expected, index - 1])
-        expected = index + 1
-    return gaps[:MAX_GAPS], len(gaps) > MAX_GAPS
+        return await status_of(session, openings[0]["opened_at"])
 
 
 def _count(session_id: SessionId, chunk_count: int, why: str) -> DomainError:

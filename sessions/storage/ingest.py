@@ -17,20 +17,11 @@ from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
 from sessions.runtime.metrics import BATCH_BUCKETS, LATENCY_BUCKETS, SIZE_BUCKETS
 from sessions.storage.activity import Activity
+from sessions.storage.chunk_records import ChunkRecord, InsertOutcome, NewChunk
 from sessions.storage.frame_answers import ENVELOPES, FrameAnswer, FrameResult
 from sessions.storage.heads import covered
 from sessions.storage.killpoints import Point
-from sessions.storage.store import (
-    BodyReader,
-    ChunkRecord,
-    ChunkStore,
-    InsertOutcome,
-    NewChunk,
-    SessionRecord,
-    SessionState,
-    SessionStatus,
-    SessionStore,
-)
+from sessions.storage.store import BodyReader, ChunkStore, SessionRecord, SessionState, SessionStatus, SessionStore
 
 _INLINE_BYTES: Final = 256 * 1024
 """Up to here hashing takes no more time than the way to a thread and back; the event loop waits 0.2 ms for it."""

@@ -11,15 +11,7 @@ from sessions.storage.heads import SessionHead
 from sessions.storage.mongo import NEWEST, Database, Document, translated
 from sessions.storage.mongo_audit import RECORDINGS
 from sessions.storage.seal_summary import SealSummary
-from sessions.storage.store import (
-    Cursor,
-    Retention,
-    SealOrder,
-    SessionFilter,
-    SessionStatus,
-    ShredReason,
-    Tombstone,
-)
+from sessions.storage.store import Cursor, Retention, SealOrder, SessionFilter, SessionStatus, ShredReason, Tombstone
 
 # Of sessions under legal hold alone: the index is as small as they are few.
 _HELD: Final[Document] = {"held": True}
@@ -88,6 +80,7 @@ def order_in(document: Document) -> SealOrder | None:
         order["id"],
         order.get("floor", 0),
         tuple(order.get("unheard", ())),
+        order.get("as_it_is", False),
     )
 
 

@@ -85,6 +85,7 @@ def _set(change: Change) -> Document:
             "id": order.order_id,
             "floor": Int64(order.floor),
             "unheard": list(order.unheard),
+            "as_it_is": order.as_it_is,
         }
     if change.seal is not None:
         # `unbatched` is what the anchorer looks for; it takes the mark away when it places the session in a batch.

@@ -1,6 +1,7 @@
 """The processors that storage knows. Each reports what its spool holds; a seal waits until all have handed over."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -131,16 +132,33 @@ class Survey:
     processors: Sequence[Known]
 
 
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What was stored of a report: when, by the monotonic clock, and at which uptime of storage."""
+
+    holdings: Holdings
+    at: float
+    uptime_seconds: float
+
+
 class Registry:
     """Knows which processors there are, and what each still has to hand over."""
 
-    def __init__(self, store: ProcessorStore, orders: ClosingStore, uptime: UptimeClock, wait_seconds: float) -> None:
+    def __init__(
+        self,
+        store: ProcessorStore,
+        orders: ClosingStore,
+        uptime: UptimeClock,
+        wait_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Take processors for lost after `wait_seconds` of storage's uptime without a report."""
         self._store = store
         self._orders = orders
         self._uptime = uptime
+        self._clock = clock
         self.wait_seconds = wait_seconds
-        self._stored: dict[str, tuple[Holdings, float]] = {}
+        self._stored: dict[str, _Stored] = {}
 
     async def report(self, report: Report) -> Answer:
         """Take in a report, and answer with what the processor has to do next.
@@ -162,9 +180,11 @@ class Registry:
             await self._orders.confirm(ask, Confirmation(report.name, floor))
         asks = await self._orders.unanswered(report.name, report.after, ASKS_AT_ONCE)
         before = self._stored.get(report.name)
-        if asks or before is None or before[0] != report.holdings or not 0 <= now - before[1] < _REFRESH_SECONDS:
+        refresh = min(_REFRESH_SECONDS, self.wait_seconds / 4)
+        fresh = before is not None and self._clock() - before.at < refresh and before.uptime_seconds <= now
+        if asks or not fresh or before is None or before.holdings != report.holdings:
             await self._store.report(report.name, report.holdings, now)
-            self._stored[report.name] = report.holdings, now
+            self._stored[report.name] = _Stored(report.holdings, self._clock(), now)
         asked = await self._orders.asked(report.promised) if report.promised else {}
         return Answer(asks, asked, now)
 

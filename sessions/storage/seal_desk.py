@@ -1,10 +1,13 @@
 """Where seals are asked for: an order is carried out once every processor has handed over what it holds."""
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import count
 from typing import Final
 
 import structlog
@@ -16,24 +19,31 @@ from sessions.runtime.errors import DomainError
 from sessions.runtime.tasks import skipped
 from sessions.storage import problems
 from sessions.storage.activity import Activity
-from sessions.storage.processors import Known, ProcessorState, Registry
-from sessions.storage.seal_orders import MAX_ORDERS, Ask, ClosingStore, Confirmation, WaitingOrder
+from sessions.storage.processors import Known, ProcessorState, Registry, Survey
+from sessions.storage.seal_orders import MAX_ORDERS, Ask, Closing, ClosingStore, Confirmation, WaitingOrder
 from sessions.storage.sealing import REFUSALS, Sealer, sealed_as_asked
 from sessions.storage.store import SessionRecord, SessionStatus, SessionStore
+from sessions.storage.unheard import names_of, note_unheard
 from sessions.storage.uptime import UptimeClock
 
 WAIT_SECONDS: Final = 5.0
 """Time that the request for a seal waits for processors before it is answered with a 202, in seconds."""
 _POLL_SECONDS: Final = 0.1
+_UNKNOWN_SECONDS: Final = 7.0
+"""Time in which every processor that works stores another report, in seconds."""
 _SWEEP_SECONDS: Final = 1.0
+_THOROUGH_SWEEPS: Final = 10
+_SURVEY_SWEEPS: Final = 5
+"""Sweeps between two looks at all processors, which keep the metrics of their states up to date."""
 _SWEEP_SESSIONS: Final = 100
 _LAPSE_SECONDS: Final = 10.0
 """Uptime in seconds after its request's end at which an order that nobody was promised lapses, if a crash left it."""
 _REFUSALS_KEPT: Final = 1000
+_PRESENT_PATIENCE: Final = 24
+"""How many times PROCESSOR_WAIT_SECONDS a seal waits for a processor that reports and still holds chunks."""
 
 WAITING = Gauge("lucid_seals_waiting", "Sessions whose seal waits for a processor.")
 REFUSED = Counter("lucid_seal_orders_refused_total", "Seal orders that waited and were refused; the session is open.")
-UNHEARD = Counter("lucid_seals_unheard_total", "Sessions that were sealed without hearing from a lost processor.")
 _log = structlog.get_logger()
 
 
@@ -88,6 +98,8 @@ class SealDesk:
             first = None  # this request came late: the processor stands by its answer no more, and is asked
         deadline = time.monotonic() + wait_seconds
         order: WaitingOrder | None = None
+        if await self._sessions.get(session_id) is None:
+            await self._unknown(session_id, first)
         while True:
             record = await self._get(session_id)
             if record.seal is not None:
@@ -95,8 +107,8 @@ class SealDesk:
             waiting, lost = await self._waited_for(record, first)
             if order is None and not waiting:
                 floor = max(floor, record.closing.floor if record.closing is not None else 0)
-                manifest = await self._sealer.seal(session_id, chunk_count, sealed_by, floor, lost)
-                self._note_unheard(session_id, lost)
+                manifest = await self._sealer.seal(session_id, chunk_count, sealed_by, floor, names_of(lost))
+                note_unheard(session_id, lost)
                 return manifest
             if order is None or not _has(record, order):
                 if order is not None and (refusal := self._refusals.pop(order.order_id, None)) is not None:
@@ -111,6 +123,28 @@ class SealDesk:
                 return Waiting(waiting)
             if waiting:
                 await asyncio.sleep(_POLL_SECONDS)
+
+    async def _unknown(self, session_id: SessionId, first: Confirmation | None) -> None:
+        """Wait for a session that storage does not know, since another processor's spool may hold all of it.
+
+        Raises:
+            DomainError: `overloaded`, while one is missing or its spool is not empty; the order is to be repeated.
+        """
+        asked_at: datetime | None = None
+        for _ in range(round(_UNKNOWN_SECONDS / _POLL_SECONDS)):
+            survey = await self._registry.survey()
+            others = [known for known in survey.processors if first is None or known.record.name != first.processor]
+            asked_at = asked_at or max((known.record.reported_at for known in others), default=None)
+            waiting = [
+                known.record.name
+                for known in others
+                if known.state is not ProcessorState.LOST
+                and (known.record.holdings.spooled_entries or asked_at is None or known.record.reported_at <= asked_at)
+            ]
+            if not waiting or await self._sessions.get(session_id) is not None:
+                return
+            await asyncio.sleep(_POLL_SECONDS)
+        raise problems.seal_waits(session_id, waiting)
 
     async def _order(
         self,
@@ -161,8 +195,8 @@ class SealDesk:
             if waiting:
                 return waiting
             try:
-                if await self._sealer.carry_out(record, order, lost):
-                    self._note_unheard(session_id, lost)
+                if await self._sealer.carry_out(record, order, names_of(lost)):
+                    note_unheard(session_id, lost)
             except DomainError as error:
                 if error.code not in REFUSALS:
                     raise
@@ -174,11 +208,6 @@ class SealDesk:
         # What a processor has handed over since the order may have made the session active again.
         return order.sealed_by == "idle" and not await self._activity.is_idle(record.session_id)
 
-    def _note_unheard(self, session_id: SessionId, lost: tuple[str, ...]) -> None:
-        if lost:
-            UNHEARD.inc()
-            _log.error("session_sealed_unheard", session_id=session_id, processors=list(lost))
-
     def _refused(self, session_id: SessionId, order: WaitingOrder, error: DomainError) -> None:
         REFUSED.inc()
         _log.warning("seal_order_refused", session_id=session_id, code=error.code, detail=error.detail)
@@ -186,32 +215,51 @@ class SealDesk:
         while len(self._refusals) > _REFUSALS_KEPT:
             self._refusals.popitem(last=False)
 
-    async def _waited_for(
-        self, record: SessionRecord, first: Confirmation | None
-    ) -> tuple[list[Known], tuple[str, ...]]:
+    async def _waited_for(self, record: SessionRecord, first: Confirmation | None) -> tuple[list[Known], list[Known]]:
         """Return the processors that a session's seal waits for, and the lost ones that it does not wait for.
 
-        It waits for none any more once its first order has waited for PROCESSOR_WAIT_SECONDS: a processor that reports
-        and never confirms must not keep a session open.
+        It waits for a missing one until its first order has waited for PROCESSOR_WAIT_SECONDS. For one that reports it
+        waits much longer, since that hands over what it holds; but not for ever, should it never confirm.
         """
-        closing, survey = record.closing, await self._registry.survey()
-        clear = {first.processor} if first is not None else closing.clear if closing is not None else frozenset[str]()
-        left = [known for known in survey.processors if known.record.name not in clear]
-        placed = closing.orders[0].placed_seconds if closing is not None else survey.now_seconds
-        if survey.now_seconds - placed > self._registry.wait_seconds:
-            return [], tuple(known.record.name for known in left)
-        lost = tuple(known.record.name for known in left if known.state is ProcessorState.LOST)
-        return [known for known in left if known.state is not ProcessorState.LOST], lost
+        survey, clear = await self._registry.survey(), None
+        if first is not None:
+            clear = frozenset({first.processor})
+        return self._left(record.closing, survey, clear)
 
-    async def sweep(self) -> int:
+    def _left(
+        self, closing: Closing | None, survey: Survey, clear: frozenset[str] | None = None
+    ) -> tuple[list[Known], list[Known]]:
+        if clear is None:
+            clear = closing.clear if closing is not None else frozenset()
+        waited = survey.now_seconds - closing.orders[0].placed_seconds if closing is not None else 0.0
+        limit = self._registry.wait_seconds
+        waiting: list[Known] = []
+        lost: list[Known] = []
+        for known in survey.processors:
+            if known.record.name in clear:
+                continue
+            patience = limit * _PRESENT_PATIENCE if known.state is ProcessorState.PRESENT else limit
+            gone = known.state is ProcessorState.LOST or waited > patience
+            (lost if gone else waiting).append(known)
+        return waiting, lost
+
+    async def sweep(self, *, thorough: bool = True) -> int:
         """Carry out all orders that can be; return how many still wait.
+
+        A thorough sweep also withdraws idle orders of sessions that are active again, which costs a read of each.
 
         Raises:
             DomainError: `database-unavailable`.
         """
         still, after = 0, None
         while page := await self._orders.waiting(after, _SWEEP_SESSIONS):
-            for session_id in page:
+            survey = await self._registry.survey()
+            for session_id, closing in page:
+                over = any((order.until_seconds or math.inf) < survey.now_seconds for order in closing.orders)
+                over = over or (thorough and any(order.sealed_by == "idle" for order in closing.orders))
+                if not over and self._left(closing, survey)[0]:
+                    still += 1
+                    continue
                 try:
                     still += bool(await self.decide(session_id))
                 except DomainError as error:
@@ -220,7 +268,7 @@ class SealDesk:
                     _log.warning("seal_not_decided", session_id=session_id, code=error.code, detail=error.detail)
                 except Exception:  # noqa: BLE001 - one session's trouble is no other's
                     skipped(session_id=session_id)
-            after = page[-1]
+            after = page[-1][0]
             if len(page) < _SWEEP_SESSIONS:
                 break
         WAITING.set(still)
@@ -228,9 +276,11 @@ class SealDesk:
 
     async def run(self) -> None:
         """Carry out orders until cancelled."""
-        while True:
+        for sweep in count():
             try:
-                await self.sweep()
+                if sweep % _SURVEY_SWEEPS == 0:
+                    await self._registry.survey()
+                await self.sweep(thorough=sweep % _THOROUGH_SWEEPS == 0)
             except DomainError as error:
                 _log.warning("seals_not_decided", reason=error.detail)
             await asyncio.sleep(_SWEEP_SECONDS)

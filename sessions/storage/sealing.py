@@ -9,33 +9,32 @@ import hashlib
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from secrets import token_hex
 from typing import Final
 
 from prometheus_client import Counter, Histogram
 
-from sessions.core.envelope import missing_leaf_input
-from sessions.core.manifest import MAX_MISSING_RANGES, Manifest, SealedBy
+from sessions.core.manifest import Manifest, SealedBy
 from sessions.core.manifest import from_bytes as manifest_from_bytes
-from sessions.core.merkle import leaf_hash
 from sessions.core.strict import MAX_JSON_INTEGER
-from sessions.core.tiles import TreeBuilder
 from sessions.core.types import Hash, SessionId
 from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
 from sessions.runtime.tasks import end_all
 from sessions.runtime.times import Clock, now, to_rfc3339
 from sessions.storage import problems
+from sessions.storage.chunk_records import Leaves
 from sessions.storage.killpoints import Point
 from sessions.storage.progress import MAX_REPORTED_GAPS
 from sessions.storage.seal_orders import WaitingOrder
+from sessions.storage.seal_scan import Scan
 from sessions.storage.seal_summary import summary_of
 from sessions.storage.store import (
     Change,
     ChunkReader,
-    Leaves,
     Seal,
     SealOrder,
     SessionRecord,
@@ -44,8 +43,6 @@ from sessions.storage.store import (
     TileStore,
 )
 
-MAX_MISSING_CHUNKS: Final = 2**24
-"""A seal with gaps hashes a leaf for each missing chunk: one stray index must not make that endless."""
 _SCAN_CHUNKS: Final = 4000
 _PAGES_AHEAD: Final = 2
 _TILE_WRITES: Final = 64
@@ -59,56 +56,6 @@ SEAL_SECONDS = Histogram(
 )
 for _by in ("recorder", "idle"):
     SEALED.labels(_by)
-
-
-def runs(indexes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Where ascending indexes follow one another: positions [begin, end) of each run of them."""
-    begin, count = 0, len(indexes)
-    while begin < count:
-        end = begin + 1
-        if indexes[-1] - indexes[begin] == count - 1 - begin:
-            end = count  # all that are left, as in nearly every recording
-        while end < count and indexes[end] == indexes[end - 1] + 1:
-            end += 1
-        yield begin, end
-        begin = end
-
-
-class _Scan:
-    """Takes records in index order; gives the tree, the totals and the gaps."""
-
-    def __init__(self, session_id: SessionId) -> None:
-        self.tree = TreeBuilder()
-        self.gaps: list[tuple[int, int]] = []
-        self.missing_chunks = 0
-        self.plaintext_bytes = 0
-        self.envelope_bytes = 0
-        self._session_id = session_id
-        self._next = 0
-
-    def add(self, page: Leaves, *, allow_missing: bool) -> list[tuple[int, int, bytes]]:
-        """Hash a page of leaves, with missing ones for gaps; gives the tiles that it fills."""
-        tiles: list[tuple[int, int, bytes]] = []
-        for begin, end in runs(page.indexes):
-            if (index := page.indexes[begin]) > self._next:
-                tiles += self.gap(index, allow_missing=allow_missing)
-            self._next = page.indexes[end - 1] + 1
-            tiles += self.tree.extend(page.hashes[begin:end])
-        self.plaintext_bytes += page.plaintext_bytes
-        self.envelope_bytes += page.envelope_bytes
-        return tiles
-
-    def gap(self, end: int, *, allow_missing: bool) -> list[tuple[int, int, bytes]]:
-        """Note that all from the current end up to `end` is missing."""
-        start, self._next = self._next, end
-        self.gaps.append((start, end - 1))
-        self.missing_chunks += end - start
-        if not allow_missing:
-            return []
-        if self.missing_chunks > MAX_MISSING_CHUNKS or len(self.gaps) > MAX_MISSING_RANGES:
-            raise problems.chunks_missing(self._session_id, [list(gap) for gap in self.gaps[:MAX_REPORTED_GAPS]])
-        leaves = (leaf_hash(missing_leaf_input(self._session_id, index)) for index in range(start, end))
-        return list(self.tree.extend(leaves))
 
 
 class Sealer:
@@ -163,7 +110,16 @@ class Sealer:
         """
         closing = record.closing
         assert closing is not None  # it holds the order
-        own = SealOrder(order.chunk_count, order.sealed_by, self._clock(), order.order_id, closing.floor, unheard)
+        own = SealOrder(
+            order.chunk_count,
+            order.sealed_by,
+            self._clock(),
+            order.order_id,
+            closing.floor,
+            unheard,
+            # It was promised with a 202, and what a lost processor holds may never come.
+            as_it_is=bool(unheard) and order.until_seconds is None,
+        )
         change = Change(status=SessionStatus.SEALING, seal_order=own)
         begun = await self._sessions.update(record.session_id, SessionStatus.OPEN, change, ask_id=closing.ask_id)
         reach(Point.SEAL_ORDERED)
@@ -201,7 +157,7 @@ class Sealer:
         attempt = token_hex(8)
         began = time.perf_counter()
         try:
-            scan = await self._scan(record.session_id, order, attempt)
+            scan, sealed_by = await self._scanned(record.session_id, order, attempt)
         except DomainError as error:
             if error.code in REFUSALS:
                 await self._tiles.drop(record.session_id, attempt)
@@ -220,7 +176,7 @@ class Sealer:
             root=scan.tree.root(),
             opened_at=to_rfc3339(record.opened_at),
             sealed_at=to_rfc3339(order.sealed_at),
-            sealed_by=order.sealed_by,
+            sealed_by=sealed_by,
             metadata_sha256=Hash(hashlib.sha256(record.metadata).digest()),
         )
         change = Change(status=SessionStatus.SEALED, seal=Seal(manifest.to_bytes(), attempt, summary_of(manifest)))
@@ -229,12 +185,22 @@ class Sealer:
         if sealed is None:  # another sealer decided this order: the scan is not for what came since
             await self._tiles.drop(record.session_id, attempt)
             return await self._again(record.session_id)
-        SEALED.labels(order.sealed_by).inc()
+        SEALED.labels(sealed_by).inc()
         SEAL_SECONDS.observe(time.perf_counter() - began)
         return sealed
 
-    async def _scan(self, session_id: SessionId, order: SealOrder, attempt: str) -> _Scan:
-        scan, start = _Scan(session_id), 0
+    async def _scanned(self, session_id: SessionId, order: SealOrder, attempt: str) -> tuple[Scan, SealedBy]:
+        try:
+            return await self._scan(session_id, order, attempt), order.sealed_by
+        except DomainError as error:
+            if error.code != "chunks-missing" or not order.as_it_is or order.sealed_by == "idle":
+                raise
+        # By the recorder there are no gaps (FORMAT.md), so it is storage that seals it.
+        await self._tiles.drop(session_id, attempt)
+        return await self._scan(session_id, replace(order, sealed_by="idle"), attempt), "idle"
+
+    async def _scan(self, session_id: SessionId, order: SealOrder, attempt: str) -> Scan:
+        scan, start = Scan(session_id), 0
         allow_missing = order.sealed_by == "idle"
         tiles: list[tuple[int, int, bytes]] = []
         async with aclosing(self._pages(session_id)) as pages:

@@ -24,7 +24,7 @@ class StorageSettings(ServiceSettings):
     delete_after_days: Annotated[int, Field(ge=0, le=MAX_DAYS)] = 0
     reads_max_bytes: Annotated[int, Field(ge=4 * MIB)] = 128 * MIB
     session_idle_seal_seconds: Annotated[int, Field(ge=0)] = 86_400
-    processor_wait_seconds: Annotated[int, Field(ge=1)] = 3600
+    processor_wait_seconds: Annotated[int, Field(ge=5)] = 3600
     scrub_bytes_per_second: Annotated[int, Field(ge=0)] = 0
     console_processor_url: str = ""
     anchoring: Literal["on", "off"] = "on"

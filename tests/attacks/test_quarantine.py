@@ -24,7 +24,7 @@ TAIL_BYTES = 48
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apart]:
     processor = {"SPOOL_MAX_BYTES": str(SPOOL_MIB * MIB), "SPOOL_QUARANTINE_MAX_BYTES": str(SPOOL_MIB * MIB)}
-    storage = {"PROCESSOR_WAIT_SECONDS": "2"}  # and then it seals without one that is cut off
+    storage = {"PROCESSOR_WAIT_SECONDS": "5"}  # and then it seals without one that is cut off
     with apart(tmp_path_factory.mktemp("quarantine"), processor, storage) as stack:
         yield stack
 

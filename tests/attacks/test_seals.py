@@ -16,7 +16,7 @@ from tests.e2e.conftest import session_name
 IDLE_SECONDS = 6
 SWEEP_SECONDS = 3
 """By then an idle session has been found, after IDLE_SECONDS."""
-WAIT_SECONDS = 2
+WAIT_SECONDS = 5
 """How long storage waits for a processor that it does not hear from, in this stack."""
 
 

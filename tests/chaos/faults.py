@@ -17,6 +17,7 @@ from scripts.devstack.mongod import Mongod
 from scripts.devstack.partition import cut_off
 from scripts.devstack.process import StartError
 from scripts.devstack.replica_set import ReplicaSet
+from scripts.devstack.replicas import Replica
 from scripts.devstack.stack import Part, Stack
 from tests.chaos.schedule import Fault, Kind
 from tests.chaos.wire import Condition, Wire
@@ -36,16 +37,20 @@ class Saboteur:
         stack: Stack,
         database: ReplicaSet,
         *,
+        services: dict[str, Replica],
         wires: dict[str, Wire],
         clocks: dict[str, HostClock],
         volumes: dict[str, Path],
         keep_free: int,
     ) -> None:
-        """Wires are named `processor`, `storage` and `chain`, clocks by service, volumes `spool` and `database`.
+        """Services are named `processor-1`, `processor-2` and `storage`, clocks by kind of service.
 
-        Of the database's volume `keep_free` bytes are left when it is full: mongod ends without any.
+        Wires are named `processor-N` (recorders to a processor), `storage-N` (that processor to storage) and `chain`,
+        volumes `spool` and `database`. Of the database's volume `keep_free` bytes are left when it is full: mongod ends
+        without any.
         """
         self._stack, self._database, self._wires, self._clocks = stack, database, wires, clocks
+        self._services = services
         self._volumes, self._keep_free = volumes, keep_free
 
     async def do(self, fault: Fault) -> None:
@@ -55,12 +60,15 @@ class Saboteur:
     def _acts(self) -> dict[Kind, Callable[[float], Awaitable[None]]]:
         service, primary, wire, clock = self._service, self._primary, self._wire, self._clock
         return {
-            Kind.PROCESSOR_KILL: partial(service, "processor", signal.SIGKILL),
-            Kind.PROCESSOR_TERM: partial(service, "processor", signal.SIGTERM),
-            Kind.PROCESSOR_STOP: partial(self._pause, "processor"),
+            Kind.PROCESSOR_1_KILL: partial(service, "processor-1", signal.SIGKILL),
+            Kind.PROCESSOR_1_TERM: partial(service, "processor-1", signal.SIGTERM),
+            Kind.PROCESSOR_1_STOP: partial(self._service_pauses, "processor-1"),
+            Kind.PROCESSOR_2_KILL: partial(service, "processor-2", signal.SIGKILL),
+            Kind.PROCESSOR_2_TERM: partial(service, "processor-2", signal.SIGTERM),
+            Kind.PROCESSOR_2_STOP: partial(self._service_pauses, "processor-2"),
             Kind.STORAGE_KILL: partial(service, "storage", signal.SIGKILL),
             Kind.STORAGE_TERM: partial(service, "storage", signal.SIGTERM),
-            Kind.STORAGE_STOP: partial(self._pause, "storage"),
+            Kind.STORAGE_STOP: partial(self._service_pauses, "storage"),
             Kind.PRIMARY_KILL: partial(primary, signal.SIGKILL),
             Kind.PRIMARY_TERM: partial(primary, signal.SIGTERM),
             Kind.PRIMARY_STOP: self._primary_pauses,
@@ -75,11 +83,16 @@ class Saboteur:
             Kind.CHAIN_BROKE: self._broke,
             Kind.CHAIN_NONCE_TAKEN: self._nonce_taken,
             Kind.CHAIN_FORGETS: self._forgets,
-            Kind.RECORDERS_CUT: partial(wire, "processor", Condition.CUT),
-            Kind.RECORDERS_DEAF: partial(wire, "processor", Condition.DEAF),
-            Kind.STORAGE_CUT: partial(wire, "storage", Condition.CUT),
-            Kind.STORAGE_STALLED: partial(wire, "storage", Condition.STALLED),
-            Kind.STORAGE_DEAF: partial(wire, "storage", Condition.DEAF),
+            Kind.RECORDERS_1_CUT: partial(wire, "processor-1", Condition.CUT),
+            Kind.RECORDERS_1_DEAF: partial(wire, "processor-1", Condition.DEAF),
+            Kind.RECORDERS_2_CUT: partial(wire, "processor-2", Condition.CUT),
+            Kind.RECORDERS_2_DEAF: partial(wire, "processor-2", Condition.DEAF),
+            Kind.STORAGE_1_CUT: partial(wire, "storage-1", Condition.CUT),
+            Kind.STORAGE_1_STALLED: partial(wire, "storage-1", Condition.STALLED),
+            Kind.STORAGE_1_DEAF: partial(wire, "storage-1", Condition.DEAF),
+            Kind.STORAGE_2_CUT: partial(wire, "storage-2", Condition.CUT),
+            Kind.STORAGE_2_STALLED: partial(wire, "storage-2", Condition.STALLED),
+            Kind.STORAGE_2_DEAF: partial(wire, "storage-2", Condition.DEAF),
             Kind.RPC_CUT: partial(wire, "chain", Condition.CUT),
             Kind.RPC_STALLED: partial(wire, "chain", Condition.STALLED),
             Kind.RPC_DEAF: partial(wire, "chain", Condition.DEAF),
@@ -91,19 +104,24 @@ class Saboteur:
             Kind.STORAGE_BACK: partial(clock, "storage", -_LEAP_SECONDS),
         }
 
-    async def _service(self, part: Part, number: signal.Signals, seconds: float) -> None:
-        await asyncio.to_thread(self._stack.kill, part, number)
+    async def _service(self, name: str, number: signal.Signals, seconds: float) -> None:
+        service = self._services[name]
+        await asyncio.to_thread(service.kill, number)
         await asyncio.sleep(seconds)
         for _ in range(3):
             try:
-                await asyncio.to_thread(self._stack.resume, part)
+                await asyncio.to_thread(service.start)
             except StartError:  # what it waits for may be away itself: then it is up, or will be at the next attempt
-                running = self._stack.process(part)
-                if running is not None and running.alive:
+                if service.process.alive:
                     return
             else:
                 return
-        raise StartError(part, "three times")
+        raise StartError(name, "three times")
+
+    async def _service_pauses(self, name: str, seconds: float) -> None:
+        self._services[name].kill(signal.SIGSTOP)
+        await asyncio.sleep(seconds)
+        self._services[name].kill(signal.SIGCONT)
 
     async def _pause(self, part: Part, seconds: float) -> None:
         self._stack.kill(part, signal.SIGSTOP)

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.chaos.content import Plan
 
@@ -18,6 +19,12 @@ class Ledger:
     """Chunks that were acknowledged as spooled: their envelope may still turn out to be another one's equal."""
     seals: dict[str, str] = field(default_factory=dict)
     """By session, the SHA-256 of the manifest that the recorder was given."""
+    queued: set[str] = field(default_factory=set)
+    """Sessions whose seal was answered 202 to a recorder that did not ask again."""
+    metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By session, the metadata that were acknowledged."""
+    given_up: set[str] = field(default_factory=set)
+    """Sessions that a recorder left because it was refused what it should have got; `violations` has the refusal."""
     violations: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     longest_stall_seconds: float = 0.0
@@ -39,11 +46,20 @@ class Ledger:
         elif self.stored[session].setdefault(index, digest) != digest:
             self.violations.append(f"{session}/{index}: two acknowledgements name different envelopes")
 
+    def opened(self, plan: Plan) -> None:
+        """Note that the session's metadata were acknowledged."""
+        assert plan.metadata is not None
+        self.metadata[plan.session_id] = plan.metadata
+
     def sealed(self, plan: Plan, manifest_sha256: str) -> None:
         """Note the answer to a seal."""
         if self.seals.setdefault(plan.session_id, manifest_sha256) != manifest_sha256:
             self.violations.append(f"{plan.session_id}: two seals name different manifests")
 
+    def of_session(self, session: str) -> set[int]:
+        """The chunks of a session that were acknowledged."""
+        return self.stored[session].keys() | self.spooled[session]
+
     def acknowledged_chunks(self) -> int:
         """How many chunks were acknowledged, each counted once."""
-        return sum(len(self.stored[one].keys() | self.spooled[one]) for one in self.plans)
+        return sum(len(self.of_session(one)) for one in self.plans)

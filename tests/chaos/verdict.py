@@ -3,12 +3,17 @@
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any, Final
 
 import httpx
+import rfc8785
 from pymongo import MongoClient
 
+from scripts.devstack.process import wait_until
+from scripts.devstack.replicas import Replica
 from scripts.devstack.stack import Stack
 from sessions.client.sync import Client
 from sessions.client.verifying import Report, Request, verify
@@ -18,6 +23,9 @@ from sessions.core.types import ChunkIndex, Hash, SessionId
 from tests.chaos.ledger import Ledger
 
 _AT_ONCE: Final = 8
+_POLL_SECONDS: Final = 0.5
+_OURS: Final = "chaos-"
+_ONE_DAY: Final = timedelta(days=1)
 
 
 @dataclass(slots=True)
@@ -25,15 +33,29 @@ class Verdict:
     """What is wrong, by kind; nothing is, when all are empty."""
 
     lost: list[str] = field(default_factory=list)
+    """Chunks that were acknowledged and are nowhere, of a session that is not sealed."""
+    left_out: list[str] = field(default_factory=list)
+    """Chunks that were acknowledged, and the session was sealed without them."""
+    unreadable: list[str] = field(default_factory=list)
     altered: list[str] = field(default_factory=list)
+    metadata: list[str] = field(default_factory=list)
+    """Metadata, or terms of keeping, that were acknowledged and are not in force."""
+    unkept: list[str] = field(default_factory=list)
+    """Seals that were acknowledged (202, or 200), of sessions that are not sealed."""
+    undrained: list[str] = field(default_factory=list)
     duplicated: list[str] = field(default_factory=list)
     unproven: list[str] = field(default_factory=list)
     figures: Counter[str] = field(default_factory=Counter)
 
     @property
+    def kinds(self) -> dict[str, list[str]]:
+        """What is wrong, by kind."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "figures"}
+
+    @property
     def wrong(self) -> list[str]:
         """All of it."""
-        return [*self.lost, *self.altered, *self.duplicated, *self.unproven]
+        return [text for found in self.kinds.values() for text in found]
 
 
 class Judge:
@@ -52,40 +74,78 @@ class Judge:
         self._documents()
         return self.verdict
 
+    def drain(self, processors: list[Replica], wait_seconds: float) -> None:
+        """Wait until no spool holds anything, and until every session is sealed that is to be."""
+        deadline = time.monotonic() + wait_seconds
+        for one in processors:
+            if not wait_until(lambda one=one: one.metric("lucid_spool_entries") == 0, deadline - time.monotonic()):
+                held = one.metric("lucid_spool_entries")
+                self.verdict.undrained.append(f"{one.name}: its spool holds {held:g} entries after {wait_seconds:g} s")
+            self.verdict.figures["set aside by processors"] += int(one.metric("lucid_spool_quarantine_entries"))
+        with httpx.Client(timeout=60, trust_env=False) as http:
+            for session in self._ledger.plans.keys() - self._ledger.given_up:
+                while self._status(http, session) != "sealed":
+                    if time.monotonic() > deadline:
+                        how = "202" if session in self._ledger.queued else "200"
+                        self.verdict.unkept.append(f"{session}: its seal was answered {how}, and it is not sealed")
+                        break
+                    time.sleep(_POLL_SECONDS)
+
     def _get(self, http: httpx.Client, service: str, path: str, role: str) -> httpx.Response:
         url = self._stack.processor_url if service == "processor" else self._stack.storage_url
         headers = {"authorization": f"Bearer {self._stack.tokens[role]}"}
         return http.get(f"{url}{path}", headers=headers)
 
+    def _status(self, http: httpx.Client, session: str) -> str:
+        answer = self._get(http, "storage", f"/api/v1/sessions/{session}", "audit")
+        return str(answer.json().get("status", "")) if answer.status_code == httpx.codes.OK else ""
+
     def _session(self, session: str, deadline: float) -> None:
-        plan, verdict, path = self._ledger.plans[session], self.verdict, f"/api/v1/sessions/{session}"
+        verdict, path = self.verdict, f"/api/v1/sessions/{session}"
+        acknowledged = self._ledger.of_session(session)
         with httpx.Client(timeout=60, trust_env=False) as http:
-            try:
-                content = self._get(http, "processor", f"{path}/content", "replay")
-            except httpx.TransportError as error:
-                verdict.lost.append(f"{session}: its replay breaks off: {error}")
-            else:
-                if content.status_code != httpx.codes.OK:
-                    verdict.lost.append(f"{session}: replay answers {content.status_code} {content.text[:200]}")
-                elif content.content != plan.whole():
-                    verdict.altered.append(f"{session}: the replay has other bytes than were recorded")
-                verdict.figures["plaintext bytes compared"] += len(content.content)
-            self._chunks(http, session)
+            answer = self._get(http, "storage", path, "audit")
+            if answer.status_code != httpx.codes.OK:
+                if acknowledged:
+                    verdict.lost.append(
+                        f"{session}: {len(acknowledged)} chunks, the session answers {answer.text[:200]}"
+                    )
+                return
+            view = answer.json()
+            sealed = view["status"] == "sealed"
+            there = self._records(session)
+            self._chunks(http, session, there, sealed)
+            self._content(http, session, there.keys(), sealed)
+            self._metadata(session, view)
+            if not sealed:
+                verdict.figures["sessions not sealed"] += 1
+                return
+            verdict.figures["sessions sealed"] += 1
+            if acknowledged - there.keys():
+                names = {str(one["name"]) for one in self._processors(http)}
+                named = any(name in answer.text for name in names)
+                verdict.figures["left out, and the session names a processor"] += named
             report = self._report(http, session, deadline)
         if report.verdict != "proven":
             steps = "; ".join(step.text for step in report.steps if step.outcome.value == "failed")
             verdict.unproven.append(f"{session}: its receipt is {report.verdict}: {steps}")
         verdict.figures["receipts verified"] += report.verdict == "proven"
 
-    def _chunks(self, http: httpx.Client, session: str) -> None:
-        verdict, plan = self.verdict, self._ledger.plans[session]
+    def _processors(self, http: httpx.Client) -> list[dict[str, Any]]:
+        answer = self._get(http, "storage", "/api/v1/processors", "audit")
+        return list(answer.json()["processors"]) if answer.status_code == httpx.codes.OK else []
+
+    def _records(self, session: str) -> dict[int, Hash]:
         with Client(self._stack.processor_url, self._stack.storage_url, token=self._stack.tokens["audit"]) as client:
-            records = list(client.chunks(session))
-        there = {record.index: record.envelope_sha256 for record in records}
-        for index in sorted(self._ledger.stored[session].keys() | self._ledger.spooled[session]):
+            return {record.index: record.envelope_sha256 for record in client.chunks(session)}
+
+    def _chunks(self, http: httpx.Client, session: str, there: dict[int, Hash], sealed: bool) -> None:
+        verdict, plan = self.verdict, self._ledger.plans[session]
+        gone = verdict.left_out if sealed else verdict.lost
+        for index in sorted(self._ledger.of_session(session)):
             acknowledged = self._ledger.stored[session].get(index)
             if index not in there:
-                verdict.lost.append(f"{session}/{index}: was acknowledged and is not there")
+                gone.append(f"{session}/{index}: was acknowledged and is not there")
             elif acknowledged not in (None, there[index].hex()):
                 verdict.altered.append(f"{session}/{index}: another envelope than was acknowledged")
         if extra := there.keys() - set(range(plan.chunk_count)):
@@ -99,10 +159,56 @@ class Judge:
             if found.envelope_sha256 != there[index]:
                 verdict.altered.append(f"{session}/{index}: the envelope is not the one of its record")
             leaves.append(Hash(found.leaf_hash))
-        manifest = self._get(http, "storage", f"/api/v1/sessions/{session}/manifest", "audit").json()
-        if manifest["root"] != root(leaves).hex() or manifest["chunk_count"] != plan.chunk_count:
-            verdict.altered.append(f"{session}: the manifest does not state what is stored")
         verdict.figures["chunks compared"] += len(there)
+        if sealed:
+            manifest = self._get(http, "storage", f"/api/v1/sessions/{session}/manifest", "audit").json()
+            if manifest["root"] != root(leaves).hex() or manifest["chunk_count"] != len(there):
+                verdict.altered.append(f"{session}: the manifest does not state what is stored")
+
+    def _content(self, http: httpx.Client, session: str, there: Any, sealed: bool) -> None:
+        """What is replayed is what was recorded: of a sealed session all at once, else chunk by chunk."""
+        verdict, plan, path = self.verdict, self._ledger.plans[session], f"/api/v1/sessions/{session}"
+        mine = [index for index in sorted(there) if index < plan.chunk_count]
+        if sealed:
+            try:
+                content = self._get(http, "processor", f"{path}/content", "replay")
+            except httpx.TransportError:
+                pass  # it breaks off: which chunk it is, is found out below
+            else:
+                verdict.figures["plaintext bytes compared"] += len(content.content)
+                if content.status_code == httpx.codes.OK and content.content == b"".join(map(plan.chunk, mine)):
+                    return
+        for index in mine:
+            answer = self._get(http, "processor", f"{path}/chunks/{index}", "replay")
+            if answer.status_code != httpx.codes.OK:
+                said = f"{answer.status_code} {answer.text[:200]}"
+                verdict.unreadable.append(f"{session}/{index}: its replay answers {said}")
+            elif answer.content != plan.chunk(index):
+                verdict.altered.append(f"{session}/{index}: its replay has other bytes than were recorded")
+            elif sealed:
+                continue
+            verdict.figures["plaintext bytes compared"] += len(answer.content)
+        if sealed and len(mine) == len(there):
+            verdict.figures["replays as a whole that fail"] += 1
+
+    def _metadata(self, session: str, view: dict[str, Any]) -> None:
+        wanted, verdict = self._ledger.metadata.get(session), self.verdict
+        if wanted is None:
+            return
+        verdict.figures["metadata compared"] += 1
+        if view["metadata"] != wanted:
+            verdict.metadata.append(f"{session}: {wanted} were acknowledged, and it has {str(view['metadata'])[:200]}")
+            return
+        if view["status"] == "sealed":
+            with httpx.Client(timeout=60, trust_env=False) as http:
+                manifest = self._get(http, "storage", f"/api/v1/sessions/{session}/manifest", "audit").json()
+            if manifest["metadata_sha256"] != sha256(rfc8785.dumps(wanted)).hexdigest():
+                verdict.metadata.append(f"{session}: its manifest has the hash of other metadata")
+            if (days := self._ledger.plans[session].retain_days) is not None:
+                until, sealed = view["retained_until"], datetime.fromisoformat(view["sealed_at"])
+                asked = sealed + timedelta(days=days)
+                if until is None or abs(datetime.fromisoformat(until) - asked) > _ONE_DAY:
+                    verdict.metadata.append(f"{session}: is kept until {until}, and {days} days were acknowledged")
 
     def _report(self, http: httpx.Client, session: str, deadline: float) -> Report:
         """What becomes of the receipt; what the chain lost after it was confirmed is anchored again."""
@@ -114,21 +220,24 @@ class Judge:
             time.sleep(1)
 
     def _batches(self) -> None:
-        """Each session is in one batch, and no batch has two roots."""
+        """Each sealed session is in one batch, whoever recorded it."""
         with Client(self._stack.processor_url, self._stack.storage_url, token=self._stack.tokens["audit"]) as client:
             anchors = [client.anchor(one.root) for one in client.anchors()]
-        where = Counter(session for one in anchors for session in one.sessions or ())
-        for session in self._ledger.plans:
-            if where[session] != 1:
+            where = Counter(session for one in anchors for session in one.sessions or ())
+            sealed = {one.session_id for one in client.list_sessions(status="sealed")}
+        for session in sorted(sealed | where.keys()):
+            # Those of others may just have been sealed, and wait for the next batch.
+            if where[session] > 1 or (session in self._ledger.plans and where[session] != 1):
                 self.verdict.duplicated.append(f"{session}: is in {where[session]} batches")
         self.verdict.figures["batches"] = len(anchors)
 
     def _documents(self) -> None:
         """There are as many records as chunks; bodies beyond that are a crash's left-overs, which prove nothing."""
+        ours = {"_id.s": {"$regex": f"^{_OURS}"}}
         with MongoClient[dict[str, Any]](self._database_url) as client:
             database = client[self._stack.env["storage"]["MONGODB_DATABASE"]]
-            records, bodies = (database[name].count_documents({}) for name in ("chunks", "bodies"))
-        wanted = sum(plan.chunk_count for plan in self._ledger.plans.values())
-        if records != wanted:
-            self.verdict.duplicated.append(f"{records} records of {wanted} chunks")
+            records, bodies = (database[name].count_documents(ours) for name in ("chunks", "bodies"))
+        compared = self.verdict.figures["chunks compared"]
+        if records != compared:
+            self.verdict.duplicated.append(f"{records} records of {compared} chunks")
         self.verdict.figures["bodies left over"] = bodies - records

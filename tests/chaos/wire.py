@@ -1,9 +1,11 @@
 """A TCP wire between two parts, which can be cut, stalled, or made to lose answers."""
 
 import asyncio
-from contextlib import suppress
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 _PIECE_BYTES = 64 * 1024
 
@@ -102,3 +104,42 @@ class Wire:
                     return
                 writer.write(piece)
                 await writer.drain()
+
+
+class HeldWire:
+    """A wire that works in another thread, for tests without asyncio."""
+
+    def __init__(self, wire: Wire, loop: asyncio.AbstractEventLoop) -> None:
+        self._wire, self._loop = wire, loop
+        self.url = wire.url
+
+    def become(self, condition: Condition) -> None:
+        """Change what it does; done when this returns."""
+
+        async def change() -> None:
+            self._wire.become(condition)
+
+        asyncio.run_coroutine_threadsafe(change(), self._loop).result(10)
+
+
+@contextmanager
+def held_wires(*target_ports: int) -> Iterator[list[HeldWire]]:
+    """Wires to these ports, in a thread that ends with them."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="wires")
+    thread.start()
+    wires = [Wire(port) for port in target_ports]
+
+    def do(work: Coroutine[Any, Any, object]) -> None:
+        asyncio.run_coroutine_threadsafe(work, loop).result(10)
+
+    try:
+        for wire in wires:
+            do(wire.__aenter__())
+        yield [HeldWire(wire, loop) for wire in wires]
+    finally:
+        for wire in wires:
+            do(wire.__aexit__())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

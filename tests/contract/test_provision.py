@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -119,8 +120,12 @@ async def test_the_user_may_do_all_that_the_service_prepares(guarded: str) -> No
 def test_every_collection_that_the_service_uses_is_one_that_its_user_may_use() -> None:
     names = {"sessions", "chunks", "bodies", "tiles", mongo_batches.BATCHES, mongo_lease.LEASES}
     for path in Path(mongo_audit.__file__).parent.glob("*.py"):
-        names |= set(re.findall(r'\b(?:db|database)\["(\w+)"\]', path.read_text()))
-    assert names == set(database.CHANGED)
+        text = path.read_text()
+        names |= set(re.findall(r'\b(?:db|database)\["(\w+)"\]', text))
+        constants = re.findall(r"\b(?:db|database)\[([A-Z_]+)\]", text)
+        module = import_module(f"sessions.storage.{path.stem}") if constants else None
+        names |= {getattr(module, constant) for constant in constants}
+    assert names == {*database.CHANGED, mongo_audit.AUDIT_EVENTS}
 
 
 async def test_it_may_be_repeated_and_brings_a_new_password(guarded: str) -> None:

@@ -35,6 +35,8 @@ BY_SERIES = HERE.with_name("alerts_test.yml")
 DASHBOARD = ROOT / "deploy" / "grafana" / "dashboard.json"
 SERVICES = {"chunk-processor": "processor", "session-storage": "storage"}
 _SPOOL_BYTES = 4 * 1024 * 1024
+_QUARANTINE_BYTES = 1024 * 1024
+_LOST_SECONDS = 25
 _NAME = re.compile(r"\b(?:lucid|process)_[a-z_]+\b|\bup\b")
 _ROW = re.compile(r"^\| `(lucid_\w+)` \| (\w+) \| (\w+) \| ([^|]+) \| ([^|]+) \| (.+) \|$", re.MULTILINE)
 
@@ -42,7 +44,10 @@ _ROW = re.compile(r"^\| `(lucid_\w+)` \| (\w+) \| (\w+) \| ([^|]+) \| ([^|]+) \|
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack of its own: its parts are killed, and its spool is filled."""
-    settings = {"processor": {"SPOOL_MAX_BYTES": str(_SPOOL_BYTES)}}
+    settings = {
+        "processor": {"SPOOL_MAX_BYTES": str(_SPOOL_BYTES), "SPOOL_QUARANTINE_MAX_BYTES": str(_QUARANTINE_BYTES)},
+        "storage": {"PROCESSOR_WAIT_SECONDS": str(_LOST_SECONDS)},
+    }
     yield from own_stack(tmp_path_factory, settings=settings)
 
 
@@ -359,7 +364,8 @@ def test_storage_away_until_the_spool_is_full_and_what_comes_of_it(stack: Stack,
     twice, gapped, filling = session_name("twice"), session_name("gapped"), session_name("filling")
     api.record(twice, [b"what storage has"], seal=False)
     stack.kill("storage")
-    assert api.put_chunk(twice, 0, b"something else").json()["durability"] == "spooled"
+    other = os.urandom(_QUARANTINE_BYTES * 11 // 50)  # more than a fifth, less than the quarter of a token
+    assert api.put_chunk(twice, 0, other).json()["durability"] == "spooled"
     assert watch.fires("LucidServiceDown")
     assert watch.fires("LucidStorageAway")
     assert api.put_chunk(gapped, 5, b"chunks 0 to 4 never come").status_code == 201
@@ -384,10 +390,35 @@ def test_storage_away_until_the_spool_is_full_and_what_comes_of_it(stack: Stack,
     stack.env["storage"]["DATABASE_FREE_MIN_BYTES"] = str(round(free_bytes / 1.5))
     stack.resume("storage")
     assert watch.fires("LucidDatabaseDiskLow")
-    assert watch.fires("LucidContentSetAside")
+    assert watch.fires("LucidQuarantineNotEmpty")
+    assert watch.fires("LucidQuarantineFilling")
     assert watch.fires("LucidQueuedSealRefused")
     assert watch.holds("lucid_spool_entries == 0 and lucid_spool_state == 0")
     assert watch.ends("LucidStorageAway")
+
+
+def test_a_processor_that_is_lost_with_what_its_spool_holds(stack: Stack, api: Api, watch: Prometheus) -> None:
+    """Its session is sealed without it; the chunk is in its quarantine when it comes back."""
+    name = session_name("lost")
+    api.record(name, [b"chunk 0"], seal=False)
+    stack.kill("storage")
+    assert api.put_chunk(name, 1, b"chunk 1").json()["durability"] == "spooled"
+    stack.kill("processor")
+    stack.resume("storage")
+    order = {"chunk_count": None, "processor": "other-0a1b2c3d", "until_seconds": 1e9}
+    ordered = api.storage("POST", f"/api/v1/sessions/{name}/seal", "processor", json=order)
+    assert ordered.status_code == 202, ordered.text
+    assert watch.fires("LucidProcessorMissing")
+    assert watch.fires("LucidProcessorLost")
+    assert watch.fires("LucidSealUnheard")
+    stack.resume("processor")
+    assert watch.fires("LucidChunksLeftOut")
+    assert watch.ends("LucidProcessorLost")
+
+
+def test_a_database_that_was_set_back(watch: Prometheus, database: Database[Any]) -> None:
+    database["uptime"].update_one({}, {"$set": {"seconds": 1.0}})
+    assert watch.fires("LucidDatabaseSetBack")
 
 
 def test_a_database_that_is_away_and_one_without_room(stack: Stack, watch: Prometheus) -> None:

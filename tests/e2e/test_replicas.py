@@ -2,20 +2,16 @@
 
 import hashlib
 import io
-import os
-import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import pytest
 from pymongo import MongoClient
 
-from scripts.devstack import process, services
-from scripts.devstack.process import ROOT, Process
+from scripts.devstack.replicas import Replica, balanced, wait_balanced
 from scripts.devstack.services import Service
 from scripts.devstack.stack import Stack
 from sessions.client.sync import Client
@@ -29,65 +25,35 @@ _RECORDERS = 4
 
 @dataclass
 class Replicas:
-    """The services of a stack, a second one of each, and the addresses of the HAProxy before them."""
+    """Two of each service beside those of a stack, and the addresses of the HAProxy before them."""
 
     stack: Stack
+    all: dict[str, Replica] = field(default_factory=dict)
     processors: str = ""
     storages: str = ""
-    environments: dict[str, dict[str, str]] = field(default_factory=dict)
-    running: dict[str, Process] = field(default_factory=dict)
-
-    def launch(self, name: str) -> None:
-        """Start a replica, named like `processor-2`, and wait until it is ready."""
-        service: Service = "processor" if name.startswith("processor") else "storage"
-        own, log = self.environments[name], self.stack.folder / f"{name}.log"
-        marks = self.stack.mongod.marks
-        self.running[name] = services.launch(service, own, marks, log)
-        services.wait_ready(service, self.running[name], int(own["PORT"]), log)
-
-    def restart(self, name: str) -> None:
-        """As a rolling update does it."""
-        assert self.running[name].stop()
-        self.launch(name)
-
-    def metric(self, name: str, metric: str) -> float:
-        """A counter of one replica."""
-        text = httpx.get(f"http://127.0.0.1:{self.environments[name]['PORT']}/metrics", trust_env=False).text
-        return sum(float(value) for value in re.findall(rf"^{metric}(?:{{[^}}]*}})? ([0-9.e+]+)$", text, re.MULTILINE))
 
 
 @pytest.fixture(scope="module")
 def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
-    folder = tmp_path_factory.mktemp("replicas")
-    stack = Stack(folder / "stack", "replset")
+    stack = Stack(tmp_path_factory.mktemp("replicas") / "stack", "replset")
     stack.start()
     both = Replicas(stack)
-    ports = {name: process.free_port() for name in ("processors", "storages")}
-    both.processors, both.storages = (f"http://127.0.0.1:{ports[name]}" for name in ("processors", "storages"))
-    balancer: Process | None = None
+    services: tuple[Service, Service] = ("storage", "processor")
     try:
-        for number in (1, 2):
-            for service in ("storage", "processor"):
-                own = dict(stack.env[service])
-                own["PORT"] = str(process.free_port())
-                if service == "processor":
-                    own["STORAGE_URL"] = both.storages
-                    own["SPOOL_DIR"] = str(folder / f"spool-{number}")
-                    Path(own["SPOOL_DIR"]).mkdir()
-                both.environments[f"{service}-{number}"] = own
-        addresses = {name.upper(): f"127.0.0.1:{port}" for name, port in ports.items()} | {
-            name.upper().replace("-", "_"): f"127.0.0.1:{own['PORT']}" for name, own in both.environments.items()
-        }
-        environment = {**os.environ, **stack.mongod.marks, **addresses}
-        command = ["haproxy", "-db", "-f", ROOT / "deploy" / "haproxy.cfg"]
-        balancer = process.start(command, folder / "haproxy.log", environment)
-        for name in sorted(both.environments, reverse=True):  # storages first: processors are ready when these are
-            both.launch(name)
-        assert process.wait_until(lambda: services.answers(f"{both.processors}/readyz"), 20)
-        yield both
+        for service in services:  # storages first: processors are ready when these are
+            for number in (1, 2):
+                name = f"{service}-{number}"
+                both.all[name] = Replica.further(stack, service, name, {})
+        ports = {service: [one.port for one in both.all.values() if one.service == service] for service in services}
+        with balanced(stack, ports["processor"], ports["storage"]) as balancer:
+            both.processors, both.storages = balancer.processors, balancer.storages
+            for one in both.all.values():
+                if one.service == "processor":
+                    one.env["STORAGE_URL"] = both.storages
+                one.start()
+            assert wait_balanced(balancer)
+            yield both
     finally:
-        for one in (*both.running.values(), *([balancer] if balancer else [])):
-            one.stop()
         stack.stop()
 
 
@@ -120,13 +86,13 @@ def test_a_rolling_restart_fails_no_request_of_a_client_that_retries(
         try:
             for name in ("storage-1", "processor-1", "storage-2", "processor-2"):
                 time.sleep(1)
-                replicas.restart(name)
+                assert replicas.all[name].restart()
             time.sleep(2)
         finally:
             going = False
         names = [name for one in recording for name in one.result()]
     for name in ("processor-1", "processor-2"):  # since its last restart
-        assert replicas.metric(name, "lucid_chunks_total") > 0
+        assert replicas.all[name].metric("lucid_chunks_total") > 0
     with MongoClient(replicas.stack.mongodb_url) as database:
         chunks = database[replicas.stack.env["storage"]["MONGODB_DATABASE"]]["chunks"]
         assert chunks.count_documents({"_id.s": {"$in": names}}) == 41 * len(names)

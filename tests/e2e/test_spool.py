@@ -270,7 +270,8 @@ def test_a_whole_session_while_storage_is_away(stack: Stack, api: Api) -> None:
     stack.kill("processor")
     stack.resume("processor")
     queued = api.processor("POST", f"{url}/seal", json={"chunk_count": 4})
-    expected = {"session_id": session, "status": "seal-queued", "chunk_count": 4, "spooled_chunks": 4}
+    waits = {"status": "seal-queued", "chunk_count": 4, "spooled_chunks": 4, "waiting_for": []}
+    expected = {"session_id": session, **waits}
     assert (queued.status_code, queued.json()) == (202, expected)
     assert api.processor("POST", f"{url}/seal", json={}).json() == expected
     assert api.processor("POST", f"{url}/seal", json={"chunk_count": 5}).json()["code"] == "chunk-count-mismatch"
@@ -339,10 +340,10 @@ def test_what_the_outage_hid_is_set_aside_and_told(stack: Stack, api: Api) -> No
     stack.resume("storage")
     assert _drained(api)
     assert api.processor("GET", f"/api/v1/sessions/{session}/content", "replay").content == b"firstsecond"
-    assert len(list((stack.folder / "spool" / "quarantine").iterdir())) == 1
+    assert len(list((stack.folder / "spool" / "quarantine").glob("*.entry"))) == 1
     health = _health(api)
     assert (health["status"], health["checks"]["spool"]["status"]) == ("degraded", "degraded")
-    assert "set aside" in health["checks"]["spool"]["detail"]
+    assert "in quarantine" in health["checks"]["spool"]["detail"]
     for file in (stack.folder / "spool" / "quarantine").iterdir():
         file.unlink()
     stack.restart("processor")

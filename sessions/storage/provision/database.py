@@ -32,7 +32,18 @@ _SELECT_SERVER_MS: Final = 3_000
 _USER_NOT_FOUND: Final = 11
 _ROLE_NOT_FOUND: Final = 31
 ROLE: Final = "sessionStorage"
-CHANGED: Final = ("sessions", "chunks", "bodies", "tiles", "batches", "leases", "findings", "scrubs")
+CHANGED: Final = (
+    "sessions",
+    "chunks",
+    "bodies",
+    "tiles",
+    "batches",
+    "leases",
+    "findings",
+    "scrubs",
+    "processors",
+    "uptime",
+)
 """The collections that session-storage updates, deletes from and makes indexes in."""
 _EVERYWHERE: Final = ("find", "insert", "createCollection", "listCollections", "listIndexes", "collStats", "dbStats")
 _IN_CHANGED: Final = ("update", "remove", "createIndex", "collMod")

@@ -202,6 +202,20 @@ def test_held_and_shredded_sessions_say_so(console: Console, api: Api) -> None:
     assert api.storage("PUT", f"/api/v1/sessions/{held}/hold", "admin", json={"held": False}).status_code == 200
 
 
+def test_a_seal_that_did_not_wait_for_a_lost_processor_says_so(console: Console, api: Api, stack: Stack) -> None:
+    name, other = session_name("unheard"), session_name("heard")
+    for session in (name, other):
+        api.record(session, [b"x"])
+    with MongoClient[dict[str, Any]](stack.mongodb_url) as client:
+        sessions = client[stack.env["storage"]["MONGODB_DATABASE"]]["sessions"]
+        sessions.update_one({"_id": name}, {"$set": {"seal_order.unheard": ["desk-17-0a1b2c3d"]}})
+    page = console.open(f"session/{name}")
+    expect(page.get_by_text("Sealed without hearing from desk-17-0a1b2c3d")).to_be_visible()
+    page.goto(page.url.replace(name, other))
+    expect(page.get_by_role("heading", name=other)).to_be_visible()
+    expect(page.get_by_text("Sealed without hearing from")).to_have_count(0)
+
+
 def test_findings_are_shown_where_they_belong(console: Console, api: Api, stack: Stack) -> None:
     session = session_name("found")
     api.record(session, [b"content"])
