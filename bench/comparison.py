@@ -129,6 +129,6 @@ def noise(now: Results, before: Results) -> str:
     if not parts:
         return ""
     return (
-        f"the fastest round by the slowest of one version: {', '.join(parts)}\n"
-        f"stolen of the CPU time asked for: {median(stolen):.0f}% ({min(stolen):.0f}-{max(stolen):.0f})"
+        f"The fastest round of a version by its slowest:\n{', '.join(parts)}.\n"
+        f"Stolen of the CPU time asked for: {median(stolen):.0f}% ({min(stolen):.0f}-{max(stolen):.0f})."
     )

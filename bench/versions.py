@@ -13,8 +13,10 @@ class VersionError(Exception):
     """The version to compare with cannot be had. `str()` says why."""
 
 
-def checkout(version: str, target: Path) -> Path:
+def checkout(version: str, target: Path, repository: Path = ROOT) -> Path:
     """Return the folder of a version: `version` itself if it is a folder, else that commit's services in `target`.
+
+    `repository` is where the commit is looked for.
 
     Raises:
         VersionError: it is neither a folder with both services nor a commit.
@@ -22,16 +24,16 @@ def checkout(version: str, target: Path) -> Path:
     folder = Path(version).absolute()
     if not folder.is_dir():
         folder = target
-        _unpack(version, target)
+        _unpack(version, target, repository)
     if missing := [name for name in _SERVICES if not (folder / name).is_file()]:
         raise VersionError(f"{version} has no {missing[0]}")
     return folder
 
 
-def _unpack(commit: str, target: Path) -> None:
+def _unpack(commit: str, target: Path, repository: Path) -> None:
     known = subprocess.run(
         ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}^{{commit}}"],
-        cwd=ROOT,
+        cwd=repository,
         capture_output=True,
         text=True,
         check=False,
@@ -45,7 +47,7 @@ def _unpack(commit: str, target: Path) -> None:
         ["tar", "-x", "-f", str(archive), "-C", str(target)],
     )
     for command in commands:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
         if done.returncode:
             raise VersionError(f"{commit} cannot be unpacked: {done.stderr.strip()[-300:]}")
     archive.unlink()
