@@ -75,7 +75,7 @@ def test_the_tables_have_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
     assert max(map(len, said.splitlines())) <= 80
     assert said.count("1.050-1.050") == len(CELLS) * len(MEASURES)
     assert (said.count("MISSED"), said.count("reached")) == (6, 3)
-    assert "64 KiB x 8 1.30" in said
+    assert "64 KiB x 8: 1.30" in said
     assert "Too few rounds" not in said
     report.compare(measured(1.0, 5), measured(1.0, 5))
     assert capsys.readouterr().out.count("Too few rounds") == len(MEASURES)
