@@ -10,7 +10,7 @@ from prometheus_client import Counter, Histogram
 
 from sessions.core import envelope, frames
 from sessions.core.errors import FormatError
-from sessions.core.types import CHUNK_MAX_BYTES_LIMIT, Buffer, DekId, Hash, SessionId
+from sessions.core.types import CHUNK_MAX_BYTES_LIMIT, Buffer, Hash, SessionId
 from sessions.runtime import tracing
 from sessions.runtime.audit import require_recording
 from sessions.runtime.errors import DomainError
@@ -95,7 +95,7 @@ class Intake:
         self._chunks = chunks
         self._activity = activity
         self._clock = clock
-        self._open: dict[SessionId, tuple[float, frozenset[DekId]]] = {}
+        self._open: dict[SessionId, tuple[float, SessionState]] = {}
 
     def opened(self, record: SessionRecord) -> None:
         """Remember a session that was opened now, so that its first chunk needs no question before it is stored."""
@@ -237,7 +237,7 @@ class Intake:
         """
         since = self._clock() - _OPEN_SECONDS
         before = {
-            name: SessionState(SessionStatus.OPEN, known[1])
+            name: known[1]
             for name in session_ids
             if (known := self._open.get(name)) is not None and known[0] > since
         }
@@ -253,7 +253,7 @@ class Intake:
             self._open.pop(session_id, None)
             state = states.get(session_id)
             if state is not None and state.status is SessionStatus.OPEN:
-                self._open[session_id] = now, state.dek_ids
+                self._open[session_id] = now, state
         while len(self._open) > _OPEN_SESSIONS:  # the first is the one whose time is up first
             del self._open[next(iter(self._open))]
 
