@@ -1,9 +1,7 @@
 """Delivers what the spool has of one session: its openings with their keys, its envelopes, and the order to seal it."""
 
 import asyncio
-import json
-from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import structlog
 from prometheus_client import Counter
@@ -15,20 +13,20 @@ from sessions.core.errors import CoreError
 from sessions.core.types import ChunkIndex, DekId
 from sessions.processor.key_rings import KeyRings
 from sessions.processor.killpoints import Point
+from sessions.processor.openings import read_key, read_opening, read_order
 from sessions.processor.pipeline import POST_BYTES, Submitter
 from sessions.processor.quarantine import CONFLICT
 from sessions.processor.recording import ACKNOWLEDGED, Recording
 from sessions.processor.seal_orders import SealOrders
 from sessions.processor.spool_format import Kind
 from sessions.processor.spool_index import Entry, SpooledSession
-from sessions.processor.spooling import Spooling, read_key
-from sessions.processor.storage_answers import FrameAnswer, Keys
+from sessions.processor.spooling import Spooling
+from sessions.processor.storage_answers import FrameAnswer
 from sessions.processor.storage_client import StorageClient
-from sessions.processor.storage_errors import is_transient
+from sessions.processor.storage_errors import RequestFailedError, is_transient
 from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
 
-WINDOW_ENTRIES: Final = 512
 _METADATA_REFUSALS: Final = ("metadata-conflict", "retention-too-short", "invalid-request")
 _LOST: Final = ("unknown-session", "unknown-key")
 DRAINED = Counter("lucid_spool_drained_total", "Entries that session-storage has taken or had.", ("kind",))
@@ -77,7 +75,7 @@ class Delivery:
         """
         try:
             await self._openings(session)
-            while entries := _window(session, POST_BYTES // max(1, at_once)):
+            while entries := session.window(POST_BYTES // max(1, at_once)):
                 await self._envelopes(session, entries)
                 if not any(entry.delivered for entry in entries):  # a disk that takes nothing into the quarantine
                     error = DomainError("internal", "entries can neither be delivered nor quarantined")
@@ -106,9 +104,12 @@ class Delivery:
             payload = await self._spooling.payload(entry)
             if payload is None:
                 continue
-            opening = json.loads(payload)
-            session.kept_keys.add(read_key(opening).dek_id)
             reach(Point.DRAIN_BEFORE_OPENING)
+            try:
+                opening = read_opening(payload)
+            except ValueError as error:
+                raise _unreadable(entry, error) from None
+            session.kept_keys.add(read_key(opening).dek_id)
             try:
                 await self._open(session, opening["metadata"], opening)
             except DomainError as error:
@@ -142,7 +143,7 @@ class Delivery:
         attempt = self._spooling.attempt
         keys, _ = await attempt(self._storage.open(session.session_id, metadata, key))
         session.foreign.discard(key.dek_id)
-        if _has(keys, key.dek_id):
+        if any(known.dek_id == key.dek_id for known in keys):
             return
         if len(keys) >= key_ring.MAX_KEYS:  # then what is under this key is encrypted under another
             session.foreign.add(key.dek_id)
@@ -162,7 +163,12 @@ class Delivery:
         failed: list[Entry] = []
         failure: DomainError | None = None
         for (entry, payload), answer in zip(found, answers, strict=True):
-            if isinstance(answer, BaseException) and not isinstance(answer, DomainError):
+            if isinstance(answer, Exception) and not isinstance(answer, DomainError):
+                _log.error("spool_entry_not_delivered", session_id=session.session_id, exc_info=answer)
+                failed.append(entry)
+                failure = DomainError("internal", type(answer).__name__)
+                continue
+            if not isinstance(answer, DomainError | str):
                 raise answer
             verdict = answer.code if isinstance(answer, DomainError) else answer
             if verdict in ACKNOWLEDGED:
@@ -192,20 +198,29 @@ class Delivery:
             raise DomainError("envelope-corrupt", str(error)) from None
         if dek_id in session.foreign:
             payload = await self._under_another_key(session, index, payload)
-        answer = await self._submitter.submit(name, payload)
+        if session.isolating:  # with others in one POST, it could fail for them as well
+            (answer,) = await self._spooling.watch.attempt(self._storage.submit([payload]))
+        else:
+            answer = await self._submitter.submit(name, payload)
         if answer.result in _LOST and dek_id in session.kept_keys:
-            # The database was set back to before the session or its key: both are brought again.
-            if dek_id in session.brought_again:
-                session.foreign.add(dek_id)
-            session.brought_again.add(dek_id)
-            for opening in session.openings:
-                self._spool.redeliver(opening)
-            raise DomainError("overloaded", f"session {name} lost its key at session-storage", retry_after_seconds=1)
+            self._lost_key(session, dek_id)
         if answer.result == "busy":
             raise DomainError("overloaded", f"the seal of session {name} is being decided", retry_after_seconds=1)
         if answer.result in ACKNOWLEDGED and not _is_same(session, index, payload, answer):
-            raise DomainError("storage-unavailable", "session-storage acknowledged other bytes", retry_after_seconds=1)
+            raise RequestFailedError("session-storage acknowledged other bytes")
         return answer.result
+
+    def _lost_key(self, session: SpooledSession, dek_id: DekId) -> NoReturn:
+        """Bring a session and its keys again, once: session-storage's database was set back to before them."""
+        name = session.session_id
+        if not session.opening_waits:  # or another envelope has met the same
+            if dek_id in session.brought_again:
+                session.foreign.add(dek_id)
+                raise RequestFailedError(f"session-storage does not keep the key of session {name}")
+            session.brought_again.add(dek_id)
+            for opening in session.openings:
+                self._spool.redeliver(opening)
+        raise DomainError("overloaded", f"session {name} lost its key at session-storage", retry_after_seconds=1)
 
     async def _under_another_key(self, session: SpooledSession, index: int, payload: bytes) -> bytes:
         """Encrypt a chunk again, under a key that session-storage has: its ring has no room for more."""
@@ -260,8 +275,10 @@ class Delivery:
             return
         session_id = entry.session.session_id
         try:
-            if await self._orders.place(session_id, json.loads(payload)["chunk_count"]) is None:
+            if await self._orders.place(session_id, read_order(payload)) is None:
                 return  # something has come since: that goes first
+        except ValueError as error:
+            raise _unreadable(entry, error) from None
         except DomainError as error:
             if is_transient(error):
                 raise EntryFailedError((entry,), error) from None
@@ -273,22 +290,8 @@ class Delivery:
         await self._spool.delivered([entry])
 
 
-def _window(session: SpooledSession, max_bytes: int) -> list[Entry]:
-    """Return what of a session's envelopes to deliver next; one while the one is looked for that fails."""
-    window: list[Entry] = []
-    size = 0
-    for entry in chain(session.earlier, session.chunks.values()):
-        if window and (session.isolating or size + entry.place.entry_bytes > max_bytes):
-            break
-        window.append(entry)
-        size += entry.place.entry_bytes
-        if len(window) == WINDOW_ENTRIES:
-            break
-    return window
-
-
-def _has(keys: Keys, dek_id: DekId) -> bool:
-    return any(known.dek_id == dek_id for known in keys)
+def _unreadable(entry: Entry, error: ValueError) -> EntryFailedError:
+    return EntryFailedError((entry,), DomainError("internal", str(error)))
 
 
 def _is_same(session: SpooledSession, index: int, payload: bytes, answer: FrameAnswer) -> bool:

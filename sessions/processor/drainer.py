@@ -64,7 +64,8 @@ class Drainer:
         self._begin()
         while self._deliveries:
             await asyncio.wait(list(self._deliveries.values()))
-            self._begin()
+            if not self._watch.away:
+                self._begin()
 
     async def hurry(self, session_id: SessionId) -> bool:
         """Drain a session before the others; return whether nothing of it is left in time."""
@@ -114,6 +115,7 @@ class Drainer:
             await self._failed(session, DomainError("internal", type(error).__name__), ())
         else:
             session.failures = 0
+            session.suspect = None
             session.isolating = False
             self._watch.answered()
 
@@ -123,8 +125,11 @@ class Drainer:
             return  # that is nobody's fault here, and no attempt
         if error.code == "overloaded":  # its seal is being decided, or storage has much to do
             session.retry_at = now + _RETRY_FIRST_SECONDS
-            if session.failures == 0:
-                return
+            return
+        suspect = entries[0] if len(entries) == 1 else None
+        if suspect is not None and session.suspect is not None and suspect is not session.suspect:
+            session.failures = 0  # what failed before has been delivered
+        session.suspect = suspect
         if session.failures == 0:
             session.failing_since = now
         session.failures += 1
@@ -136,11 +141,12 @@ class Drainer:
             detail=error.detail,
             failures=session.failures,
         )
+        session.isolating = session.isolating or bool(entries)
         if len(entries) > 1:
-            session.isolating = True
             return
         heard = self._watch.answered_at > session.failing_since or now - session.failing_since > _UNHEARD_SECONDS
         if entries and session.failures >= self._attempts and heard:
             await self._delivery.give_up(entries[0], error)
             session.failures = max(1, self._attempts - 2)  # the next one of the session has fewer attempts
+            session.suspect = None
             session.retry_at = now

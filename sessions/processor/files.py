@@ -1,4 +1,4 @@
-"""Small files that last: written beside their place, flushed, and renamed."""
+"""Small files that last, written beside their place, flushed, and renamed; and files that leave nothing."""
 
 import os
 from pathlib import Path
@@ -21,6 +21,24 @@ def write_durably(path: Path, data: bytes) -> None:
         os.close(file)
     part.rename(path)
     sync_folder(path.parent)
+
+
+def erase(path: Path) -> None:
+    """Overwrite a file with zeros and delete it: what was shredded must not stay on the disk.
+
+    Raises:
+        OSError: it is perhaps still there.
+    """
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        os.pwrite(file, bytes(os.fstat(file).st_size), 0)
+        os.fdatasync(file)
+    finally:
+        os.close(file)
+    path.unlink()
 
 
 def sync_folder(folder: Path) -> None:

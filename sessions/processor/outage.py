@@ -50,7 +50,7 @@ class Outage:
 
     async def leave(self) -> None:
         """Tell session-storage that this processor ends, if it holds nothing."""
-        with suppress(DomainError, TimeoutError):
+        with suppress(DomainError, OSError, TimeoutError):
             await asyncio.wait_for(self.reporter.leave(), _LEAVE_SECONDS)
 
 

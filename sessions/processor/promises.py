@@ -1,8 +1,8 @@
 """Sessions that this processor has promised to keep out of its spool, until their seals are decided.
 
 A confirmation to session-storage, that the spool holds nothing of a session, has to stay true: a chunk that was
-acknowledged into the spool afterwards would be left out of the sealed recording. What session-storage asked about is on
-the disk before the confirmation goes out, so it binds a process that is started anew as well.
+acknowledged into the spool afterwards would be left out of the sealed recording. Each promise is on the disk before the
+confirmation or the order goes out, so it binds the process that comes after this one, too.
 """
 
 import json
@@ -37,7 +37,7 @@ class Promises:
         """Without a file they end with the process."""
         self._file = file
         self._promises: dict[SessionId, Promise] = {}
-        self._saved: dict[SessionId, str] = {}
+        self._saved: dict[SessionId, Promise] = {}
 
     def __contains__(self, name: object) -> bool:
         """Return whether a session is kept out of the spool."""
@@ -49,13 +49,20 @@ class Promises:
         Raises:
             OSError, ValueError: it cannot be read.
         """
-        if self._file is not None and self._file.exists():
-            self._saved = {session_id(name): str(ask) for name, ask in json.loads(self._file.read_bytes()).items()}
-            self._promises = {name: Promise(ask) for name, ask in self._saved.items()}
+        if self._file is None or not self._file.exists():
+            return
+        try:
+            saved = json.loads(self._file.read_bytes())
+            self._saved = {session_id(name): _promise(*said) for name, said in saved.items()}
+        except (AttributeError, TypeError) as error:
+            raise ValueError(f"{self._file.name} holds no promises") from error
+        self._promises = dict(self._saved)
 
-    def first(self, limit: int) -> dict[SessionId, Promise]:
-        """Return the oldest promises."""
-        return dict(islice(self._promises.items(), limit))
+    def page(self, turn: int, limit: int) -> dict[SessionId, Promise]:
+        """Return so many promises at most, others in each turn."""
+        pages = max(1, -(-len(self._promises) // limit))
+        start = turn % pages * limit
+        return dict(islice(self._promises.items(), start, start + limit))
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -94,12 +101,17 @@ class Promises:
         self._promises.pop(name, None)
 
     def save(self) -> None:
-        """Write those that have a question to the file, if they changed. Blocking.
+        """Write them to the file, if they changed. Blocking, for one thread; others may change them meanwhile.
 
         Raises:
-            OSError: it cannot be written; then nothing may be confirmed.
+            OSError: it cannot be written; then nothing may be confirmed or ordered.
         """
-        wanted = {name: promise.ask_id for name, promise in self._promises.items() if promise.ask_id is not None}
+        wanted = self._promises.copy()
         if self._file is not None and wanted != self._saved:
-            write_durably(self._file, json.dumps(wanted).encode())
+            said = {name: (promise.ask_id, promise.until_seconds) for name, promise in wanted.items()}
+            write_durably(self._file, json.dumps(said).encode())
             self._saved = wanted
+
+
+def _promise(ask_id: str | None, until_seconds: float) -> Promise:
+    return Promise(None if ask_id is None else str(ask_id), float(until_seconds))

@@ -9,17 +9,19 @@ what they are is read from themselves. Blocking, and for one thread.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter as Metric
+from prometheus_client import Gauge
 
 from sessions.core import envelope
 from sessions.core.errors import CoreError
 from sessions.core.types import SessionId, session_id
-from sessions.processor.files import sync_folder, write_durably
+from sessions.processor.files import erase, sync_folder, write_durably
 from sessions.processor.spool_format import HEADER_BYTES, Kind, read_header
 from sessions.runtime.times import now, to_rfc3339
 
@@ -30,7 +32,7 @@ _UNFINISHED: Final = re.compile(r"([0-9]{16}-[0-9]{12})\.(json|json\.part|entry\
 LIMIT_BYTES: Final = Gauge(
     "lucid_spool_quarantine_limit_bytes", "SPOOL_QUARANTINE_MAX_BYTES: the most that the quarantine may take."
 )
-QUARANTINED = Counter("lucid_spool_quarantined_total", "Quarantined entries, by reason.", ("reason",))
+QUARANTINED = Metric("lucid_spool_quarantined_total", "Quarantined entries, by reason.", ("reason",))
 REASONS: Final = ("damaged", "conflict", "left-out", "undeliverable", "metadata-refused", "envelope-corrupt")
 for _reason in REASONS:
     QUARANTINED.labels(_reason)
@@ -82,6 +84,8 @@ class Quarantine:
         self.max_bytes = max_bytes
         LIMIT_BYTES.set(max_bytes)
         self.entries: dict[str, Quarantined] = {}
+        self._of_session: dict[SessionId | None, dict[str, Quarantined]] = {}
+        self._bytes_by: Counter[str | None] = Counter()
         self.used_bytes = 0
         self.last_segment = 0
 
@@ -100,11 +104,22 @@ class Quarantine:
         for file in files:
             found = _UNFINISHED.fullmatch(file.name)
             if found is not None and (found[2] != "json" or found[1] not in self.entries):
-                file.unlink()
+                erase(file)
 
     def _add(self, one: Quarantined) -> None:
         self.entries[one.name] = one
+        self._of_session.setdefault(one.session_id, {})[one.name] = one
+        self._bytes_by[one.by] += one.entry_bytes
         self.used_bytes += one.entry_bytes
+
+    def _remove(self, one: Quarantined) -> None:
+        del self.entries[one.name]
+        of_session = self._of_session[one.session_id]
+        del of_session[one.name]
+        if not of_session:
+            del self._of_session[one.session_id]
+        self._bytes_by[one.by] -= one.entry_bytes
+        self.used_bytes -= one.entry_bytes
 
     def keep(self, name: str, data: bytes, **facts: Any) -> Quarantined:
         """Keep an entry under a name; repeated, it changes nothing.
@@ -131,22 +146,34 @@ class Quarantine:
         return (self._folder / f"{name}.entry").read_bytes()
 
     def drop(self, name: str) -> None:
-        """Delete an entry for good."""
-        one = self.entries.pop(name, None)
-        if one is not None:
-            self.used_bytes -= one.entry_bytes
+        """Delete an entry for good.
+
+        Raises:
+            OSError: some of it may still be there; repeat it.
+        """
         for suffix in (".entry", ".json"):  # the facts go last: an entry always has them
-            (self._folder / f"{name}{suffix}").unlink(missing_ok=True)
+            erase(self._folder / f"{name}{suffix}")
         sync_folder(self._folder)
+        if (one := self.entries.get(name)) is not None:
+            self._remove(one)
 
     def of_session(self, name: SessionId) -> Iterator[Quarantined]:
         """Return a session's entries."""
-        return (one for one in list(self.entries.values()) if one.session_id == name)
+        return iter(list(self._of_session.get(name, {}).values()))
 
     def is_full_for(self, by: str | None) -> bool:
         """Return whether a token's share is used up, or the whole and it has a part in that."""
-        used = sum(one.entry_bytes for one in list(self.entries.values()) if one.by == by)
+        used = self._bytes_by.get(by, 0)
         return used > 0 and (used >= self.max_bytes // _SHARES or self.used_bytes >= self.max_bytes)
+
+    def sessions(self) -> list[SessionId]:
+        """Return the sessions that have an entry."""
+        return [name for name in list(self._of_session) if name is not None]
+
+    @property
+    def has_left_out(self) -> bool:
+        """Whether there is an envelope that session-storage has nothing for: a seal would leave it out."""
+        return any(one.index is not None and one.reason != CONFLICT for one in list(self.entries.values()))
 
     def floor(self, name: SessionId) -> int:
         """Return the least number of chunks that a session has, by the envelopes here that nothing replaces."""
@@ -160,9 +187,11 @@ def _facts(file: Path) -> Quarantined:
         facts = json.loads(file.with_suffix(".json").read_bytes())
         if facts["session_id"] is not None:
             facts["session_id"] = session_id(facts["session_id"])
-        return Quarantined(**{**facts, "name": name, "entry_bytes": size})
+        one = Quarantined(**{**facts, "name": name, "entry_bytes": size})
     except (OSError, ValueError, LookupError, TypeError):
         return _described(file, name, size)
+    is_sound = isinstance(one.index, int | None) and isinstance(one.by, str | None)
+    return one if is_sound else _described(file, name, size)
 
 
 def _described(file: Path, name: str, size: int) -> Quarantined:

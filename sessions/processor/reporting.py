@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from secrets import token_hex
@@ -15,6 +16,7 @@ from sessions.processor.files import write_durably
 from sessions.processor.spooling import Spooling
 from sessions.processor.storage_answers import ReportAnswer
 from sessions.processor.storage_client import StorageClient
+from sessions.processor.storage_errors import RequestFailedError, is_away
 from sessions.runtime.errors import DomainError
 
 REPORT_SECONDS: Final = 1.0
@@ -43,16 +45,24 @@ class Identity:
         self._file = folder / _NAME_FILE
         self.introduced = False
         if self._file.exists():
-            known = json.loads(self._file.read_bytes())
-            self.name, self.introduced = str(known["name"]), bool(known["introduced"])
+            try:
+                known = json.loads(self._file.read_bytes())
+                self.name, self.introduced = str(known["name"]), bool(known["introduced"])
+            except (LookupError, TypeError) as error:
+                raise ValueError(f"{_NAME_FILE} names no processor") from error
             return
-        kept = "".join(character for character in host if character.isalnum() or character in "._-").lstrip("._-")
+        kept = re.sub(r"[^A-Za-z0-9._-]", "", host).lstrip("._-")
         self.name = f"{kept[:100] or 'processor'}-{token_hex(4)}"
         self._write()
 
     def introduce(self) -> None:
         """Note, for good, that session-storage knows this spool."""
         self.introduced = True
+        self._write()
+
+    def withdraw(self) -> None:
+        """Note, for good, that session-storage may know this spool no more."""
+        self.introduced = False
         self._write()
 
     def _write(self) -> None:
@@ -80,6 +90,7 @@ class Reporter:
         self._last: ReportAnswer | None = None
         self._confirmed: dict[SessionId, str] = {}
         self._after: SessionId | None = None
+        self._turn = -1
         self._first = asyncio.Event()
         self.older = False
         """Whether session-storage is of a version that takes no reports."""
@@ -107,13 +118,12 @@ class Reporter:
         """Promise for an order of our own to keep a session out of the spool; False when the spool holds some of it.
 
         Raises:
-            DomainError: `storage-unavailable`, when session-storage has answered no report yet.
+            RequestFailedError: session-storage has answered no report yet.
         """
         try:
             await asyncio.wait_for(self._first.wait(), 2 * REPORT_SECONDS)
         except TimeoutError:
-            detail = "session-storage has not answered a report of this processor yet; repeat the request"
-            raise DomainError("storage-unavailable", detail, retry_after_seconds=1) from None
+            raise RequestFailedError("session-storage has not answered a report of this processor yet") from None
         if self._spool.holds(session_id):
             return False
         if self._last is not None:
@@ -136,10 +146,24 @@ class Reporter:
             await asyncio.sleep(0 if again else REPORT_SECONDS if self._spooling.introduced else _FIRST_SECONDS)
 
     async def leave(self) -> None:
-        """Say that this processor ends: one that holds nothing is not waited for."""
-        promises = self._spooling.promises
-        if self.identity.introduced and not self._spool.entries and not promises:
+        """Say that this processor ends: one that holds nothing is not waited for.
+
+        The next process takes nothing into the spool until session-storage knows it again. One that has quarantined
+        what a seal would leave out does not leave.
+
+        Raises:
+            DomainError, OSError: session-storage knows this processor still, or may do so.
+        """
+        busy = self._spool.entries or len(self._spooling.promises) or self._spool.quarantine.has_left_out
+        if busy or self._spooling.watch.away or not self.identity.introduced:
+            return
+        self.identity.withdraw()
+        try:
             await self._storage.report(self.identity.name, {**self._report([]), "leaving": True})
+        except DomainError as error:
+            if error.code == "storage-unavailable" and is_away(error):  # it has not even heard it
+                self.identity.introduce()
+            raise
 
     async def report(self) -> bool:
         """Report once; return whether there is something to answer at once.
@@ -147,7 +171,8 @@ class Reporter:
         Raises:
             DomainError: session-storage did not take it.
         """
-        promised = self._spooling.promises.first(MAX_LISTED)
+        self._turn += 1
+        promised = self._spooling.promises.page(self._turn, MAX_LISTED)
         report = self._report(list(promised))
         answer = await self._spooling.watch.attempt(self._storage.report(self.identity.name, report))
         confirmed, self._confirmed = self._confirmed, {}
@@ -174,7 +199,8 @@ class Reporter:
 
     def _report(self, promised: list[SessionId]) -> dict[str, Any]:
         spool = self._spool
-        aside = {one.session_id for one in list(spool.quarantine.entries.values()) if one.session_id is not None}
+        aside = spool.quarantine.sessions()
+        start = self._turn % max(1, -(-len(aside) // MAX_LISTED)) * MAX_LISTED
         return {
             "holdings": {
                 "spooled_entries": spool.entries,
@@ -188,7 +214,7 @@ class Reporter:
                 if name in self._spooling.promises and not spool.holds(name)
             ],
             "promised": promised,
-            "quarantined": sorted(aside)[:MAX_LISTED],
+            "quarantined": aside[start : start + MAX_LISTED],
             "after": self._after,
         }
 

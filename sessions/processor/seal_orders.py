@@ -7,7 +7,7 @@ from sessions.processor.reporting import Reporter
 from sessions.processor.spooling import Spooling
 from sessions.processor.storage_answers import SealAnswer
 from sessions.processor.storage_client import StorageClient
-from sessions.processor.storage_errors import is_transient
+from sessions.processor.storage_errors import RequestFailedError, is_transient
 from sessions.runtime.errors import DomainError
 
 
@@ -30,8 +30,15 @@ class SealOrders:
         if not await self._reporter.promise_own(session_id):
             return None
         promises = self._spooling.promises
+        claims: dict[str, Any] = self._reporter.claims(session_id, keep=keep)
         try:
-            claims: dict[str, Any] = self._reporter.claims(session_id, keep=keep)
+            if claims:  # a process that comes after this one has to know what this order says of the spool
+                await self._spooling.spool.in_thread(promises.save)
+        except OSError as error:
+            promises.hold(session_id, 0)
+            detail = f"the spool cannot be written: {error.strerror}"
+            raise RequestFailedError(detail) from None
+        try:
             answer = await self._storage.seal(session_id, chunk_count, **claims)
         except DomainError as error:
             # Of a verdict nothing is left at session-storage; of what got no answer there may be.

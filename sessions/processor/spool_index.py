@@ -2,10 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
+from typing import Final
 
 from sessions.core.types import DekId, SessionId
 from sessions.processor.spool_format import Kind
 from sessions.processor.spool_segments import Place
+
+WINDOW_ENTRIES: Final = 512
+"""Limit on the envelopes that are delivered together."""
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +53,8 @@ class SpooledSession:
     failing_since: float = 0.0
     retry_at: float = 0.0
     """Monotonic time before which nothing of it is delivered."""
+    suspect: "Entry | None" = None
+    """The entry whose delivery failed last, alone; failures are counted for it."""
     isolating: bool = False
     """A delivery of several entries failed: they go one by one, to find the one that is at fault."""
 
@@ -70,6 +77,19 @@ class SpooledSession:
     def envelopes_wait(self) -> bool:
         """Whether there are envelopes to be delivered."""
         return bool(self.chunks or self.earlier)
+
+    def window(self, max_bytes: int) -> list[Entry]:
+        """Return which envelopes to deliver next: one alone while the one is looked for that fails."""
+        window: list[Entry] = []
+        size = 0
+        for entry in chain(self.earlier, self.chunks.values()):
+            if window and (self.isolating or size + entry.place.entry_bytes > max_bytes):
+                break
+            window.append(entry)
+            size += entry.place.entry_bytes
+            if len(window) == WINDOW_ENTRIES:
+                break
+        return window
 
     def waiting(self) -> Iterator[Entry]:
         """What is to be delivered, in the order in which it has to be."""

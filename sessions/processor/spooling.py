@@ -3,12 +3,14 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Mapping
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from sessions.core import key_ring
 from sessions.core.key_ring import WrappedDek
 from sessions.core.types import ChunkIndex, DekId, SessionId
 from sessions.processor.killpoints import Point
+from sessions.processor.openings import read_key, read_opening
 from sessions.processor.promises import Promises
 from sessions.processor.quarantining import Quarantining
 from sessions.processor.spool import Spool
@@ -87,7 +89,8 @@ class Spooling:
         for entry in list(session.openings) if session is not None else ():
             payload = await self.payload(entry)
             if payload is not None:
-                found.append(json.loads(payload))
+                with suppress(ValueError):  # the drainer quarantines it
+                    found.append(read_opening(payload))
         return found
 
     async def keys(self, session_id: SessionId) -> Keys:
@@ -172,7 +175,6 @@ class Spooling:
 
     async def _keep_key(self, session_id: SessionId, key: WrappedDek, by: str | None) -> None:
         if all(known.dek_id != key.dek_id for known in await self.keys(session_id)):
-            self._require_taking(session_id, by)
             await self._append_opening(session_id, None, key, by)
         if (session := self.spool.sessions.get(session_id)) is not None:
             session.kept_keys.add(key.dek_id)
@@ -180,6 +182,7 @@ class Spooling:
     async def _append_opening(
         self, session_id: SessionId, metadata: Mapping[str, Any] | None, key: WrappedDek, by: str | None
     ) -> None:
+        self._require_taking(session_id, by)
         payload = {
             "session_id": session_id,
             "metadata": metadata,
@@ -285,11 +288,6 @@ class Spooling:
             "missing": missing,
             "missing_truncated": truncated,
         }
-
-
-def read_key(opening: Mapping[str, Any]) -> WrappedDek:
-    """The key of an opening."""
-    return key_ring.key_from_json(opening["key"])
 
 
 def _gaps(indexes: list[int]) -> tuple[list[list[int]], bool]:

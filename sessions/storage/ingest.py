@@ -1,6 +1,7 @@
 """Taking envelopes in: check, store, and tell of each what became of it."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
@@ -165,6 +166,11 @@ class Intake:
         state = after.get(chunk.session_id)
         if outcome is InsertOutcome.CONFLICT and state is not None:
             outcome, stored_sha256 = await self._contested(chunk, stored_sha256, state)
+        if outcome is not InsertOutcome.CONFLICT and state is not None and state.status is not SessionStatus.OPEN:
+            if (refusal := await self._uncovered(chunk, wait_until)) is not None:
+                return FrameAnswer(refusal, None, None)
+            if state.status is SessionStatus.SHREDDED:  # it had the key when it was sealed with the chunk
+                return FrameAnswer(FrameResult(outcome.value), stored_sha256, chunk.fingerprint.leaf_hash)
         if state is None or chunk.dek_id not in state.dek_ids:  # the database was set back to before the session or key
             if outcome is not InsertOutcome.CONFLICT and (state is None or state.status is SessionStatus.OPEN):
                 await self._take_back(chunk)
@@ -172,8 +178,6 @@ class Intake:
             return FrameAnswer(unknown, None, None)
         if outcome is InsertOutcome.CONFLICT:
             return FrameAnswer(FrameResult.CONFLICT, stored_sha256, None)
-        if state.status is not SessionStatus.OPEN and (refusal := await self._uncovered(chunk, wait_until)):
-            return FrameAnswer(refusal, None, None)
         return FrameAnswer(FrameResult(outcome.value), stored_sha256, chunk.fingerprint.leaf_hash)
 
     async def _not_written(self, chunk: NewChunk, state: SessionState | None) -> FrameAnswer:
@@ -194,7 +198,9 @@ class Intake:
         if state.status is not SessionStatus.OPEN or found is None:
             return InsertOutcome.CONFLICT, stored_sha256
         body = await self._chunks.read(chunk.session_id, found)
-        if body is None or envelope.parse(body).header.dek_id in state.dek_ids:
+        if body is None or hashlib.sha256(body).digest() != found.fingerprint.envelope_sha256:
+            return InsertOutcome.CONFLICT, stored_sha256  # a damaged one says nothing of its key
+        if envelope.parse(body).header.dek_id in state.dek_ids:
             return InsertOutcome.CONFLICT, stored_sha256
         await self._chunks.remove(chunk.session_id, found)
         return (await self._insert([chunk]))[0]
@@ -265,11 +271,13 @@ class Intake:
     ) -> Mapping[SessionId, SessionState]:
         """The sessions' states; one whose seal is still undecided when the time is up is left as such."""
         found = dict(await self._sessions.states(session_ids))
-        for session_id, state in found.items():
+        for session_id, state in list(found.items()):
             if state.status is SessionStatus.SEALING:
                 record = await self._decided(session_id, wait_until)
-                if record is not None:
-                    found[session_id] = SessionState(record.status, frozenset(key.dek_id for key in record.keys))
+                if record is None:  # the database was set back
+                    del found[session_id]
+                    continue
+                found[session_id] = SessionState(record.status, frozenset(key.dek_id for key in record.keys))
         return found
 
     async def _decided(self, session_id: SessionId, wait_until: float) -> SessionRecord | None:

@@ -8,20 +8,28 @@ from secrets import token_hex
 from typing import Final
 
 from bson import Int64
+from pymongo.asynchronous.collection import AsyncCollection
 
 from sessions.core.types import SessionId
 from sessions.storage.mongo import Database, Document, translated
 from sessions.storage.seal_orders import MAX_ORDERS, Ask, Closing, Confirmation, WaitingOrder
 
-_WAITING: Final[Document] = {"closing.ask": {"$exists": True}}
+_INDEXED: Final[Document] = {"closing.ask": {"$exists": True}}
+_WAITING: Final[Document] = {**_INDEXED, "closing.orders.0": {"$exists": True}}
+"""Sessions with an order. A crash between the removal of the last one and of `closing` leaves a list without any."""
 _OPEN: Final[Document] = {"status": "open"}
 
 
 async def ensure_indexes(db: Database) -> None:
     """Create the index. Safe to repeat."""
     await db["sessions"].create_index(
-        [("_id", 1), ("closing.ask", 1)], partialFilterExpression=_WAITING, name="closing"
+        [("_id", 1), ("closing.ask", 1)], partialFilterExpression=_INDEXED, name="closing"
     )
+
+
+async def forget_none(sessions: AsyncCollection[Document], session_id: SessionId) -> None:
+    """Remove the question about a session that has no order any more: processors would keep their promises for it."""
+    await sessions.update_one({"_id": session_id, "closing.orders": []}, {"$unset": {"closing": ""}})
 
 
 def closing_of(document: Document) -> Closing | None:
@@ -86,7 +94,7 @@ class MongoClosing:
         """See `ClosingStore`."""
         async with translated():
             await self._sessions.update_one({"_id": session_id}, {"$pull": {"closing.orders": {"id": order_id}}})
-            await self._sessions.update_one({"_id": session_id, "closing.orders": []}, {"$unset": {"closing": ""}})
+            await forget_none(self._sessions, session_id)
 
     async def unanswered(self, processor: str, after: SessionId | None, limit: int) -> list[Ask]:
         """See `ClosingStore`."""

@@ -12,7 +12,7 @@ from sessions.core.types import DekId, Hash, SessionId
 from sessions.storage import mongo_lists
 from sessions.storage.key_documents import key_document, key_of
 from sessions.storage.mongo import Database, Document, translated
-from sessions.storage.mongo_closing import closing_of
+from sessions.storage.mongo_closing import closing_of, forget_none
 from sessions.storage.mongo_lists import SUMMARY, MongoLists, order_in, summary_document, summary_in, tombstone_in
 from sessions.storage.store import (
     Change,
@@ -181,6 +181,8 @@ class MongoSessions(MongoLists):
             update["$push"] = {"keys": key_document(change.add_key)}
         async with translated():
             document = await self._sessions.find_one_and_update(condition, update, return_document=ReturnDocument.AFTER)
+            if document is not None and change.refuse is not None:
+                await forget_none(self._sessions, session_id)
         return None if document is None else record_of(document)
 
     async def unfinished(self, limit: int) -> list[SessionId]:

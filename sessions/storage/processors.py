@@ -158,9 +158,11 @@ class Registry:
             DomainError: `database-unavailable`.
         """
         now = await self._uptime.read()
-        if report.name not in self._stored and len(await self._store.all()) >= MAX_PROCESSORS:
-            detail = f"storage knows {MAX_PROCESSORS} processors already; forget those that are gone"
-            raise DomainError("overloaded", detail, retry_after_seconds=30)
+        if report.name not in self._stored:
+            known = {record.name for record in await self._store.all()}
+            if report.name not in known and len(known) >= MAX_PROCESSORS:
+                detail = f"storage knows {MAX_PROCESSORS} processors already; forget those that are gone"
+                raise DomainError("overloaded", detail, retry_after_seconds=30)
         if report.leaving and not report.holdings.spooled_entries:
             self._stored.pop(report.name, None)
             await self._store.forget(report.name)

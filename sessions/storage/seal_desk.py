@@ -89,9 +89,9 @@ class SealDesk:
         Raises:
             DomainError: `session-not-found`, `chunks-missing`, `chunk-count-mismatch`, `overloaded`.
         """
+        floor = first.floor if first else 0
         if first and first.until_seconds is not None and first.until_seconds < await self._uptime.read():
             first = None  # this request came late: the processor stands by its answer no more, and is asked
-        floor = first.floor if first else 0
         deadline = time.monotonic() + wait_seconds
         order: WaitingOrder | None = None
         if await self._sessions.get(session_id) is None:
@@ -99,9 +99,10 @@ class SealDesk:
         while True:
             record = await self._get(session_id)
             if record.seal is not None:
-                return sealed_as_asked(record, chunk_count, floor)
+                return sealed_as_asked(record, chunk_count, sealed_by, floor)
             waiting, lost = await self._waited_for(record, first)
             if order is None and not waiting:
+                floor = max(floor, record.closing.floor if record.closing is not None else 0)
                 manifest = await self._sealer.seal(session_id, chunk_count, sealed_by, floor, _names(lost))
                 _note_unheard(session_id, lost)
                 return manifest
@@ -182,22 +183,20 @@ class SealDesk:
                 continue
             if record.seal is not None or record.closing is None:
                 return []
-            waiting, lost = await self._waited_for(record, None)
-            if waiting:
-                return waiting
             order = record.closing.orders[0]
             if await self._is_over(record, order):
                 await self._orders.withdraw(session_id, order.order_id)
                 continue
+            waiting, lost = await self._waited_for(record, None)
+            if waiting:
+                return waiting
             try:
-                await self._sealer.carry_out(record, order, _names(lost))
+                if await self._sealer.carry_out(record, order, _names(lost)):
+                    _note_unheard(session_id, lost)
             except DomainError as error:
                 if error.code not in REFUSALS:
                     raise
                 self._refused(session_id, order, error)
-            else:
-                if (await self._get(session_id)).seal is not None:
-                    _note_unheard(session_id, lost)
 
     async def _is_over(self, record: SessionRecord, order: WaitingOrder) -> bool:
         if order.until_seconds is not None:

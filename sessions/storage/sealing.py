@@ -152,10 +152,12 @@ class Sealer:
                 record = updated or await self._again(session_id)
             else:
                 record = await self._decide(record, own)
-        return sealed_as_asked(record, chunk_count, floor)
+        return sealed_as_asked(record, chunk_count, sealed_by, floor)
 
-    async def carry_out(self, record: SessionRecord, order: WaitingOrder, unheard: tuple[str, ...]) -> None:
+    async def carry_out(self, record: SessionRecord, order: WaitingOrder, unheard: tuple[str, ...]) -> bool:
         """Decide an order that has waited, unless another came meanwhile: then the processors were asked again.
+
+        Return whether the session is sealed.
 
         Raises:
             DomainError: `chunks-missing`, `chunk-count-mismatch`; the session is open, and the order removed.
@@ -175,8 +177,7 @@ class Sealer:
         change = Change(status=SessionStatus.SEALING, seal_order=own)
         begun = await self._sessions.update(record.session_id, SessionStatus.OPEN, change, ask_id=closing.ask_id)
         reach(Point.SEAL_ORDERED)
-        if begun is not None:
-            await self._decide(begun, own)
+        return begun is not None and (await self._decide(begun, own)).seal is not None
 
     async def settle(self, record: SessionRecord) -> None:
         """Decide the order of a session that is being sealed; a refusal is not the caller's."""
@@ -318,15 +319,16 @@ def sealed_manifest(record: SessionRecord) -> Manifest:
     return manifest_from_bytes(record.seal.manifest)
 
 
-def sealed_as_asked(record: SessionRecord, chunk_count: int | None, floor: int) -> Manifest:
-    """Return the manifest of a sealed session, if it holds all that was asked for.
+def sealed_as_asked(record: SessionRecord, chunk_count: int | None, sealed_by: SealedBy, floor: int) -> Manifest:
+    """Return the manifest of a sealed session, if it holds all that was asked for: for a recorder, without gaps.
 
     Raises:
         DomainError: `chunks-missing`, `chunk-count-mismatch`, `session-open`.
     """
     manifest = sealed_manifest(record)
     least = max(floor, chunk_count or 0)
-    missing = [list(gap) for gap in manifest.missing[:MAX_REPORTED_GAPS]] if chunk_count is not None else []
+    whole = chunk_count is not None and sealed_by == "recorder"
+    missing = [list(gap) for gap in manifest.missing[:MAX_REPORTED_GAPS]] if whole else []
     if least > manifest.chunk_count:
         missing.append([manifest.chunk_count, least - 1])
     if missing:

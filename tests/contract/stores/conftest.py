@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from sessions.storage import mongo_audit, mongo_sessions
+from sessions.storage import mongo_audit, mongo_closing, mongo_sessions
 from sessions.storage.heads import Sessions
 from sessions.storage.memory import MemoryChunks, MemorySessions, MemoryTiles
 from sessions.storage.mongo import Database, connect, ensure_collections
@@ -32,6 +32,7 @@ async def _prepared(url: str) -> AsyncIterator[Database]:
         await ensure_collections(db)
         await mongo_audit.ensure_collection(db)
         await mongo_sessions.ensure_indexes(db)
+        await mongo_closing.ensure_indexes(db)
         yield db
     finally:
         await client.close()
@@ -41,7 +42,7 @@ async def _prepared(url: str) -> AsyncIterator[Database]:
 
 
 async def _empty(db: Database) -> None:
-    for name in ("sessions", "chunks", "bodies", "tiles", "audit_events"):
+    for name in ("sessions", "chunks", "bodies", "tiles", "audit_events", "processors", "uptime"):
         await db[name].delete_many({})
 
 

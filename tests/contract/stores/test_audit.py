@@ -45,7 +45,7 @@ from sessions.storage.shredding import Shredder
 from sessions.storage.store import Change, SealOrder, SessionFilter, SessionRecord, SessionStatus, ShredReason
 from tests.unit.core import reference
 from tests.unit.runtime.apps import Written
-from tests.unit.storage.chunks import event
+from tests.unit.storage.chunks import House, event
 
 DAY, NEXT = session_of("2026-01-31"), session_of("2026-02-01")
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -297,7 +297,8 @@ class TestSealing:
     async def test_its_chunks_proofs_and_receipt_are_those_of_any_session(self, archive: Archive) -> None:
         manifest = await archive.sealed()
         batches = MemoryBatches()
-        ledger = Ledger(archive.sessions, archive.sealer, ProgressReader(archive.everything), batches, Terms())
+        desk, progress = House().desk, ProgressReader(archive.everything)
+        ledger = Ledger(archive.sessions, archive.sealer, desk, progress, batches=batches, terms=Terms())
         evidence = Evidence(ledger, archive.everything, archive.everything, archive.tiles)
         records, following = await evidence.chunks(DAY, 0, 10)
         assert ([one.index for one in records], following) == ([0, 1, 2, 3], None)

@@ -178,7 +178,7 @@ async def test_a_server_that_is_away_is_database_unavailable_everywhere(monkeypa
         for work in (
             lambda: sessions.create(session_record("a")),
             lambda: sessions.get(A),
-            lambda: sessions.statuses([A]),
+            lambda: sessions.states([A]),
             lambda: sessions.page(SessionFilter(), 1, None),
             lambda: chunks.insert([new_chunk("a", 0)]),
             lambda: chunks.page(A, 0, 1),

@@ -19,6 +19,7 @@ from sessions.storage.store import (
     SealOrder,
     SessionFilter,
     SessionRecord,
+    SessionState,
     SessionStatus,
     SessionStore,
     ShredReason,
@@ -62,18 +63,23 @@ async def test_of_many_creates_at_once_one_wins_and_all_see_it(session_store: Se
 
 async def test_no_session(session_store: Sessions) -> None:
     assert await session_store.get(A) is None
-    assert await session_store.statuses([A]) == {}
-    assert await session_store.statuses([]) == {}
+    assert await session_store.states([A]) == {}
+    assert await session_store.states([]) == {}
     assert await session_store.update(A, OPEN, Change(held=True)) is None
     assert await session_store.page(SessionFilter(), 10, None) == []
 
 
-async def test_statuses_are_of_those_that_exist(session_store: SessionStore) -> None:
+async def test_states_are_of_those_that_exist(session_store: SessionStore) -> None:
     names = [SessionId(name) for name in ("a", "a.", "aa", "b")]
-    for name in names[:3]:
-        await session_store.create(session_record(name))
+    for keys, name in enumerate(names[:3]):
+        await session_store.create(session_record(name, keys=keys))
     await session_store.update(names[1], OPEN, Change(status=SEALING))
-    assert await session_store.statuses(names) == {names[0]: OPEN, names[1]: SEALING, names[2]: OPEN}
+    one, two = key(1).dek_id, key(2).dek_id
+    assert await session_store.states(names) == {
+        names[0]: SessionState(OPEN, frozenset()),
+        names[1]: SessionState(SEALING, frozenset({one})),
+        names[2]: SessionState(OPEN, frozenset({one, two})),
+    }
 
 
 @pytest.mark.parametrize("summary", [None, SUMMARY])

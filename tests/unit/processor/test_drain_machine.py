@@ -1,7 +1,7 @@
 """Recording and draining in random orders, before a session-storage that is away, slow or full, or loses its answers.
 
 Storage is real over HTTP, on its twins, and so are the spool's files. The model is what was acknowledged: in the end it
-is at storage, or set aside because storage has something else, and can be read again either way.
+is at storage, in the seal if there is one, or set aside because storage has something else, and can be read again.
 `LUCID_DRAIN_MACHINE_EXAMPLES=500 scripts/test tests/unit/processor/test_drain_machine.py` tries more orders.
 """
 
@@ -11,34 +11,39 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from sessions.core import envelope
+from sessions.core.key_ring import key_from_json
 from sessions.core.types import ChunkIndex, SessionId
 from sessions.processor import crypt
 from sessions.processor.keys import FileKeyWrapper
 from sessions.processor.spool_format import HEADER_BYTES, Kind, read_header
-from sessions.processor.spooling import read_key
+from sessions.processor.storage_answers import FrameAnswer
 from sessions.processor.storage_client import StorageClient
+from sessions.processor.storage_errors import RequestFailedError
 from sessions.processor.wire import Answer
 from sessions.runtime.errors import DomainError
+from sessions.storage.sealing import covers, sealed_manifest
 from tests.unit.processor.conftest import parts_of
 from tests.unit.processor.servers import TOKEN, serving, storage_app
 from tests.unit.processor.test_drainer import Desk, desk_of
 from tests.unit.storage.chunks import House
 
+T = TypeVar("T")
 EXAMPLES = int(os.environ.get("LUCID_DRAIN_MACHINE_EXAMPLES", "10"))
 STEPS = 25
 SESSIONS = st.sampled_from([SessionId("a"), SessionId("b")])
 INDEXES = st.integers(0, 4)
 CONTENTS = st.sampled_from([b"one", b"two" * 300])
-FAULTS = st.sampled_from(["none", "away", "full", "slow", "lost"])
+FAULTS = st.sampled_from(["none", "away", "full", "slow", "lost", "failed", "late"])
 REFUSALS = {
     "storage-unavailable",
     "chunk-conflict",
@@ -59,16 +64,27 @@ class Wire(StorageClient):
         self.faults: list[str] = []
 
     async def _call(self, method: str, path: str, **options: Any) -> Answer:
+        # Who reads needs no room.
+        return await self._faulty(lambda: super(Wire, self)._call(method, path, **options), full=method != "GET")
+
+    async def submit(self, envelopes: Sequence[bytes]) -> list[FrameAnswer]:
+        return await self._faulty(lambda: super(Wire, self).submit(envelopes), full=True)
+
+    async def _faulty(self, call: Callable[[], Awaitable[T]], *, full: bool) -> T:
         fault = self.faults.pop(0) if self.faults else "none"
         if fault == "away":
             raise DomainError("storage-unavailable", "away", retry_after_seconds=1)
-        if fault == "full" and method != "GET":  # who reads needs no room
+        if fault == "failed":
+            raise RequestFailedError("this request failed")
+        if fault == "full" and full:
             raise DomainError("storage-full", "full", retry_after_seconds=30)
-        answer = await super()._call(method, path, **options)
+        answer = await call()
         if fault == "slow":
             await asyncio.sleep(0.01)
         if fault == "lost":
             raise DomainError("storage-unavailable", "its answer is lost", retry_after_seconds=1)
+        if fault == "late":
+            raise RequestFailedError("its answer came too late")
         return answer
 
 
@@ -140,27 +156,33 @@ class DrainMachine(RuleBasedStateMachine):
     def order_a_seal(self, session: SessionId, count: int | None) -> None:
         self.runner.run(self._take(self.desk.desk.seal(session, count)))
 
+    @rule(session=SESSIONS, count=st.one_of(st.none(), st.integers(1, 5)), faults=st.lists(FAULTS, max_size=4))
+    @precondition(lambda self: not self.desk.watch.away)
+    def seal(self, session: SessionId, count: int | None, faults: list[str]) -> None:
+        self.wire.faults = faults
+        self.runner.run(self._take(self.desk.seal(count, session)))
+        self.wire.faults = []
+
     @rule()
     def storage_goes_away(self) -> None:
         self.desk.away()
 
-    @rule(faults=st.lists(FAULTS, max_size=6), windows=st.integers(1, 3))
-    def drain(self, faults: list[str], windows: int) -> None:
+    @rule(faults=st.lists(FAULTS, max_size=6), rounds=st.integers(1, 3))
+    def drain(self, faults: list[str], rounds: int) -> None:
         self.desk.back()
         self.wire.faults = faults
-        self.runner.run(self._drain(windows))
+        self.runner.run(self._drain(rounds))
         self.wire.faults = []
 
-    async def _drain(self, windows: int) -> None:
-        for _ in range(windows):
-            if not self.desk.spool.entries:
+    async def _drain(self, rounds: int) -> None:
+        for _ in range(rounds):
+            if self.desk.watch.away or not self.desk.spool.entries:
                 return
-            try:
-                await self.desk.drainer._window()
-            except DomainError as error:
-                if not self.desk.watch.lost(error):
-                    raise
-                return
+            for session in self.desk.spool.sessions.values():
+                session.retry_at = 0.0  # as if the pause after a failure were over
+            reporting = asyncio.create_task(self._take(self.desk.reporter.report()))
+            await self.desk.drainer.round()
+            await reporting
 
     @rule(faults=st.lists(FAULTS, max_size=4))
     def crash(self, faults: list[str]) -> None:
@@ -185,32 +207,28 @@ class DrainMachine(RuleBasedStateMachine):
             found = set(aside.get((session, index), ()))
             with contextlib.suppress(DomainError):
                 found.add(await self.other.recording.read(session, index))
+                record = self.house.sessions.records[session]
+                assert record.seal is None or covers(sealed_manifest(record), index), (session, index)
             assert contents <= found, (session, index)
+        reasons = {one.reason for one in self.desk.spool.quarantine.entries.values()}
+        assert reasons <= {"conflict", "metadata-refused"}, "no seal left out what the spool had acknowledged"
 
     def _set_aside(self) -> dict[tuple[SessionId, int], list[bytes]]:
-        """The contents that were set aside, opened with what was set aside with them, or with storage's keys."""
-        payloads: list[tuple[Kind, bytes]] = []
-        for file in (self.folder / "quarantine").iterdir():
-            data = file.read_bytes()
+        """The contents that were set aside, each opened with the key that lies beside it."""
+        found: dict[tuple[SessionId, int], list[bytes]] = {}
+        for file in (self.folder / "quarantine").glob("*.entry"):
+            data, facts = file.read_bytes(), json.loads(file.with_suffix(".json").read_bytes())
             header = read_header(data)
             assert header is not None
-            payloads.append((header.kind, data[HEADER_BYTES:]))
-        keys = [json.loads(payload) for kind, payload in payloads if kind is Kind.OPENING]
-        found: dict[tuple[SessionId, int], list[bytes]] = {}
-        for kind, payload in payloads:
-            if kind is Kind.ENVELOPE:
-                header = envelope.parse(payload).header
-                wrapped = [read_key(opening) for opening in keys if opening["session_id"] == header.session_id]
-                wrapped += self._stored_keys(header.session_id)
-                (key,) = {one.dek_id: one for one in wrapped if one.dek_id == header.dek_id}.values()
-                dek = self.wrapper.unwrap(header.session_id, key)
-                content = crypt.open_envelope(dek, header.session_id, int(header.index), payload)
-                found.setdefault((header.session_id, int(header.index)), []).append(content)
+            assert (facts["kind"], facts["entry_bytes"]) == (header.kind.name.lower(), len(data))
+            if header.kind is Kind.ENVELOPE:
+                payload = data[HEADER_BYTES:]
+                read = envelope.parse(payload).header
+                assert (facts["session_id"], facts["index"]) == (read.session_id, read.index)
+                dek = self.wrapper.unwrap(read.session_id, key_from_json(facts["key"]))
+                content = crypt.open_envelope(dek, read.session_id, int(read.index), payload)
+                found.setdefault((read.session_id, int(read.index)), []).append(content)
         return found
-
-    def _stored_keys(self, session: SessionId) -> list[Any]:
-        record = self.house.sessions.records.get(session)
-        return [] if record is None else list(record.keys)
 
 
 TestDrainMachine = DrainMachine.TestCase

@@ -1,16 +1,19 @@
 """Recording while storage is away, and what becomes of it afterwards: storage is real over HTTP, on its twins."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sessions.core.key_ring import MAX_KEYS
+from sessions.core.key_ring import MAX_KEYS, key_from_json
 from sessions.core.types import ChunkIndex, SessionId
+from sessions.processor import crypt
 from sessions.processor.acknowledged import Acknowledged
 from sessions.processor.delivery import Delivery
 from sessions.processor.drainer import Drainer
@@ -18,20 +21,19 @@ from sessions.processor.key_rings import KeyRings
 from sessions.processor.keys import Dek, FileKeyWrapper
 from sessions.processor.pipeline import Submitter
 from sessions.processor.promises import Promises
-from sessions.processor.quarantine import Quarantine
 from sessions.processor.recording import Recording
 from sessions.processor.reporting import Identity, Reporter
 from sessions.processor.seal_orders import SealOrders
-from sessions.processor.session_desk import SessionDesk
+from sessions.processor.session_desk import Queued, SessionDesk
 from sessions.processor.spool import Spool
 from sessions.processor.spool_room import SpoolRoom
-from sessions.processor.spool_segments import Segments
 from sessions.processor.spooling import Spooling
 from sessions.processor.storage_client import StorageClient
 from sessions.processor.storage_watch import StorageWatch
 from sessions.runtime.errors import DomainError
 from tests.unit.processor.conftest import Parts, parts_of
 from tests.unit.processor.servers import MIB, Script
+from tests.unit.processor.spools import segments_in
 
 A = SessionId("a")
 AWAY = DomainError("storage-unavailable", "away", retry_after_seconds=1)
@@ -42,6 +44,7 @@ class Desk:
     """A processor with a spool. Storage is away when it is told so, and there again when it drains."""
 
     spool: Spool
+    spooling: Spooling
     watch: StorageWatch
     rings: KeyRings
     recording: Recording
@@ -57,19 +60,36 @@ class Desk:
         self.watch.gone.clear()
         self.watch.back.set()
 
-    async def drain(self) -> None:
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Storage is there, and what runs beside requests is running."""
         self.back()
         task = asyncio.gather(self.drainer.run(), self.reporter.run())
         try:
-            async with asyncio.timeout(5):
-                while self.spool.entries or self.spool.arrived.is_set():  # the last segment goes after its entries
-                    await asyncio.sleep(0.005)
+            yield
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
+    async def drain(self, seconds: float = 5) -> None:
+        async with self.running(), asyncio.timeout(seconds):
+            while self.spool.entries or self.spool.arrived.is_set():  # the last segment goes after its entries
+                await asyncio.sleep(0.005)
+
+    async def seal(self, count: int | None, session: SessionId = A, *, keep: bool = True) -> dict[str, Any] | Queued:
+        """Ask for a seal while what runs beside requests is running, unless storage is away."""
+        if self.watch.away:
+            return await self.desk.seal(session, count, keep=keep)
+        async with self.running():
+            return await self.desk.seal(session, count, keep=keep)
+
     async def put(self, index: int, content: bytes, session: SessionId = A):
         return await self.recording.record(session, ChunkIndex(index), content)
+
+    def opened(self, key: Mapping[str, Any], index: int, payload: bytes, session: SessionId = A) -> bytes:
+        """A quarantined envelope, by the key that is with it alone."""
+        dek = self.rings._wrapper.unwrap(session, key_from_json(dict(key)))
+        return crypt.open_envelope(dek, session, index, payload)
 
     @property
     def set_aside(self) -> int:
@@ -77,7 +97,7 @@ class Desk:
 
 
 def desk_of(folder: Path, storage: StorageClient, wrapper: FileKeyWrapper, executor: ThreadPoolExecutor) -> Desk:
-    spool = Spool(Segments(folder, MIB, Quarantine(folder / "quarantine", 8 * MIB)), SpoolRoom(8 * MIB, 0))
+    spool = Spool(segments_in(folder, MIB), SpoolRoom(8 * MIB, 0))
     spool.open()
     promises = Promises(folder / "promises.json")
     promises.load()
@@ -91,7 +111,7 @@ def desk_of(folder: Path, storage: StorageClient, wrapper: FileKeyWrapper, execu
     orders = SealOrders(storage, spooling, reporter)
     drainer = Drainer(spooling, Delivery(spooling, storage, submitter, recording, rings=rings, orders=orders))
     desk = SessionDesk(storage, spooling, drainer, orders)
-    return Desk(spool, watch, rings, recording, drainer, desk, folder, reporter)
+    return Desk(spool, spooling, watch, rings, recording, drainer, desk, folder, reporter)
 
 
 @pytest.fixture
@@ -172,14 +192,18 @@ async def test_what_storage_has_is_read_before_other_content_that_is_to_be_set_a
 
 
 async def test_a_session_that_was_sealed_meanwhile(desk: Desk, other: Parts, storage: StorageClient) -> None:
-    """What it has is there, what it has not is set aside; so is the key, without which that cannot be read."""
+    """What it has is there, what it has not is set aside, with the key without which that cannot be read."""
     await other.recording.record(A, ChunkIndex(0), b"same")
     desk.away()
     await desk.put(0, b"same")
     await desk.put(1, b"late")
     await storage.seal(A, 1)
     await desk.drain()
-    assert desk.set_aside == 2
+    (kept,) = desk.spool.quarantine.entries.values()
+    assert (kept.session_id, kept.index, kept.kind, kept.reason) == (A, 1, "envelope", "left-out")
+    _, payload = await desk.spooling.quarantining.payload(kept.name)
+    assert kept.key is not None
+    assert desk.opened(kept.key, 1, payload) == b"late"
     assert (await _error(desk.put(2, b"x"))).code == "session-sealed"
 
 
@@ -189,8 +213,12 @@ async def test_a_session_that_was_shredded_meanwhile(desk: Desk, other: Parts, s
     await desk.put(1, b"late")
     await storage.seal(A, 1)
     await storage.shred(A, "admin")
+    (segment,) = desk.folder.glob("*.seg")
+    seen = segment.open("rb")
     await desk.drain()
-    assert desk.set_aside == 2
+    assert (desk.set_aside, desk.spool.entries, list(desk.folder.glob("*.seg"))) == (0, 0, [])
+    assert not any(seen.read()), "it was overwritten before it was deleted"
+    seen.close()
 
 
 async def test_what_was_delivered_before_a_crash_is_delivered_again(
@@ -216,7 +244,7 @@ async def test_what_was_delivered_before_a_crash_is_delivered_again(
 
 
 async def test_a_key_ring_that_takes_no_more_keys(desk: Desk, other: Parts, storage: StorageClient) -> None:
-    """An envelope under a key that storage has not could never be read there: it is set aside, with its key."""
+    """R7: an envelope under a key that storage has not could never be read there: it is encrypted under another."""
     await other.recording.record(A, ChunkIndex(0), b"same")
     for _ in range(MAX_KEYS - 1):
         await storage.add_key(A, other.rings._wrapper.wrap(A, Dek.generate()))
@@ -224,10 +252,11 @@ async def test_a_key_ring_that_takes_no_more_keys(desk: Desk, other: Parts, stor
     await desk.put(0, b"same")
     await desk.put(1, b"late")
     await desk.drain()
-    assert desk.set_aside == 2
-    assert [chunk.index for chunk in (await storage.chunks(A, 0, 10))[0]] == [0]
-    await desk.put(1, b"late")
+    assert desk.set_aside == 0
+    assert [chunk.index for chunk in (await storage.chunks(A, 0, 10))[0]] == [0, 1]
+    assert len((await storage.session(A))[1]) == MAX_KEYS
     assert await other.recording.read(A, 1) == b"late"
+    assert not (await desk.put(1, b"late")).created
 
 
 async def test_metadata_that_storage_does_not_take(desk: Desk, other: Parts) -> None:
@@ -260,9 +289,10 @@ async def test_storage_goes_away_between_an_opening_that_it_refuses_and_its_key(
 
     monkeypatch.setattr(storage, "add_key", add)
     desk.back()
-    for _ in range(2):
-        with contextlib.suppress(DomainError):
-            await desk.drainer._window()
+    await desk.drainer.round()
+    assert (adds, desk.watch.away, desk.spool.sessions[A].failures) == (1, True, 0)
+    desk.back()
+    await desk.drainer.round()
     assert adds == 2
     assert await other.recording.read(A, 0) == b"kept all the same"
     assert desk.set_aside == 1
@@ -277,20 +307,21 @@ async def test_a_seal_that_is_refused_leaves_the_session_open(desk: Desk, storag
     desk.away()
     await desk.put(0, b"x")
     await desk.put(2, b"x")
-    answer, sealed = await desk.desk.seal(A, 3)
-    assert (answer["status"], sealed) == ("seal-queued", False)
+    assert await desk.seal(3) == Queued(A, 3, 2)
     await desk.drain()
     assert (await storage.session(A))[0]["status"] == "open"
-    assert (await _error(desk.desk.seal(A, 3))).code == "chunks-missing"
+    assert (await _error(desk.seal(3))).code == "chunks-missing"
+    await desk.reporter.report()
+    assert A not in desk.spooling.promises, "of a verdict nothing is left at storage"
     await desk.put(1, b"x")
-    assert (await desk.desk.seal(A, 3))[1]
+    assert not isinstance(await desk.seal(3), Queued)
 
 
 async def test_a_seal_of_a_session_that_there_is_not(desk: Desk) -> None:
     desk.away()
-    assert not (await desk.desk.seal(A, None))[1]
+    assert await desk.seal(None) == Queued(A, None, 0)
     await desk.drain()
-    assert (await _error(desk.desk.seal(A, None))).code == "session-not-found"
+    assert (await _error(desk.seal(None))).code == "session-not-found"
 
 
 async def test_a_seal_drains_its_session_first(desk: Desk) -> None:
@@ -299,11 +330,9 @@ async def test_a_seal_drains_its_session_first(desk: Desk) -> None:
         await desk.put(0, b"x", SessionId(f"other-{number}"))
     await desk.put(0, b"x")
     desk.back()
-    task = asyncio.create_task(desk.drainer.run())
-    answer, sealed = await desk.desk.seal(A, 1)
-    assert (sealed, answer["manifest"]["chunk_count"]) == (True, 1)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    answer = await desk.seal(1)
+    assert isinstance(answer, dict)
+    assert answer["manifest"]["chunk_count"] == 1
 
 
 async def test_while_its_opening_waits_no_chunk_overtakes_it(desk: Desk) -> None:
@@ -357,10 +386,10 @@ async def test_a_damaged_entry_that_cannot_be_set_aside_does_not_hold_up_others(
     quarantine.rmdir()
     quarantine.write_text("in its place")
     desk.back()
-    assert await desk.drainer._window()
+    await desk.drainer.round()
     assert [chunk.index for chunk in (await storage.chunks(A, 0, 10))[0]] == [0, 2]
-    assert not await desk.drainer._window(), "it is tried again after a pause"
     assert list(desk.spool.sessions[A].chunks) == [1]
+    assert desk.spool.sessions[A].retry_at > time.monotonic(), "it is tried again after a pause"
     quarantine.unlink()
     await desk.drain()
     assert desk.set_aside == 1
@@ -440,8 +469,10 @@ async def test_a_storage_that_is_full_still_seals(desk: Desk) -> None:
     assert desk.watch.lost(DomainError("storage-full", "full", retry_after_seconds=30))
     assert (await desk.put(0, b"x", SessionId("b"))).durability == "spooled"
     assert (await desk.desk.view(A))["next_index"] == 1
-    assert (await desk.desk.seal(A, 1))[1]
-    assert not (await desk.desk.seal(SessionId("b"), 1))[1]
+    reporting = asyncio.create_task(desk.reporter.report())
+    assert not isinstance(await desk.desk.seal(A, 1), Queued)
+    await reporting
+    assert await desk.desk.seal(SessionId("b"), 1) == Queued(SessionId("b"), 1, 1)
 
 
 async def test_a_probe_that_breaks_does_not_end_the_watch() -> None:
@@ -472,9 +503,9 @@ async def test_whatever_breaks_while_it_drains_nothing_is_lost(desk: Desk, monke
         nonlocal broken
         broken += 1
         monkeypatch.undo()
-        raise ValueError("of another version")
+        raise RuntimeError("not foreseen")
 
-    monkeypatch.setattr("sessions.processor.drainer.read_key", breaks)
+    monkeypatch.setattr("sessions.processor.delivery.read_opening", breaks)
     await desk.drain()
     assert broken == 1
     assert await desk.recording.read(A, 0) == b"x"

@@ -16,11 +16,14 @@ import pytest
 from sessions.core.types import ChunkIndex, SessionId
 from sessions.processor import crypt
 from sessions.processor.keys import Dek
+from sessions.processor.promises import Promises
+from sessions.processor.quarantining import Quarantining
 from sessions.processor.spool import Spool
 from sessions.processor.spool_format import HEADER_BYTES, Kind
 from sessions.processor.spool_room import MAX_ENTRIES, Room, SpoolRoom
-from sessions.processor.spool_segments import CorruptEntryError, Segments
+from sessions.processor.spool_segments import CorruptEntryError
 from sessions.runtime.errors import DomainError
+from tests.unit.processor.spools import segments_in, waiting_in
 
 A, B = SessionId("a"), SessionId("b")
 DEK = Dek.generate()
@@ -32,7 +35,7 @@ def _envelope(session: SessionId, index: int, size: int = 100) -> bytes:
 
 
 def _spool(folder: Path, max_bytes: int = MIB, **room: int) -> Spool:
-    one = Spool(Segments(folder, 10_000), SpoolRoom(max_bytes, room.pop("free_min_bytes", 0), **room))
+    one = Spool(segments_in(folder, 10_000), SpoolRoom(max_bytes, room.pop("free_min_bytes", 0), **room))
     one.open()
     return one
 
@@ -52,7 +55,7 @@ async def _error(work) -> DomainError:
 
 async def _keep(spool: Spool, session: SessionId, index: int, size: int = 100) -> bytes:
     data = _envelope(session, index, size)
-    assert (await spool.append(Kind.ENVELOPE, session, data, index, size))[1]
+    assert (await spool.append(Kind.ENVELOPE, session, data, index, plaintext_bytes=size))[1]
     return data
 
 
@@ -63,7 +66,7 @@ async def test_all_is_there_after_a_restart_in_order(spool: Spool, tmp_path: Pat
     await spool.append(Kind.SEAL, A, opening)
     await spool.close()
     again = _spool(tmp_path)
-    found = again.oldest(MIB, 100)
+    found = waiting_in(again)
     assert [(entry.kind, entry.index) for entry in found] == [
         (Kind.OPENING, -1),
         (Kind.ENVELOPE, 2),
@@ -74,8 +77,10 @@ async def test_all_is_there_after_a_restart_in_order(spool: Spool, tmp_path: Pat
     assert [await again.read(entry) for entry in found] == [opening, *kept, opening]
     assert [entry.plaintext_bytes for entry in found] == [0, 3000, 3000, 3000, 0]
     assert list(again.sessions[A].waiting()) == found
-    assert [entry.index for entry in again.oldest(4000, 100)] == [-1, 2]
-    assert len(again.oldest(MIB, 2)) == 2
+    assert [entry.index for entry in again.sessions[A].window(4000)] == [2]
+    assert [entry.index for entry in again.sessions[A].window(MIB)] == [2, 0, 1]
+    again.sessions[A].isolating = True
+    assert [entry.index for entry in again.sessions[A].window(MIB)] == [2]
     await again.close()
 
 
@@ -106,9 +111,9 @@ async def test_segments_go_when_all_of_them_is_delivered(spool: Spool, tmp_path:
     for index in range(8):
         await _keep(spool, A, index, 4000)
     assert len(list(tmp_path.glob("*.seg"))) == 3
-    await spool.delivered(spool.oldest(MIB, 4))
+    await spool.delivered(waiting_in(spool)[:4])
     assert len(list(tmp_path.glob("*.seg"))) == 2
-    await spool.delivered(spool.oldest(MIB, 100))
+    await spool.delivered(waiting_in(spool))
     assert list(tmp_path.glob("*.seg")) == []
     assert (spool.entries, spool.used_bytes, spool.sessions) == (0, 0, {})
     assert not spool.arrived.is_set()
@@ -130,14 +135,14 @@ async def test_what_arrives_while_segments_are_dropped_is_not_dropped(
         drop(number)
 
     monkeypatch.setattr(spool._segments, "drop", slow)
-    delivered = asyncio.create_task(spool.delivered(spool.oldest(MIB, 10)))
+    delivered = asyncio.create_task(spool.delivered(waiting_in(spool)))
     await asyncio.to_thread(dropping.wait, 5)
     late = asyncio.create_task(_keep(spool, B, 0))
     await asyncio.sleep(0)
     goes_on.set()
     await delivered
     data = await late
-    (entry,) = spool.oldest(MIB, 10)
+    (entry,) = waiting_in(spool)
     assert await spool.read(entry) == data
 
 
@@ -145,7 +150,7 @@ async def _put_while_a_full_segment_is_taken_out(spool: Spool) -> bytes:
     await _keep(spool, A, 0, 10_000)
     putting = asyncio.create_task(_keep(spool, A, 1))
     await asyncio.sleep(0)
-    await spool.delivered(spool.oldest(MIB, 1))  # as far as is known now, more may be written behind it
+    await spool.delivered(waiting_in(spool)[:1])  # as far as is known now, more may be written behind it
     return await putting
 
 
@@ -153,7 +158,7 @@ async def test_a_full_segment_that_is_taken_out_during_a_write_goes_after_it(spo
     data = await _put_while_a_full_segment_is_taken_out(spool)
     await spool.written()
     assert [file.stem.lstrip("0") for file in tmp_path.glob("*.seg")] == ["2"]
-    assert [await spool.read(entry) for entry in spool.oldest(MIB, 10)] == [data]
+    assert [await spool.read(entry) for entry in waiting_in(spool)] == [data]
 
 
 async def test_a_segment_that_cannot_be_deleted_holds_up_no_other_write(
@@ -166,7 +171,7 @@ async def test_a_segment_that_cannot_be_deleted_holds_up_no_other_write(
     kept = [await _put_while_a_full_segment_is_taken_out(spool)]
     kept += await asyncio.gather(*(_keep(spool, B, index) for index in range(3)))
     await spool.written()
-    assert [await spool.read(entry) for entry in spool.oldest(MIB, 10)] == kept
+    assert [await spool.read(entry) for entry in waiting_in(spool)] == kept
     assert len(list(tmp_path.glob("*.seg"))) == 2, "the next start drops what is left"
 
 
@@ -174,12 +179,12 @@ async def test_a_chunk_that_a_restart_finds_twice(spool: Spool, tmp_path: Path) 
     """As when one was delivered before, in a segment that had others: both are of the session, until both are gone."""
     await _keep(spool, A, 0)
     await spool.close()
-    segments = Segments(tmp_path, 10_000)
+    segments = segments_in(tmp_path, 10_000)
     segments.open()
     segments.append([(Kind.ENVELOPE, _envelope(A, 0))])
     segments.close()
     again = _spool(tmp_path)
-    first, second = again.oldest(MIB, 10)
+    first, second = waiting_in(again)
     assert (await again.find(A, 0), list(again.sessions[A].waiting())) == (second, [first, second])
     await again.delivered([second])
     assert (await again.find(A, 0), list(again.sessions[A].waiting())) == (first, [first])
@@ -190,7 +195,7 @@ async def test_a_chunk_that_a_restart_finds_twice(spool: Spool, tmp_path: Path) 
     segments.append([(Kind.ENVELOPE, _envelope(A, index)) for index in (0, 1, 0)])
     segments.close()
     again = _spool(tmp_path)
-    first, other, second = again.oldest(MIB, 10)
+    first, other, second = waiting_in(again)
     await again.delivered([first])
     assert list(again.sessions[A].waiting()) == [second, other]
     await again.close()
@@ -230,7 +235,7 @@ async def test_beyond_the_bound_it_is_refused_until_there_is_room_again(tmp_path
     assert (error.code, error.retry_after_seconds) == ("spool-full", 30)
     assert spool.room.state is Room.FULL
     assert (await _error(_keep(spool, A, 100, 1))).code == "spool-full", "not stop and go"
-    await spool.delivered(spool.oldest(MIB, 3))
+    await spool.delivered(waiting_in(spool)[:3])
     assert spool.room.state is Room.LOW
     await _keep(spool, A, 100, 1)
     await spool.close()
@@ -298,7 +303,7 @@ async def test_a_disk_that_fails(
         errors = await asyncio.gather(*(_error(_keep(spool, B, index)) for index in range(3)))
     assert {error.code for error in errors} == {code}
     assert B not in spool.sessions
-    await spool.delivered(spool.oldest(MIB, 10))
+    await spool.delivered(waiting_in(spool))
     with monkeypatch.context() as patch:
         patch.setattr(os, "fdatasync", fail)
         spool.room.note(0, 0, 10**12)
@@ -328,13 +333,13 @@ async def test_a_damaged_entry_is_told_and_set_aside(spool: Spool, tmp_path: Pat
     path.write_bytes(data)
     with pytest.raises(CorruptEntryError):
         await spool.read(entry)
-    await spool.quarantine(entry, "damaged")
+    await Quarantining(spool, Promises(None)).quarantine(entry, "damaged")
     assert (spool.entries, spool.quarantined) == (0, 1)
-    assert spool.used_bytes == entry.place.entry_bytes, "what is set aside takes room, too"
+    assert (spool.used_bytes, spool.quarantine.used_bytes) == (0, entry.place.entry_bytes), "it has room of its own"
 
 
 async def test_entries_that_make_no_sense_are_set_aside(tmp_path: Path) -> None:
-    segments = Segments(tmp_path, 10_000)
+    segments = segments_in(tmp_path, 10_000)
     segments.open()
     segments.append([(Kind.ENVELOPE, b"no envelope"), (Kind.OPENING, b"[]"), (Kind.SEAL, b'{"session_id": "../x"}')])
     segments.close()
@@ -350,7 +355,9 @@ async def test_memory_for_each_entry(tmp_path: Path) -> None:
     await _keep(spool, A, 10**6)
     tracemalloc.start()
     for index in range(0, 3000, 100):
-        await asyncio.gather(*(spool.append(Kind.ENVELOPE, A, data, index + offset, 1) for offset in range(100)))
+        await asyncio.gather(
+            *(spool.append(Kind.ENVELOPE, A, data, index + offset, plaintext_bytes=1) for offset in range(100))
+        )
     gc.collect()
     used, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -372,6 +379,6 @@ async def test_a_file_that_cannot_grow(spool: Spool, tmp_path: Path) -> None:
     assert error.code == "spool-full"
     await spool.close()
     again = _spool(tmp_path)
-    assert [await again.read(entry) for entry in again.oldest(MIB, 10)] == [kept]
+    assert [await again.read(entry) for entry in waiting_in(again)] == [kept]
     assert again.quarantined == 0
     await again.close()

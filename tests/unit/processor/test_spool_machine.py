@@ -21,12 +21,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sessions.core.types import Buffer, ChunkIndex, SessionId
 from sessions.processor import crypt
 from sessions.processor.keys import Dek
+from sessions.processor.promises import Promises
+from sessions.processor.quarantine import Quarantine
+from sessions.processor.quarantining import Quarantining
 from sessions.processor.spool import Spool
 from sessions.processor.spool_format import HEADER_BYTES, Kind
 from sessions.processor.spool_index import Entry
 from sessions.processor.spool_room import Room, SpoolRoom
 from sessions.processor.spool_segments import CorruptEntryError, Place, Segments
 from sessions.runtime.errors import DomainError
+from tests.unit.processor.spools import waiting_in
 
 EXAMPLES = int(os.environ.get("LUCID_SPOOL_MACHINE_EXAMPLES", "30"))
 STEPS = 30
@@ -95,7 +99,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.start()
 
     def start(self) -> None:
-        self.disk = Disk(self.folder, SEGMENT_BYTES)
+        self.disk = Disk(self.folder, SEGMENT_BYTES, Quarantine(self.folder / "quarantine", MAX_BYTES))
         self.disk.free = self.free
         self.spool = Spool(self.disk, SpoolRoom(MAX_BYTES, FREE_MIN_BYTES, MAX_ENTRIES))
         self.spool.open()
@@ -129,8 +133,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.state = max(reached, min(self.state, kept))
 
     def used(self) -> int:
-        files = [*self.folder.glob("*.seg"), *(self.folder / "quarantine").glob("*.entry")]
-        return sum(file.stat().st_size for file in files)
+        return sum(file.stat().st_size for file in self.folder.glob("*.seg"))
 
     def segment(self, number: int) -> Path:
         return self.folder / f"{number:016d}.seg"
@@ -191,7 +194,7 @@ class SpoolMachine(RuleBasedStateMachine):
     @rule(puts=st.lists(SMALL, min_size=1, max_size=3))
     @precondition(lambda self: self.state == 0)
     def put_while_all_is_taken_out(self, puts: list[tuple[Kind, SessionId, int, int]]) -> None:
-        window = self.spool.oldest(10**9, 10**9)
+        window = waiting_in(self.spool)
         for entry in window:
             self.items[entry.place].delivered = True
         self.items |= self.put_all(puts, window)
@@ -230,11 +233,15 @@ class SpoolMachine(RuleBasedStateMachine):
         self.runner.run(look())
         self.note()
 
-    @rule(max_bytes=st.integers(1, 4000), max_entries=st.integers(1, 10), some=st.integers(0, 2**10))
-    def drain(self, max_bytes: int, max_entries: int, some: int) -> None:
-        """Storage took some of a window, in any order; the others are refused as conflicts every now and then."""
-        window = self.spool.oldest(max_bytes, max_entries)
-        self.check_window(window, max_bytes, max_entries)
+    @rule(session=SESSIONS, max_bytes=st.integers(1, 4000), alone=st.booleans(), some=st.integers(0, 2**10))
+    def drain(self, session: SessionId, max_bytes: int, alone: bool, some: int) -> None:
+        """Storage took some of a session's window, in any order."""
+        if (found := self.spool.sessions.get(session)) is None:
+            return
+        found.isolating = alone
+        window = found.window(max_bytes)
+        self.check_window(session, window, 1 if alone else max_bytes)
+        found.isolating = False
         chosen = [entry for number, entry in enumerate(window) if some >> number & 1]
         self.runner.run(self.spool.delivered(chosen))
         self.gone([entry.place for entry in chosen])
@@ -254,13 +261,16 @@ class SpoolMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def set_aside(self, data: st.DataObject) -> None:
         """Storage has something else at its place."""
-        if window := self.spool.oldest(10**9, 10**9):
+        if window := waiting_in(self.spool):
             entry = data.draw(st.sampled_from(window))
             item = self.items[entry.place]
-            self.runner.run(self.spool.quarantine(entry, "conflict"))
+            self.runner.run(Quarantining(self.spool, Promises(None)).quarantine(entry, "conflict", detail="why"))
             self.damages.append((entry.place.segment, entry.place.offset, entry.place.offset + entry.place.entry_bytes))
             name = f"{entry.place.segment:016d}-{entry.place.offset:012d}.entry"
             assert (self.folder / "quarantine" / name).read_bytes()[HEADER_BYTES:] == item.payload
+            kept = self.spool.quarantine.entries[entry.place.name]
+            assert (kept.session_id, kept.kind, kept.reason) == (item.session, item.kind.name.lower(), "conflict")
+            assert kept.index == (item.index if item.kind is Kind.ENVELOPE else None)
             self.gone([entry.place])
 
     def gone(self, places: list[Place]) -> None:
@@ -337,12 +347,12 @@ class SpoolMachine(RuleBasedStateMachine):
     def sweep(self) -> None:
         """Read all that is there, as the drainer does."""
         found = {}
-        for entry in self.spool.oldest(10**9, 10**9):
+        for entry in waiting_in(self.spool):
             try:
                 found[entry.place] = self.runner.run(self.spool.read(entry))
             except CorruptEntryError:
                 assert self.items[entry.place].damaged
-                self.runner.run(self.spool.quarantine(entry, "damaged"))
+                self.runner.run(Quarantining(self.spool, Promises(None)).quarantine(entry, "damaged"))
                 self.note()
         for place, payload in found.items():
             assert payload == self.items[place].payload, "never another thing than was written"
@@ -354,10 +364,17 @@ class SpoolMachine(RuleBasedStateMachine):
                 item.delivered = True
         self.gone([])
 
-    def check_window(self, window: list[Entry], max_bytes: int, max_entries: int) -> None:
+    def check_window(self, session: SessionId, window: list[Entry], max_bytes: int) -> None:
+        """Envelopes of this session, without those that came again before the others of their index are gone."""
         places = [entry.place for entry in window]
-        assert places == sorted(self.waiting())[: len(places)], "the oldest, in order, and no other"
-        assert 0 < len(window) <= max_entries or not self.waiting()
+        mine = {
+            place: item
+            for place, item in self.waiting().items()
+            if item.session == session and item.kind is Kind.ENVELOPE
+        }
+        assert set(places) <= set(mine)
+        assert len(set(places)) == len(places)
+        assert bool(window) == bool(mine)
         assert len(window) == 1 or sum(place.entry_bytes for place in places) <= max_bytes
 
     @invariant()
@@ -365,13 +382,16 @@ class SpoolMachine(RuleBasedStateMachine):
         if not hasattr(self, "spool"):
             return
         waiting = self.waiting()
-        entries = self.spool.oldest(10**9, 10**9)
+        entries = waiting_in(self.spool)
         assert [entry.place for entry in entries] == sorted(waiting)
         for entry in entries:
             item = waiting[entry.place]
             assert (entry.kind, entry.session.session_id, entry.index) == (item.kind, item.session, item.index)
             assert self.disk.read(entry.place) == item.payload
             assert self.spool.sessions[item.session] is entry.session
+        for session in ("a", "b", "c"):
+            held = {item.kind for item in waiting.values() if item.session == session} - {Kind.SEAL}
+            assert self.spool.holds(SessionId(session)) == bool(held)
         latest = {(item.session, item.index): place for place, item in sorted(waiting.items())}
         for (session, index), place in latest.items():
             if index >= 0:
@@ -403,8 +423,10 @@ class SpoolMachine(RuleBasedStateMachine):
     def what_is_set_aside_is_counted_and_was_damaged(self) -> None:
         if not hasattr(self, "spool"):
             return
-        files = list((self.folder / "quarantine").iterdir())
-        assert self.spool.quarantined == len(files)
+        files = list((self.folder / "quarantine").glob("*.entry"))
+        assert {file.stem for file in files} == self.spool.quarantine.entries.keys()
+        assert {file.stem for file in (self.folder / "quarantine").glob("*.json")} == {file.stem for file in files}
+        assert self.spool.quarantine.used_bytes == sum(file.stat().st_size for file in files)
         for file in files:
             number, offset = map(int, file.stem.split("-"))
             assert any(number == of and start <= offset < end for of, start, end in self.damages), file

@@ -1,5 +1,6 @@
 """The spool's files: what a crash leaves of them, at any byte."""
 
+import json
 import os
 import shutil
 import stat
@@ -15,12 +16,13 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from sessions.processor import spool_segments
 from sessions.processor.spool_format import HEADER_BYTES, MAGIC, Damage, Found, Kind, header, read_header, scan
 from sessions.processor.spool_segments import CorruptEntryError, Place, Segments, SpoolFolderError
+from tests.unit.processor.spools import segments_in
 
 PAYLOADS = st.one_of(st.binary(max_size=40), st.just(MAGIC * 30), st.just(header(Kind.SEAL, b"inside") + b"insidf"))
 
 
 def _opened(folder: Path, segment_bytes: int = 1000) -> Segments:
-    segments = Segments(folder, segment_bytes)
+    segments = segments_in(folder, segment_bytes)
     segments.open()
     return segments
 
@@ -106,14 +108,14 @@ def test_a_segment_ends_where_it_should_and_goes_when_it_is_dropped(segments: Se
 
 def test_two_processors_cannot_have_one_folder(segments: Segments, tmp_path: Path) -> None:
     with pytest.raises(SpoolFolderError, match="in use by another processor"):
-        Segments(tmp_path, 1000).open()
+        segments_in(tmp_path).open()
     segments.close()
     _opened(tmp_path).close()
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SpoolFolderError, match="make it"):
-        Segments(tmp_path / "none", 1000).open()
+        segments_in(tmp_path / "none").open()
 
 
 def test_a_torn_tail_is_cut_and_the_rest_kept(segments: Segments, tmp_path: Path) -> None:
@@ -125,7 +127,7 @@ def test_a_torn_tail_is_cut_and_the_rest_kept(segments: Segments, tmp_path: Path
         segments, found = _reopened(segments, tmp_path)
         assert found == {places[0]: b"one"}
         assert path.read_bytes() == whole[: places[1].offset]
-    assert segments.quarantined == 0
+    assert segments.quarantine.entries == {}
     segments.close()
 
 
@@ -137,14 +139,16 @@ def test_a_damaged_entry_is_set_aside_and_the_rest_goes_on(segments: Segments, t
     path.write_bytes(data)
     segments, found = _reopened(segments, tmp_path)
     assert found == {places[0]: b"one", places[2]: b"three"}
-    assert segments.quarantined == 1
-    (kept,) = (tmp_path / "quarantine").iterdir()
+    assert list(segments.quarantine.entries) == [places[1].name]
+    (kept,) = (tmp_path / "quarantine").glob("*.entry")
+    facts = json.loads(kept.with_suffix(".json").read_bytes())
+    assert (facts["name"], facts["reason"]) == (places[1].name, "damaged")
     end = places[1].offset + places[1].entry_bytes
     assert kept.read_bytes() == data[places[1].offset : end]
     with pytest.raises(CorruptEntryError):
         segments.read(places[1])
     segments, _ = _reopened(segments, tmp_path)
-    assert segments.quarantined == 1, "the same once more"
+    assert list(segments.quarantine.entries) == [places[1].name], "the same once more"
     segments.close()
 
 
@@ -168,7 +172,7 @@ def test_room_that_was_never_written_is_no_entry(segments: Segments, tmp_path: P
     with (tmp_path / "0000000000000001.seg").open("ab") as file:
         file.write(bytes(4096))
     segments, found = _reopened(segments, tmp_path)
-    assert (found, segments.quarantined) == ({place: b"one"}, 0)
+    assert (found, segments.quarantine.entries) == ({place: b"one"}, {})
     segments.close()
 
 
@@ -176,12 +180,13 @@ def test_what_is_set_aside_is_a_segment_of_its_own(segments: Segments, tmp_path:
     """As docs/operations.md says: put back under a segment's name, it is delivered again."""
     (place,) = segments.append([(Kind.SEAL, b"one")])
     (tmp_path / "quarantine").rmdir()  # by somebody who was through with what was in it
-    name = segments.quarantine(place)
+    segments.quarantine.keep(place.name, segments.raw(place), reason="left-out", session_id="a")
     segments.drop(1)
     segments.close()
-    (tmp_path / "quarantine" / name).rename(tmp_path / "0000000000000007.seg")
+    (tmp_path / "quarantine" / f"{place.name}.entry").rename(tmp_path / "0000000000000007.seg")
     again = _opened(tmp_path)
     assert [again.read(one.place) for one in again.recover()] == [b"one"]
+    assert list((tmp_path / "quarantine").iterdir()) == [], "the facts, with a key, are not left behind"
     again.close()
 
 
@@ -220,6 +225,21 @@ def test_a_segment_whose_name_is_not_on_the_disk_is_not_written_to(
     assert place.segment == 2
     segments, found = _reopened(segments, tmp_path)
     assert (found, sorted(segments.sizes)) == ({place: b"two"}, [2])
+    segments.close()
+
+
+def test_what_is_erased_is_zeros_and_costs_no_other(segments: Segments, tmp_path: Path) -> None:
+    """A start passes over it: zeros hold nothing."""
+    places = segments.append([(Kind.SEAL, b"one"), (Kind.OPENING, b"two, with a key"), (Kind.SEAL, b"three")])
+    (later,) = segments.append([(Kind.OPENING, bytes(2000))])
+    segments.erase([places[1], later, Place(99, 0, 50)])
+    data = (tmp_path / "0000000000000001.seg").read_bytes()
+    assert b"two" not in data
+    with pytest.raises(CorruptEntryError):
+        segments.read(places[1])
+    segments, found = _reopened(segments, tmp_path)
+    assert found == {places[0]: b"one", places[2]: b"three"}
+    assert segments.quarantine.entries == {}
     segments.close()
 
 
@@ -276,7 +296,7 @@ class Crashes(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "segments"):
             self.segments.close()
-            assert self.segments.quarantined == 0
+            assert self.segments.quarantine.entries == {}
             shutil.rmtree(self.folder)
 
 

@@ -1,5 +1,6 @@
 import asyncio
 import base64
+import json
 import os
 from dataclasses import replace
 
@@ -13,16 +14,26 @@ from sessions.core.audit import Action, Outcome
 from sessions.core.errors import CoreError
 from sessions.core.key_ring import KeyRing, SealedDek, WrappedDek
 from sessions.core.types import SessionId
-from sessions.processor.storage_answers import FrameAnswer, KeyCounts, Replacement, StoredChunk, key_json, read_keys
+from sessions.processor.storage_answers import (
+    FrameAnswer,
+    KeyCounts,
+    Replacement,
+    ReportAnswer,
+    SealAnswer,
+    StoredChunk,
+    key_json,
+    read_keys,
+)
 from sessions.processor.storage_client import StorageClient
+from sessions.processor.storage_errors import RequestFailedError, fits_spool, is_away, is_transient
 from sessions.runtime.audit import Audit
 from sessions.runtime.errors import PROBLEMS, DomainError
 from sessions.runtime.metadata import MAX_METADATA_BYTES, canonical_metadata
 from tests.unit.processor.servers import TOKEN, Script, serving
-from tests.unit.storage.chunks import House, envelope_of, event
+from tests.unit.storage.chunks import DEK_ID, House, envelope_of, event
 
 A = SessionId("a")
-_KEY = WrappedDek(os.urandom(16), "k", b"wrapped")
+_KEY = WrappedDek(DEK_ID, "k", b"wrapped")
 
 
 async def _error(work) -> DomainError:
@@ -83,7 +94,8 @@ async def test_against_storage_itself(storage: StorageClient, house: House) -> N
     assert (await _error(storage.envelope(A, 1))).code == "chunk-not-found"
     assert await storage.envelopes(A, 0, 9) == [data]
     assert (await _error(storage.envelopes(A, 1, 9))).code == "chunk-not-found"
-    sealed = await storage.seal(A, 1)
+    sealed = (await storage.seal(A, 1)).sealed
+    assert sealed is not None
     assert sealed["manifest"]["chunk_count"] == 1
     assert (await storage.shred(A, "admin-1"))["status"] == "shredded"
     gone = await _error(storage.envelope(A, 0))
@@ -100,7 +112,7 @@ async def test_what_is_sent(script: Script, scripted: StorageClient) -> None:
     with structlog.contextvars.bound_contextvars(request_id="r-5"):
         await scripted.submit([b"one", b"two"])
     method, path, headers, body = script.requests[0]
-    assert (method, path, body) == ("POST", "/api/v1/envelopes", frames.join([b"one", b"two"]))
+    assert (method, path, body) == ("POST", "/api/v1/envelopes?results=2", frames.join([b"one", b"two"]))
     assert headers["authorization"] == f"Bearer {TOKEN}"
     assert headers["x-request-id"] == "r-5"
     assert headers["content-type"] == "application/octet-stream"
@@ -110,7 +122,7 @@ async def test_what_is_sent(script: Script, scripted: StorageClient) -> None:
     assert script.requests[1][1] == "/api/v1/sessions/a/chunks?start=5&limit=2"
 
 
-_OURS = {"unauthorized", "forbidden", "internal", "too-many-requests"}
+_OURS = {"unauthorized", "forbidden", "internal", "too-many-requests", "not-found"}
 
 
 @pytest.mark.parametrize("code", sorted(PROBLEMS.keys() - _OURS))
@@ -128,6 +140,7 @@ async def test_a_problem_is_handed_on(script: Script, scripted: StorageClient, c
         (403, "forbidden", "refuses our token: check STORAGE_TOKEN_FILE"),
         (500, "internal", "answered 'internal'"),
         (418, "teapot", "answered 'teapot'"),
+        (404, "not-found", "knows no such route: check STORAGE_URL, and update it first"),
     ],
 )
 async def test_a_problem_that_is_not_the_callers(script, scripted, status: int, code: str, message: str) -> None:
@@ -256,3 +269,87 @@ async def test_a_kept_connection_that_is_closed_meanwhile_costs_nothing() -> Non
     async with server, StorageClient(f"http://127.0.0.1:{port}", TOKEN, 5) as client:
         for _ in range(4):
             assert await client.envelope(A, 0) == b"*"
+
+
+REPORTED = {
+    "asks": [{"session_id": "a", "ask_id": "0" * 16}],
+    "asked": {"b": "1" * 16},
+    "shredded": ["c"],
+    "uptime_seconds": 7.5,
+    "generation": "g",
+    "retain_days": 3,
+}
+
+
+async def test_a_report(script: Script, scripted: StorageClient) -> None:
+    script.json({**REPORTED, "later": 1})
+    assert await scripted.report("p", {"holdings": {}}) == ReportAnswer(
+        asks={A: "0" * 16},
+        asked={SessionId("b"): "1" * 16},
+        shredded=[SessionId("c")],
+        uptime_seconds=7.5,
+        generation="g",
+        retain_days=3,
+    )
+    method, path, _, body = script.requests[0]
+    assert (method, path, body) == ("POST", "/api/v1/processors/p/report", b'{"holdings": {}}')
+
+
+async def test_a_storage_that_is_older_takes_no_reports(script: Script, scripted: StorageClient) -> None:
+    script.problem(404, "not-found")
+    assert await scripted.report("p", {}) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        None,
+        {},
+        *({**REPORTED, name: None} for name in REPORTED if name != "generation"),
+        {**REPORTED, "asks": [{"session_id": "../x", "ask_id": "0"}]},
+        {**REPORTED, "asked": {"-": "0"}},
+        {**REPORTED, "shredded": ["-"]},
+        {**REPORTED, "uptime_seconds": "soon"},
+    ],
+)
+async def test_an_answer_to_a_report_that_is_none(script: Script, scripted: StorageClient, wrong: object) -> None:
+    script.json(wrong)
+    error = await _error(scripted.report("p", {}))
+    assert (error.code, isinstance(error, RequestFailedError)) == ("storage-unavailable", True)
+
+
+async def test_a_seal_that_waits(script: Script, scripted: StorageClient) -> None:
+    script.json({"session_id": "a", "waiting_for": [{"name": "p", "state": "missing"}, {"name": "q"}]}, 202)
+    assert await scripted.seal(A, 3, processor="me", floor=2) == SealAnswer(None, ["p", "q"])
+    assert json.loads(script.requests[0][3]) == {
+        "chunk_count": 3,
+        "sealed_by": "recorder",
+        "processor": "me",
+        "floor": 2,
+    }
+    script.answers.clear()
+    script.json({"session_id": "a"}, 202)
+    assert (await _error(scripted.seal(A, 3))).code == "storage-unavailable"
+
+
+async def test_what_says_that_storage_is_away_and_what_says_it_of_one_request(
+    script: Script, scripted: StorageClient
+) -> None:
+    """R5: one session that storage fails on must not send all others to the spool."""
+    for status, code in ((500, "internal"), (418, "teapot"), (404, "not-found")):
+        script.answers.clear()
+        script.problem(status, code)
+        error = await _error(scripted.session(A))
+        assert (is_away(error), is_transient(error), fits_spool(error)) == (False, True, True)
+    for status, code in ((503, "database-unavailable"), (507, "storage-full"), (401, "unauthorized")):
+        script.answers.clear()
+        script.problem(status, code)
+        error = await _error(scripted.session(A))
+        assert (is_away(error), is_transient(error), fits_spool(error)) == (True, True, True)
+    for status, code, transient in ((503, "overloaded", True), (409, "session-sealed", False)):
+        script.answers.clear()
+        script.problem(status, code)
+        error = await _error(scripted.session(A))
+        assert (is_away(error), is_transient(error), fits_spool(error)) == (False, transient, False)
+    async with StorageClient("http://127.0.0.1:1", TOKEN, 2) as nobody:
+        assert is_away(await _error(nobody.session(A)))

@@ -37,7 +37,7 @@ from sessions.storage.seal_desk import SealDesk
 from sessions.storage.sealing import Sealer
 from sessions.storage.shredding import Shredder
 from sessions.storage.store import NewChunk, SessionRecord, SessionStatus, ShredReason, Tombstone
-from sessions.storage.uptime import UptimeClock
+from sessions.storage.uptime import Uptime, UptimeClock
 
 EPOCH = datetime(2026, 1, 31, 12, 0, 0, 123_000, tzinfo=UTC)
 DEK_ID = DekId((1).to_bytes(16, "big"))
@@ -178,6 +178,13 @@ class House:
         self.tiles.tiles.clear()
         self.events.events.clear()
         self.trail._next = None
+        self.processors.records.clear()
+        self.registry._stored.clear()
+        self.uptime_store.uptime = Uptime(0.0, 0, self.uptime_store.uptime.generation)
+        self.uptime._known = None
+        self.desk._refusals.clear()
+        self.intake.set_back()
+        self.activity.set_back()
         for name in list(self.progress._known):
             self.progress.forget(name)
 

@@ -13,9 +13,10 @@ from sessions.storage.activity import Activity
 from sessions.storage.idle import IdleSealer
 from sessions.storage.memory import MemorySessions
 from sessions.storage.memory_anchoring import LeaseState, MemoryLease
-from sessions.storage.memory_replicas import MemoryActivity
+from sessions.storage.memory_replicas import MemoryActivity, MemoryUptime
 from sessions.storage.sealing import MAX_MISSING_CHUNKS, sealed_manifest
 from sessions.storage.store import SessionStatus
+from sessions.storage.uptime import UptimeClock
 from tests.unit.storage.chunks import House, envelope_of, session_record
 
 A, B = SessionId("a"), SessionId("b")
@@ -89,12 +90,12 @@ async def test_steady_writing_is_noted_once_in_a_while(house: Watched) -> None:
     class Counted(MemoryActivity):
         touched = 0
 
-        async def touch(self, session_ids) -> None:
+        async def touch(self, session_ids, now_seconds) -> None:
             self.touched += len(session_ids)
-            await super().touch(session_ids)
+            await super().touch(session_ids, now_seconds)
 
-    store = Counted(house.sessions, lambda: house.time)
-    house.intake._activity = Activity(store, 3600, lambda: house.seconds)
+    store = Counted(house.sessions)
+    house.intake._activity = Activity(store, house.uptime, 3600, lambda: house.seconds)
     await house.session("a")
     for index in range(120):
         await house.write("a", index)
@@ -105,7 +106,7 @@ async def test_steady_writing_is_noted_once_in_a_while(house: Watched) -> None:
 async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sessions.storage.activity._REMEMBERED_SESSIONS", 2)
     sessions = MemorySessions()
-    activity = Activity(MemoryActivity(sessions), 3600)
+    activity = Activity(MemoryActivity(sessions), UptimeClock(MemoryUptime()), 3600)
     for name in "abc":
         await sessions.create(session_record(name))
         await activity.note([SessionId(name)])
@@ -169,7 +170,7 @@ async def test_the_database_may_be_away(house: Watched, monkeypatch: pytest.Monk
 async def test_a_seal_that_the_database_ends_is_left_for_the_next_sweep(
     house: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away(*_: object) -> None:
+    async def away(*_: object, **__: object) -> None:
         raise DomainError("database-unavailable", "gone")
 
     await house.session("a")
@@ -181,7 +182,7 @@ async def test_a_seal_that_the_database_ends_is_left_for_the_next_sweep(
 
 
 async def test_zero_is_never(house: Watched) -> None:
-    never = Activity(MemoryActivity(house.sessions), 0)
+    never = Activity(MemoryActivity(house.sessions), house.uptime, 0)
     await house.session("a")
     await never.note([A])
     assert not never._noted

@@ -1,11 +1,13 @@
 """Taking envelopes in, on twins."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from sessions.core import frames
-from sessions.core.types import SessionId
+from sessions.core.envelope import Codec, Header, fingerprint
+from sessions.core.types import ChunkIndex, DekId, SessionId
 from sessions.runtime.errors import DomainError
 from sessions.storage import ingest
 from sessions.storage.ingest import MAX_FRAMES, FrameResult
@@ -214,14 +216,15 @@ async def test_a_chunk_that_meets_a_seal_waits_for_what_becomes_of_it(monkeypatc
     assert [answer.result for answer in answers] == [EXISTS, STORED]
 
 
-async def test_a_seal_that_does_not_end_is_overloaded(monkeypatch) -> None:
+async def test_of_a_seal_that_does_not_end_its_sessions_envelopes_are_told_alone(monkeypatch) -> None:
     monkeypatch.setattr(ingest, "_SEALING_POLL_SECONDS", 0)
     house = House()
     await house.session("a")
     await house.sessions.update(A, SessionStatus.OPEN, _SEALING)
-    with pytest.raises(DomainError) as caught:
-        await house.intake.submit(_body(new_chunk("a", 1)))
-    assert (caught.value.code, caught.value.retry_after_seconds) == ("overloaded", 2)
+    monkeypatch.setattr(ingest, "_SEALING_WAIT_SECONDS", 0.02)
+    await house.session("b")
+    assert await _results(house, new_chunk("a", 1), new_chunk("b", 0)) == [BUSY, STORED]
+    assert A not in house.chunks.records
 
 
 async def test_a_session_that_vanishes_meanwhile(monkeypatch) -> None:
@@ -233,9 +236,8 @@ async def test_a_session_that_vanishes_meanwhile(monkeypatch) -> None:
         return None
 
     monkeypatch.setattr(house.sessions, "get", gone)
-    with pytest.raises(DomainError) as caught:
-        await house.intake.submit(_body(new_chunk("a", 1)))
-    assert caught.value.code == "session-not-found"
+    await house.session("b")
+    assert await _results(house, new_chunk("a", 1), new_chunk("b", 0)) == [UNKNOWN, STORED]
 
 
 async def _at_first_one(house: House) -> list[str]:
@@ -243,13 +245,13 @@ async def _at_first_one(house: House) -> list[str]:
     await house.session("a")
     assert await _results(house, new_chunk("a", 0)) == [STORED]
     asked: list[str] = []
-    statuses = house.sessions.statuses
+    states = house.sessions.states
 
     async def noted(session_ids: list[SessionId]) -> object:
         asked.append(",".join(session_ids))
-        return await statuses(session_ids)
+        return await states(session_ids)
 
-    house.sessions.statuses = noted
+    house.sessions.states = noted
     return asked
 
 
@@ -288,6 +290,17 @@ async def test_a_session_that_was_open_a_moment_ago_and_is_sealed_takes_nothing_
     assert await _results(house, new_chunk("a", 0)) == [EXISTS]
 
 
+async def test_a_session_that_was_open_a_moment_ago_and_is_shredded_takes_nothing_more() -> None:
+    """Its ring has no keys any more, which is not why: what comes late is taken out of the store again."""
+    house = House()
+    await _at_first_one(house)
+    await house.sealer.seal(A, None, "recorder")
+    await house.shred(A)
+    assert await _results(house, new_chunk("a", 1)) == [SEALED]
+    assert sorted(house.chunks.records[A]) == [0]
+    assert not [key for key in house.chunks.bodies if key[1] == 1]
+
+
 async def test_a_session_that_was_open_a_moment_ago_and_is_no_more_known_keeps_nothing() -> None:
     house = House()
     await _at_first_one(house)
@@ -308,3 +321,113 @@ async def test_only_so_many_open_sessions_are_remembered(monkeypatch) -> None:
     asked.clear()
     assert await _results(house, new_chunk("a", 1)) == [STORED]
     assert asked == ["a", "a"]
+
+
+def _under(number: int, session: str, index: int, body: bytes = b"chunk") -> NewChunk:
+    """A chunk that is encrypted under another key than `DEK_ID`."""
+    name, dek = SessionId(session), DekId(number.to_bytes(16, "big"))
+    header = Header(Codec.STORED, dek, bytes(12), ChunkIndex(index), len(body), name)
+    data = header.to_bytes() + body + bytes(16)
+    return NewChunk(name, index, len(body), fingerprint(name, index, data), data, dek)
+
+
+async def test_an_envelope_whose_key_is_not_in_the_ring_is_refused_alone() -> None:
+    """R1: nobody could ever open it, and a seal would prove that it is there."""
+    house = House()
+    await house.session("a")
+    assert await _results(house, _under(2, "a", 0), new_chunk("a", 1), _under(2, "none", 0)) == [
+        UNKNOWN_KEY,
+        STORED,
+        UNKNOWN,
+    ]
+    assert sorted(house.chunks.records[A]) == [1]
+    await house.ledger.add_key(A, key(2))
+    assert await _results(house, _under(2, "a", 0), new_chunk("a", 1)) == [STORED, EXISTS]
+
+
+async def test_a_key_that_was_added_a_moment_ago_is_asked_for_before_the_insert() -> None:
+    house = House()
+    asked = await _at_first_one(house)
+    await house.ledger.add_key(A, key(2))
+    asked.clear()
+    assert await _results(house, _under(2, "a", 1), new_chunk("a", 2)) == [STORED, STORED]
+    assert asked == ["a", "a"]
+
+
+async def test_a_key_that_the_ring_lost_a_moment_ago_keeps_nothing() -> None:
+    """R9: the database was set back to before the key."""
+    house = House()
+    await house.session("a")
+    await house.ledger.add_key(A, key(2))
+    assert await _results(house, _under(2, "a", 0)) == [STORED]
+    house.sessions.records[A] = replace(house.sessions.records[A], keys=(key(1),))
+    house.chunks.records[A].clear()
+    house.chunks.bodies.clear()
+    assert await _results(house, _under(2, "a", 0), new_chunk("a", 1)) == [UNKNOWN_KEY, STORED]
+    assert (sorted(house.chunks.records[A]), [key[1] for key in house.chunks.bodies]) == ([1], [1])
+
+
+async def test_after_a_set_back_no_session_is_taken_to_be_open() -> None:
+    house = House()
+    asked = await _at_first_one(house)
+    house.intake.set_back()
+    asked.clear()
+    assert await _results(house, new_chunk("a", 1)) == [STORED]
+    assert asked == ["a", "a"]
+
+
+@pytest.mark.parametrize("content", [b"chunk", b"other"])
+async def test_what_a_crash_left_under_a_key_of_no_ring_gives_way(content: bytes) -> None:
+    """Storage found the key missing after the insert, and died before it took the envelope out again."""
+    house = House()
+    await house.session("a")
+    await house.chunks.insert([_under(2, "a", 0), new_chunk("a", 1)])
+    answers = await house.intake.submit(_body(new_chunk("a", 0, content), new_chunk("a", 1, b"other")))
+    assert [answer.result for answer in answers] == [STORED, CONFLICT]
+    assert answers[0].envelope_sha256 == new_chunk("a", 0, content).fingerprint.envelope_sha256
+    assert house.chunks.records[A][0].fingerprint == new_chunk("a", 0, content).fingerprint
+    assert len(house.chunks.bodies) == 2
+
+
+@pytest.mark.parametrize("damage", ["cut", "key", "gone"])
+async def test_a_damaged_envelope_gives_way_to_nothing_and_fails_no_other(damage: str) -> None:
+    """It was acknowledged; that its bytes name another key by now does not mean that it was not."""
+    house = House()
+    await house.session("a", 0)
+    await house.session("b")
+    ((place, data),) = house.chunks.bodies.items()
+    if damage == "gone":
+        del house.chunks.bodies[place]
+    else:
+        house.chunks.bodies[place] = data[:9] if damage == "cut" else _under(2, "a", 0).envelope
+    before = house.chunks.records[A][0]
+    assert await _results(house, new_chunk("a", 0, b"other"), new_chunk("b", 0)) == [CONFLICT, STORED]
+    assert house.chunks.records[A][0] == before
+
+
+async def test_what_is_sealed_gives_way_to_nothing() -> None:
+    house = House()
+    await house.session("a")
+    await house.chunks.insert([_under(2, "a", 0)])
+    assert await _results(house, new_chunk("a", 1)) == [STORED]
+    await house.sealer.seal(A, None, "recorder")
+    assert await _results(house, new_chunk("a", 0)) == [CONFLICT]
+    assert house.chunks.records[A][0].fingerprint == _under(2, "a", 0).fingerprint
+
+
+async def test_a_session_whose_seal_is_being_decided_keeps_no_other_waiting(monkeypatch) -> None:
+    """R4: it is answered `busy`, each envelope alone, after one second for all of a request together."""
+    monkeypatch.setattr(ingest, "_SEALING_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(ingest, "_SEALING_POLL_SECONDS", 0.001)
+    house = House()
+    for name in "abcd":
+        await house.session(name)
+    for name in "abc":
+        await house.sessions.update(SessionId(name), SessionStatus.OPEN, _SEALING)
+    began = asyncio.get_running_loop().time()
+    chunks = [new_chunk(name, index) for name in "abcd" for index in (0, 1)]
+    assert await _results(house, *chunks) == [BUSY] * 6 + [STORED] * 2
+    assert asyncio.get_running_loop().time() - began < 0.5
+    for name in "abc":
+        await house.sealer.settle(house.sessions.records[SessionId(name)])
+    assert await _results(house, *chunks) == [SEALED] * 6 + [EXISTS] * 2

@@ -9,10 +9,10 @@ from sessions.core.key_ring import MAX_KEYS
 from sessions.core.receipt import Anchor, AnchorState, Batch
 from sessions.core.types import Hash, SessionId
 from sessions.runtime.errors import DomainError
-from sessions.runtime.metadata import MAX_METADATA_BYTES
+from sessions.runtime.metadata import MAX_METADATA_BYTES, canonical_metadata
 from sessions.storage.anchor import BatchRecord
 from sessions.storage.memory import MemoryChunks, MemorySessions
-from sessions.storage.store import Change, Placement, SealOrder, SessionFilter, SessionRecord, SessionStatus
+from sessions.storage.store import Change, Placement, Retention, SealOrder, SessionFilter, SessionRecord, SessionStatus
 from tests.unit.storage.chunks import EPOCH, TOMBSTONE, House, key, session_record
 
 A = SessionId("a")
@@ -48,6 +48,48 @@ async def test_metadata_that_was_not_given_is_empty() -> None:
     assert (await _code(house.ledger.open(A, {"a": 1}, key()))).code == "metadata-conflict"
 
 
+async def test_a_session_that_a_chunk_opened_takes_the_first_metadata_with_its_terms() -> None:
+    """R13: the chunk was faster than what was said of the session."""
+    house = House()
+    opened = (await house.ledger.open(A, None, key())).record
+    assert (opened.metadata, opened.metadata_given) == (b"{}", False)
+    assert not (await house.ledger.open(A, None, key(2))).record.metadata_given
+    wanted = {"host": "x", "retention": {"retain_days": 5, "delete_after_days": 9}}
+    given = await house.ledger.open(A, wanted, key(2))
+    record = house.sessions.records[A]
+    assert (given.created, given.record, record.metadata_given) == (False, record, True)
+    assert (record.metadata, record.keys) == (canonical_metadata(wanted), opened.keys)
+    assert record.retention == Retention(5, 9)
+    for metadata in (wanted, None):
+        assert (await house.ledger.open(A, metadata, key(2))).record == record
+    assert (await _code(house.ledger.open(A, {}, key()))).code == "metadata-conflict"
+
+
+async def test_terms_that_come_later_must_keep_a_session_long_enough() -> None:
+    house = House(retain_days=10)
+    await house.ledger.open(A, None, key())
+    wanted = {"retention": {"retain_days": 5}}
+    assert (await _code(house.ledger.open(A, wanted, key()))).code == "retention-too-short"
+    assert not house.sessions.records[A].metadata_given
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (Change(metadata=b'{"a":2}'), "metadata-conflict"),
+        (Change(status=SEALING, seal_order=SealOrder(None, "recorder", EPOCH)), "overloaded"),
+        (Change(metadata=b'{"a":1}'), None),
+    ],
+)
+async def test_metadata_that_another_gives_in_the_same_moment(change: Change, code: str | None) -> None:
+    house = House(sessions=_Contended(change))
+    house.sessions.records[A] = replace(session_record("a"), metadata_given=False)
+    if code is None:
+        assert (await house.ledger.open(A, {"a": 1}, key())).record.metadata == b'{"a":1}'
+    else:
+        assert (await _code(house.ledger.open(A, {"a": 1}, key()))).code == code
+
+
 async def test_metadata_has_a_limit() -> None:
     house = House()
     room = MAX_METADATA_BYTES - len('{"a":""}')
@@ -62,7 +104,7 @@ async def test_metadata_without_a_canonical_form() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(SEALING, "session-sealed"), (SEALED, "session-sealed"), (SHREDDED, "session-shredded")]
+    ("status", "code"), [(SEALING, "overloaded"), (SEALED, "session-sealed"), (SHREDDED, "session-shredded")]
 )
 async def test_what_is_not_open_is_not_opened(status: SessionStatus, code: str) -> None:
     house = House()

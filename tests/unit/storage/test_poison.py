@@ -17,7 +17,6 @@ from sessions.storage import ingest, scrubbing
 from sessions.storage.audit_seal import GRACE, DailySeal
 from sessions.storage.audit_trail import Trail, begin_of
 from sessions.storage.ingest import MAX_ENVELOPE_BYTES
-from sessions.storage.memory import MemoryActivity
 from sessions.storage.memory_anchoring import LeaseState, MemoryLease
 from sessions.storage.scrub_store import Position
 from sessions.storage.sealing import sealed_manifest
@@ -148,13 +147,14 @@ async def test_an_idle_session_that_cannot_be_sealed_stops_no_other(monkeypatch:
         await house.session(name)
         await house.write(name, 0)
     house.pass_minutes(67)
-    notes: MemoryActivity = house.notes
     monkeypatch.setattr(house.ledger, "seal", _failing(house.ledger.seal, A))
     with capture_logs() as logs:
         assert await house.sealer_of_idle.sweep() == 1
     assert _skipped(logs) == [A]
     assert (await house.ledger.get(B)).status is SEALED
-    assert notes._noted[A] == house.time, "it is tried again when it has been idle once more"
+    assert house.notes._noted[A] == house.uptime_store.uptime.seconds, (
+        "it is tried again when it has been idle once more"
+    )
 
 
 async def test_a_day_that_cannot_be_sealed_stops_no_later_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from sessions.storage.mongo import Readiness
 from sessions.storage.routes import decode_cursor, encode_cursor
 from tests import strategies
 from tests.unit.runtime.apps import app_of, client_of
-from tests.unit.storage.chunks import House, ample_disk, disk_with, envelope_of, session_record
+from tests.unit.storage.chunks import DEK_ID, House, ample_disk, disk_with, envelope_of, session_record
 
 
 class _Everybody(Authenticator):
@@ -144,7 +144,7 @@ async def test_lists_by_id_are_walked_by_their_cursors(house: House, client: htt
 
 
 _KEY = {
-    "dek_id": base64.b64encode(bytes(16)).decode(),
+    "dek_id": base64.b64encode(DEK_ID).decode(),
     "kek_id": "k",
     "wrapped": base64.b64encode(b"w").decode(),
     "recovery": None,
@@ -165,7 +165,7 @@ async def test_a_session_from_open_to_shredded(house: House, client: httpx.Async
     told = (await client.get("/api/v1/sessions/a", headers=auditor)).json()
     assert (told["keys"], told["metadata"]) == (None, {"a": 1})
     assert told["key_ids"] == [
-        {"dek_id": dek_id, "kek_id": "k", "recipient": None} for dek_id in (bytes(16).hex(), (b"1" * 16).hex())
+        {"dek_id": dek_id, "kek_id": "k", "recipient": None} for dek_id in (DEK_ID.hex(), (b"1" * 16).hex())
     ]
     sealed = (await client.post("/api/v1/sessions/a/seal", json={})).json()
     manifest = await client.get("/api/v1/sessions/a/manifest")
