@@ -159,8 +159,8 @@ class Registry:
         """
         now = await self._uptime.read()
         if report.name not in self._stored:
-            known = {record.name for record in await self._store.all()}
-            if report.name not in known and len(known) >= MAX_PROCESSORS:
+            names = {record.name for record in await self._store.all()}
+            if report.name not in names and len(names) >= MAX_PROCESSORS:
                 detail = f"storage knows {MAX_PROCESSORS} processors already; forget those that are gone"
                 raise DomainError("overloaded", detail, retry_after_seconds=30)
         if report.leaving and not report.holdings.spooled_entries:
