@@ -51,9 +51,8 @@ class Drainer:
                 await self._spool.arrived.wait()
                 await self._watch.back.wait()
                 self._begin()
-                pause = asyncio.create_task(asyncio.sleep(_PAUSE_SECONDS))
-                await asyncio.wait({pause, *self._deliveries.values()}, return_when=asyncio.FIRST_COMPLETED)
-                pause.cancel()
+                if deliveries := list(self._deliveries.values()):
+                    await asyncio.wait(deliveries, timeout=_PAUSE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 if self._spool.entries and not self._deliveries:
                     await asyncio.sleep(_PAUSE_SECONDS)  # all that is left waits for its next attempt
         finally:
@@ -84,8 +83,7 @@ class Drainer:
     def _begin(self) -> None:
         """Begin deliveries, urgent ones and oldest first, as many as go on at once."""
         now = time.monotonic()
-        for session_id in [name for name in self._urgent if not self._spool.holds(name)]:
-            self._urgent.pop(session_id).set()
+        self._note_delivered()
         for session_id in [*self._urgent, *self._spool.sessions]:
             if len(self._deliveries) == _SESSIONS_AT_ONCE:
                 return
@@ -102,6 +100,12 @@ class Drainer:
 
     def _ended(self, session_id: SessionId, _: asyncio.Task[None]) -> None:
         self._deliveries.pop(session_id, None)
+        self._note_delivered()
+
+    def _note_delivered(self) -> None:
+        """End the waits for sessions that nothing is left of."""
+        for session_id in [name for name in self._urgent if not self._spool.holds(name)]:
+            self._urgent.pop(session_id).set()
 
     async def _deliver(self, session: SpooledSession) -> None:
         try:

@@ -180,9 +180,11 @@ class DrainMachine(RuleBasedStateMachine):
                 return
             for session in self.desk.spool.sessions.values():
                 session.retry_at = 0.0  # as if the pause after a failure were over
-            reporting = asyncio.create_task(self._take(self.desk.reporter.report()))
+            reporting = asyncio.create_task(self.desk.reporter.report())
             await self.desk.drainer.round()
-            await reporting
+            await asyncio.wait([reporting])
+            error = reporting.exception()
+            assert error is None or isinstance(error, DomainError)
 
     @rule(faults=st.lists(FAULTS, max_size=4))
     def crash(self, faults: list[str]) -> None:

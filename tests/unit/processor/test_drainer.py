@@ -335,6 +335,15 @@ async def test_a_seal_drains_its_session_first(desk: Desk) -> None:
     assert answer["manifest"]["chunk_count"] == 1
 
 
+async def test_a_seal_of_the_last_session_in_the_spool_does_not_wait_for_another(desk: Desk) -> None:
+    """The drainer slept when the spool was empty, and told nobody: the seal waited for 20 s."""
+    desk.away()
+    await desk.put(0, b"x")
+    desk.back()
+    async with asyncio.timeout(5):
+        assert not isinstance(await desk.seal(1), Queued)
+
+
 async def test_while_its_opening_waits_no_chunk_overtakes_it(desk: Desk) -> None:
     desk.away()
     await desk.put(0, b"x")

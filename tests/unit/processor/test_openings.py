@@ -37,7 +37,7 @@ def test_an_opening_is_read_as_it_is() -> None:
     ],
 )
 def test_what_is_no_opening(payload: bytes) -> None:
-    with pytest.raises(ValueError, match="^no opening"):
+    with pytest.raises(ValueError, match=r"^no opening"):
         read_opening(payload)
 
 
@@ -48,5 +48,5 @@ def test_an_order_says_how_many(count: int | None) -> None:
 
 @pytest.mark.parametrize("payload", [b"", b"[]", b"null", b"{}", b'{"chunk_count": "x"}', b'{"chunk_count": []}'])
 def test_what_is_no_order(payload: bytes) -> None:
-    with pytest.raises(ValueError, match="^no order"):
+    with pytest.raises(ValueError, match=r"^no order"):
         read_order(payload)
