@@ -213,6 +213,7 @@ class Spool:
                 self._arriving += Counter()  # without those of zero
             if error is not None:
                 one.done.set_exception(error)
+                self._none_arrives(one.session_id)
                 continue
             session = self._index.session(one.session_id)
             session.by = session.by or one.by
@@ -227,6 +228,11 @@ class Spool:
             await self._drop_emptied()  # the segment that was kept for this group was full, perhaps, or was given up
         except OSError as failure:  # what comes next does not wait for it; a start drops what is left
             _log.error("spool_drop_failed", error=failure.strerror, errno=failure.errno)
+
+    def _none_arrives(self, session_id: SessionId) -> None:
+        session = self.sessions.get(session_id)
+        if session is not None and session_id not in self._arriving:
+            self._index.finish(session)
 
     def _failed(self, failure: Exception) -> DomainError:
         number = failure.errno if isinstance(failure, OSError) else None
@@ -258,7 +264,8 @@ class Spool:
     async def delivered(self, entries: list[Entry]) -> None:
         """Take out what session-storage has, or what was set aside; segments that nothing is left of go."""
         for entry in entries:
-            self._index.delivered(entry)
+            # What is on its way to the disk needs the key of an opening, also one that was delivered.
+            self._index.delivered(entry, more=entry.session.session_id in self._arriving)
         await self._drop_emptied()
         if not self.entries:
             self.arrived.clear()

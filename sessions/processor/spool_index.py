@@ -133,8 +133,8 @@ class SpoolIndex:
         """Have an opening delivered again: session-storage lost it."""
         opening.delivered = False
 
-    def delivered(self, entry: Entry) -> None:
-        """Take an entry out; an opening counts for as long as the session has others."""
+    def delivered(self, entry: Entry, *, more: bool = False) -> None:
+        """Take an entry out; an opening counts for as long as the session has others, or `more` are on their way."""
         if entry.delivered:
             return
         entry.delivered = True
@@ -145,6 +145,11 @@ class SpoolIndex:
         elif entry.kind is Kind.SEAL:
             session.seals.remove(entry)
             self._release(entry)
+        if not more:
+            self.finish(session)
+
+    def finish(self, session: SpooledSession) -> None:
+        """Forget a session that nothing waits of."""
         if not session.envelopes_wait and not session.seals and not session.opening_waits:
             for opening in session.openings:
                 self._release(opening)
