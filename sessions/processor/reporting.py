@@ -204,6 +204,7 @@ class Reporter:
                 "spooled_entries": spool.entries,
                 "spooled_bytes": spool.used_bytes,
                 "spooled_sessions": len(spool.sessions),
+                "spooled_seals": spool.seals,
                 "quarantined_entries": spool.quarantined,
             },
             "confirmed": [

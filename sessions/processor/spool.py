@@ -126,6 +126,11 @@ class Spool:
         return self._index.entries
 
     @property
+    def seals(self) -> int:
+        """How many of these are orders to seal."""
+        return self._index.seals
+
+    @property
     def used_bytes(self) -> int:
         """Bytes on disk, without the quarantine, which has bounds of its own."""
         return sum(tuple(self._segments.sizes.values())) + self._writing_bytes

@@ -105,6 +105,7 @@ class SpoolIndex:
     def __init__(self) -> None:
         self.sessions: dict[SessionId, SpooledSession] = {}
         self.entries = 0
+        self.seals = 0
         self._live: dict[int, int] = {}
 
     def session(self, name: SessionId) -> SpooledSession:
@@ -121,6 +122,7 @@ class SpoolIndex:
             session.openings.append(entry)
         elif entry.kind is Kind.SEAL:
             session.seals.append(entry)
+            self.seals += 1
         else:
             if (before := session.chunks.get(entry.index)) is not None:
                 session.earlier.append(before)
@@ -144,6 +146,7 @@ class SpoolIndex:
             self._release(entry)
         elif entry.kind is Kind.SEAL:
             session.seals.remove(entry)
+            self.seals -= 1
             self._release(entry)
         if not more:
             self.finish(session)

@@ -42,11 +42,12 @@ for _state in ProcessorState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holdings:
-    """What a spool holds."""
+    """What a spool holds; `spooled_seals` of its entries are orders to seal."""
 
     spooled_entries: int = 0
     spooled_bytes: int = 0
     spooled_sessions: int = 0
+    spooled_seals: int = 0
     quarantined_entries: int = 0
 
 

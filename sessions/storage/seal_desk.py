@@ -135,7 +135,7 @@ class SealDesk:
                 known.record.name
                 for known in others
                 if known.state is not ProcessorState.LOST
-                and (known.record.holdings.spooled_entries or asked_at is None or known.record.reported_at <= asked_at)
+                and (_may_open(known) or asked_at is None or known.record.reported_at <= asked_at)
             ]
             if not waiting or await self._sessions.get(session_id) is not None:
                 return
@@ -276,6 +276,11 @@ def _note_unheard(session_id: SessionId, lost: Sequence[Known]) -> None:
     if lost:
         UNHEARD.inc()
         _log.error("session_sealed_unheard", session_id=session_id, processors=[known.to_json() for known in lost])
+
+
+def _may_open(known: Known) -> bool:
+    """Whether a spool may hold a session that storage does not know: it has more than orders, which wait as this does."""
+    return known.record.holdings.spooled_entries > known.record.holdings.spooled_seals
 
 
 def _has(record: SessionRecord, order: WaitingOrder) -> bool:
