@@ -14,6 +14,9 @@ from typing import Final
 from sessions.core.types import SessionId, session_id
 from sessions.processor.files import write_durably
 
+OWN_PROMISE_SECONDS: Final = 60.0
+"""Uptime of session-storage in seconds for which a promise binds whose request was given up; the request itself counts
+for half of that time."""
 MAX_PROMISES: Final = 10_000
 """Limit on the sessions that are promised at the same time; further questions wait."""
 
@@ -87,10 +90,14 @@ class Promises:
     def settle(self, name: SessionId, reported: Promise, newest: str | None, uptime_seconds: float) -> None:
         """Release a promise that session-storage has no question for any more, or bind it to the newest question.
 
-        Do nothing if it was changed since it was reported: the answer may be older than the change.
+        Do nothing if it was changed since it was reported: the answer may be older than the change. A promise for a
+        request binds for `OWN_PROMISE_SECONDS` of uptime at most, also when the database was set back by days.
         """
         if self._promises.get(name) is not reported:
             return
+        latest = uptime_seconds + OWN_PROMISE_SECONDS
+        if reported.until_seconds > latest:
+            reported = self._promises[name] = Promise(reported.ask_id, latest)
         if newest is None and uptime_seconds >= reported.until_seconds:
             del self._promises[name]
         elif newest is not None and newest != reported.ask_id:

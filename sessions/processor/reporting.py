@@ -13,6 +13,7 @@ import structlog
 from sessions.core.types import SessionId
 from sessions.processor.acknowledged import Acknowledged
 from sessions.processor.files import write_durably
+from sessions.processor.promises import OWN_PROMISE_SECONDS
 from sessions.processor.spooling import Spooling
 from sessions.processor.storage_answers import ReportAnswer
 from sessions.processor.storage_client import StorageClient
@@ -24,9 +25,6 @@ _FIRST_SECONDS: Final = 0.1
 """Pause between reports until the first is taken, in seconds."""
 MAX_LISTED: Final = 1000
 """Limit on the sessions in one list of a report."""
-OWN_PROMISE_SECONDS: Final = 60.0
-"""Uptime of session-storage in seconds for which a promise binds whose request was given up; the request itself counts
-for half of that time."""
 ASKS_AT_ONCE: Final = 200
 """Questions that session-storage puts into one answer at most."""
 _NAME_FILE: Final = "processor.json"
@@ -208,6 +206,7 @@ class Reporter:
                 "spooled_entries": spool.entries,
                 "spooled_bytes": spool.used_bytes,
                 "spooled_sessions": len(spool.sessions),
+                "spooled_seals": spool.seals,
                 "quarantined_entries": spool.quarantined,
             },
             "confirmed": [

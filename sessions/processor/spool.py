@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 import structlog
 from prometheus_client import Counter as Metric
-from prometheus_client import Gauge, Histogram
+from prometheus_client import Histogram
 
 from sessions.core import envelope
 from sessions.core.errors import CoreError
@@ -34,8 +34,6 @@ T = TypeVar("T")
 GROUP_BYTES: Final = 16 * 1024 * 1024
 _WATCH_SECONDS: Final = 5.0
 SPOOLED = Metric("lucid_spooled_total", "Entries that were written to the spool.", ("kind",))
-SET_ASIDE = Gauge("lucid_spool_quarantine_entries", "Entries in the quarantine.")
-SET_ASIDE_BYTES = Gauge("lucid_spool_quarantine_bytes", "Bytes of the entries in the quarantine.")
 WRITE_SECONDS = Histogram(
     "lucid_spool_write_duration_seconds", "Time to write a group of entries and fsync it.", buckets=LATENCY_BUCKETS
 )
@@ -126,6 +124,11 @@ class Spool:
         return self._index.entries
 
     @property
+    def seals(self) -> int:
+        """How many of these are orders to seal."""
+        return self._index.seals
+
+    @property
     def used_bytes(self) -> int:
         """Bytes on disk, without the quarantine, which has bounds of its own."""
         return sum(tuple(self._segments.sizes.values())) + self._writing_bytes
@@ -213,6 +216,7 @@ class Spool:
                 self._arriving += Counter()  # without those of zero
             if error is not None:
                 one.done.set_exception(error)
+                self._none_arrives(one.session_id)
                 continue
             session = self._index.session(one.session_id)
             session.by = session.by or one.by
@@ -227,6 +231,11 @@ class Spool:
             await self._drop_emptied()  # the segment that was kept for this group was full, perhaps, or was given up
         except OSError as failure:  # what comes next does not wait for it; a start drops what is left
             _log.error("spool_drop_failed", error=failure.strerror, errno=failure.errno)
+
+    def _none_arrives(self, session_id: SessionId) -> None:
+        session = self.sessions.get(session_id)
+        if session is not None and session_id not in self._arriving:
+            self._index.finish(session)
 
     def _failed(self, failure: Exception) -> DomainError:
         number = failure.errno if isinstance(failure, OSError) else None
@@ -258,7 +267,8 @@ class Spool:
     async def delivered(self, entries: list[Entry]) -> None:
         """Take out what session-storage has, or what was set aside; segments that nothing is left of go."""
         for entry in entries:
-            self._index.delivered(entry)
+            # What is on its way to the disk needs the key of an opening, also one that was delivered.
+            self._index.delivered(entry, more=entry.session.session_id in self._arriving)
         await self._drop_emptied()
         if not self.entries:
             self.arrived.clear()
@@ -283,15 +293,10 @@ class Spool:
         return self._segments.raw(entry.place)
 
     def erase(self, entries: Sequence[Entry]) -> None:
-        """Overwrite entries on the disk. Blocking.
-
-        Raises:
-            OSError: they are perhaps still there.
-        """
+        """Overwrite entries on the disk; after an `OSError` they are perhaps still there. Blocking."""
         self._segments.erase([entry.place for entry in entries])
 
     def note(self, free_bytes: int | None = None) -> None:
         """Bring the room and the metrics up to date; with the free bytes of the disk, if they were looked up."""
-        SET_ASIDE.set(len(self.quarantine.entries))
-        SET_ASIDE_BYTES.set(self.quarantine.used_bytes)
+        self.quarantine.show()
         self.room.note(self.used_bytes, self.entries + self._writing_entries, free_bytes, self._writing_bytes)

@@ -105,6 +105,7 @@ class SpoolIndex:
     def __init__(self) -> None:
         self.sessions: dict[SessionId, SpooledSession] = {}
         self.entries = 0
+        self.seals = 0
         self._live: dict[int, int] = {}
 
     def session(self, name: SessionId) -> SpooledSession:
@@ -121,6 +122,7 @@ class SpoolIndex:
             session.openings.append(entry)
         elif entry.kind is Kind.SEAL:
             session.seals.append(entry)
+            self.seals += 1
         else:
             if (before := session.chunks.get(entry.index)) is not None:
                 session.earlier.append(before)
@@ -129,8 +131,8 @@ class SpoolIndex:
         self._live[number] = self._live.get(number, 0) + 1
         self.entries += 1
 
-    def delivered(self, entry: Entry) -> None:
-        """Take an entry out; an opening counts for as long as the session has others."""
+    def delivered(self, entry: Entry, *, more: bool = False) -> None:
+        """Take an entry out; an opening counts for as long as the session has others, or `more` are on their way."""
         if entry.delivered:
             return
         entry.delivered = True
@@ -140,7 +142,13 @@ class SpoolIndex:
             self._release(entry)
         elif entry.kind is Kind.SEAL:
             session.seals.remove(entry)
+            self.seals -= 1
             self._release(entry)
+        if not more:
+            self.finish(session)
+
+    def finish(self, session: SpooledSession) -> None:
+        """Forget a session that nothing waits of."""
         if not session.envelopes_wait and not session.seals and not session.opening_waits:
             for opening in session.openings:
                 self._release(opening)

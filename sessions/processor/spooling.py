@@ -30,6 +30,7 @@ T = TypeVar("T")
 ENVELOPE_OVERHEAD_BYTES: Final = HEADER_BYTES + 256
 """What an envelope and its entry have beside the chunk, at most."""
 MAX_GAPS: Final = 1000
+_ATTEMPTS: Final = 3
 MAX_ORDERS: Final = 8
 """Limit on the orders of one session that wait, each with another chunk count: the first that can be is carried out."""
 
@@ -162,27 +163,30 @@ class Spooling:
         compared, also when this process was restarted and storage is away still.
 
         Raises:
-            DomainError: `spool-full`.
+            DomainError: `spool-full`; `storage-unavailable` when the key was delivered again and again meanwhile.
         """
-        session = self.spool.sessions.get(session_id)
-        if session is not None and key.dek_id in session.kept_keys:
-            return
         what = session_id, key.dek_id
-        task = self._keeping.get(what)
-        if task is None:
-            task = self._keeping[what] = asyncio.create_task(self._keep_key(session_id, key, by))
-            task.add_done_callback(lambda _: self._keeping.pop(what, None))
-        await asyncio.shield(task)
+        for _ in range(_ATTEMPTS):
+            session = self.spool.sessions.get(session_id)
+            if session is not None and key.dek_id in session.kept_keys:
+                return  # an envelope that is appended now, before anything is awaited, finds it there
+            task = self._keeping.get(what)
+            if task is None:
+                task = self._keeping[what] = asyncio.create_task(self._keep_key(session_id, key, by))
+                task.add_done_callback(lambda _: self._keeping.pop(what, None))
+            await asyncio.shield(task)
+        detail = f"session-storage takes the key of session {session_id} from the spool at once; repeat the request"
+        raise DomainError("storage-unavailable", detail, retry_after_seconds=1)
 
     async def _keep_key(self, session_id: SessionId, key: WrappedDek, by: str | None) -> None:
-        if all(known.dek_id != key.dek_id for known in await self.keys(session_id)):
-            await self._append_opening(session_id, None, key, by)
-        if (session := self.spool.sessions.get(session_id)) is not None:
-            session.kept_keys.add(key.dek_id)
+        session = self.spool.sessions.get(session_id)
+        if session is None or all(known.dek_id != key.dek_id for known in await self.keys(session_id)):
+            session = (await self._append_opening(session_id, None, key, by)).session
+        session.kept_keys.add(key.dek_id)  # if it has been delivered meanwhile, what comes next has none
 
     async def _append_opening(
         self, session_id: SessionId, metadata: Mapping[str, Any] | None, key: WrappedDek, by: str | None
-    ) -> None:
+    ) -> Entry:
         self._require_taking(session_id, by)
         payload = {
             "session_id": session_id,
@@ -191,7 +195,8 @@ class Spooling:
             "opened_at": to_rfc3339(now()),
             "by": by,
         }
-        await self.spool.append(Kind.OPENING, session_id, json.dumps(payload).encode(), by=by)
+        entry, _ = await self.spool.append(Kind.OPENING, session_id, json.dumps(payload).encode(), by=by)
+        return entry
 
     async def keep(
         self,

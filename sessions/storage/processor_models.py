@@ -25,6 +25,7 @@ class HoldingsModel(BaseModel):
     spooled_entries: Count = 0
     spooled_bytes: Count = 0
     spooled_sessions: Count = 0
+    spooled_seals: Count = 0
     quarantined_entries: Count = 0
 
 

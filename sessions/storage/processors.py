@@ -42,11 +42,12 @@ for _state in ProcessorState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holdings:
-    """What a spool holds."""
+    """What a spool holds; `spooled_seals` of its entries are orders to seal."""
 
     spooled_entries: int = 0
     spooled_bytes: int = 0
     spooled_sessions: int = 0
+    spooled_seals: int = 0
     quarantined_entries: int = 0
 
 
@@ -168,8 +169,8 @@ class Registry:
         """
         now = await self._uptime.read()
         if report.name not in self._stored:
-            known = {record.name for record in await self._store.all()}
-            if report.name not in known and len(known) >= MAX_PROCESSORS:
+            names = {record.name for record in await self._store.all()}
+            if report.name not in names and len(names) >= MAX_PROCESSORS:
                 detail = f"storage knows {MAX_PROCESSORS} processors already; forget those that are gone"
                 raise DomainError("overloaded", detail, retry_after_seconds=30)
         if report.leaving and not report.holdings.spooled_entries:

@@ -29,8 +29,7 @@ from sessions.storage.uptime import UptimeClock
 WAIT_SECONDS: Final = 5.0
 """Time that the request for a seal waits for processors before it is answered with a 202, in seconds."""
 _POLL_SECONDS: Final = 0.1
-_UNKNOWN_SECONDS: Final = 7.0
-"""Time in which every processor that works stores another report, in seconds."""
+_UNKNOWN_SECONDS: Final = 7.0  # within which every processor that works stores another report
 _SWEEP_SECONDS: Final = 1.0
 _THOROUGH_SWEEPS: Final = 10
 _SURVEY_SWEEPS: Final = 5
@@ -139,7 +138,7 @@ class SealDesk:
                 known.record.name
                 for known in others
                 if known.state is not ProcessorState.LOST
-                and (known.record.holdings.spooled_entries or asked_at is None or known.record.reported_at <= asked_at)
+                and (_may_open(known) or asked_at is None or known.record.reported_at <= asked_at)
             ]
             if not waiting or await self._sessions.get(session_id) is not None:
                 return
@@ -290,6 +289,11 @@ class SealDesk:
         if record is None:
             raise problems.session_not_found(session_id)
         return record
+
+
+def _may_open(known: Known) -> bool:
+    """Return whether a spool may hold a session that storage does not know: it holds more than orders."""
+    return known.record.holdings.spooled_entries > known.record.holdings.spooled_seals
 
 
 def _has(record: SessionRecord, order: WaitingOrder) -> bool:

@@ -103,7 +103,7 @@ class Script:
         self.answers.append(JSONResponse(value, status))
 
 
-class _OneToken(Authenticator):
+class OneToken(Authenticator):
     def __init__(self) -> None:
         super().__init__([])
 
@@ -119,7 +119,7 @@ def storage_app(house: House, chunk_max_bytes: int = 64 * MIB) -> Any:
     limit = submit.body_limit(chunk_max_bytes)
     endpoint = submit.SubmitEndpoint(
         house.intake,
-        _OneToken(),
+        OneToken(),
         readiness=readiness,
         disk=ample_disk(),
         budget=ByteBudget(4 * limit),
@@ -130,7 +130,7 @@ def storage_app(house: House, chunk_max_bytes: int = 64 * MIB) -> Any:
         key_routes.router(house.ledger, house.rings, readiness, house.reads),
         processor_routes.router(house.registry, house.sessions, house.uptime, house.terms, readiness),
         audit_routes.router(house.trail, house.events, house.ledger, readiness, house.reads),
-        authenticator=_OneToken(),
+        authenticator=OneToken(),
         audit=house.audit,
         hot_routes=[submit.route(endpoint)],
     )

@@ -518,3 +518,53 @@ async def test_whatever_breaks_while_it_drains_nothing_is_lost(desk: Desk, monke
     await desk.drain()
     assert broken == 1
     assert await desk.recording.read(A, 0) == b"x"
+
+
+async def test_a_key_that_is_delivered_while_its_chunk_is_written_stays_in_the_spool(desk: Desk) -> None:
+    """Storage may lose it again, and the chunk may turn out to be a conflict: found by the model of replicas."""
+    desk.away()
+    await desk.rings.open(A, None)
+    (opening,) = desk.spool.sessions[A].openings
+    chunk = asyncio.create_task(desk.put(0, b"x"))
+    while not desk.spool._arriving:
+        await asyncio.sleep(0)
+    await desk.spool.delivered([opening])
+    assert (await chunk).durability == "spooled"
+    assert desk.spool.sessions[A].openings == [opening]
+    await desk.drain()
+    assert (desk.spool.entries, await desk.recording.read(A, 0)) == (0, b"x")
+
+
+async def test_a_key_that_was_delivered_before_its_chunk_came_is_kept_again(desk: Desk) -> None:
+    desk.away()
+    ring, _ = await desk.rings.open(A, None)
+    keys = desk.spooling.keys
+
+    async def delivered_meanwhile(name: SessionId) -> Any:
+        desk.spooling.keys = keys
+        found = await keys(name)
+        await desk.spool.delivered(list(desk.spool.sessions[A].openings))
+        return found
+
+    desk.spooling.keys = delivered_meanwhile
+    await desk.put(0, b"x")
+    assert [key.dek_id for key in await keys(A)] == [ring.wrapped.dek_id]
+
+
+async def test_what_is_left_of_a_session_goes_when_a_chunk_of_it_cannot_be_written(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.away()
+    await desk.rings.open(A, None)
+    (opening,) = desk.spool.sessions[A].openings
+
+    def full(_: object) -> None:
+        raise OSError(28, "no space")
+
+    monkeypatch.setattr(desk.spool._segments, "append", full)
+    chunk = asyncio.create_task(desk.put(0, b"x"))
+    while not desk.spool._arriving:
+        await asyncio.sleep(0)
+    await desk.spool.delivered([opening])
+    assert (await _error(chunk)).code == "spool-full"
+    assert (desk.spool.entries, desk.spool.sessions) == (0, {})

@@ -62,6 +62,16 @@ def test_an_order_that_it_placed_after_all_binds_beyond_that_time(promises: Prom
     assert A not in promises
 
 
+def test_after_a_set_back_of_the_database_a_request_binds_for_as_long_as_any(promises: Promises) -> None:
+    """Storage's uptime begins again, perhaps days before the time that the promise names."""
+    promises.hold(A, 1_000_060.0)
+    promises.settle(A, _reported(promises), None, 5.0)
+    promises.settle(A, _reported(promises), None, 64.9)
+    assert A in promises
+    promises.settle(A, _reported(promises), None, 65.0)
+    assert A not in promises
+
+
 def test_a_later_request_binds_for_longer_and_none_for_shorter(promises: Promises) -> None:
     promises.hold(A, 60.0)
     promises.hold(A, 50.0)

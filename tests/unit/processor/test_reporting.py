@@ -178,7 +178,13 @@ async def test_a_storage_that_is_older_has_no_reports_and_no_claims(one: Process
 async def test_what_a_report_says(one: Processor) -> None:
     await one.reporter.report()
     assert one.storage.reports[-1] == {
-        "holdings": {"spooled_entries": 0, "spooled_bytes": 0, "spooled_sessions": 0, "quarantined_entries": 0},
+        "holdings": {
+            "spooled_entries": 0,
+            "spooled_bytes": 0,
+            "spooled_sessions": 0,
+            "spooled_seals": 0,
+            "quarantined_entries": 0,
+        },
         "confirmed": [],
         "promised": [],
         "quarantined": [],
@@ -195,6 +201,7 @@ async def test_what_a_report_says(one: Processor) -> None:
             "spooled_entries": 2,
             "spooled_bytes": one.spool.used_bytes,
             "spooled_sessions": 2,
+            "spooled_seals": 0,
             "quarantined_entries": 2,
         },
         "confirmed": [],

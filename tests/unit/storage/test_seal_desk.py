@@ -583,3 +583,17 @@ async def test_a_chunk_that_comes_with_the_seal_is_covered_or_not_acknowledged(h
     )
     manifest = sealed_manifest(record(house))
     assert (answers[0].result.value == "stored") == (manifest.chunk_count == 3)
+
+
+@pytest.mark.parametrize(("seals", "code"), [(0, "overloaded"), (1, "session-not-found")])
+async def test_for_a_session_that_nobody_opened_spools_that_hold_orders_are_not_waited_for(
+    house: House, monkeypatch: pytest.MonkeyPatch, seals: int, code: str
+) -> None:
+    """Else two processors that each spooled such an order would wait for each other for good; found by the model."""
+    monkeypatch.setattr(seal_desk, "_UNKNOWN_SECONDS", 0.5)
+    asked = asyncio.create_task(refusal(order(house, 1, session=SessionId("nobody's"))))
+    while not asked.done():
+        house.registry.set_back()  # each report is stored
+        await house.registry.report(Report(name="q", holdings=Holdings(spooled_entries=1, spooled_seals=seals)))
+        await asyncio.sleep(0.01)
+    assert (await asked).code == code
