@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from prometheus_client import Counter, Gauge
-from prometheus_client import Gauge as Metric
+from prometheus_client import Counter as Metric
+from prometheus_client import Gauge
 
 from sessions.core import envelope
 from sessions.core.errors import CoreError

@@ -58,13 +58,11 @@ class Spool:
 
     def __init__(self, segments: Segments, room: SpoolRoom) -> None:
         self._segments = segments
-        self.room = room
-        self.quarantine = segments.quarantine
+        self.room, self.quarantine = room, segments.quarantine
         self._arriving: Counter[SessionId] = Counter()
         self._index = SpoolIndex()
         self.sessions = self._index.sessions
-        self._writing_bytes = 0
-        self._writing_entries = 0
+        self._writing_bytes = self._writing_entries = 0
         self._queue: deque[_Waiting] = deque()
         self._pending: dict[tuple[SessionId, int], asyncio.Future[Entry]] = {}
         self._writer: asyncio.Task[None] | None = None
@@ -78,10 +76,10 @@ class Spool:
             SpoolFolderError: the folder cannot be used.
         """
         self._segments.open()
-        known = len(self.quarantine.entries)
+        known = self.quarantined
         for found in self._segments.recover():
             self._recovered(found)
-        QUARANTINED.labels("damaged").inc(len(self.quarantine.entries) - known)
+        QUARANTINED.labels("damaged").inc(self.quarantined - known)
         for number in list(self._segments.sizes):
             if not self._index.has(number):
                 self._segments.drop(number)
@@ -89,8 +87,8 @@ class Spool:
         if self.entries:
             _log.info("spool_recovered", entries=self.entries, sessions=len(self.sessions), bytes=self.used_bytes)
             self.arrived.set()
-        if self.quarantine.entries:
-            _log.warning("spool_quarantine", entries=len(self.quarantine.entries))
+        if self.quarantined:
+            _log.warning("spool_quarantine", entries=self.quarantined)
 
     async def close(self) -> None:
         """Finish what is being written, and give the folder back."""
@@ -297,6 +295,6 @@ class Spool:
         self._segments.erase([entry.place for entry in entries])
 
     def note(self, free_bytes: int | None = None) -> None:
-        """Bring the room and the metrics up to date; with the free bytes of the disk, if they were looked up."""
+        """Bring room and metrics up to date, with the free bytes of the disk if they were looked up."""
         self.quarantine.show()
         self.room.note(self.used_bytes, self.entries + self._writing_entries, free_bytes, self._writing_bytes)
