@@ -115,8 +115,11 @@ class Decided:
 class ReplicasMachine(RuleBasedStateMachine):
     """What a test makes of it says where the stores are, and how requests get there."""
 
-    def stores(self) -> Stores:
-        """An empty database."""
+    patience = 1.0
+    """How much longer all takes than in memory."""
+
+    async def stores(self) -> Stores:
+        """Give an empty database."""
         return MemoryStores()
 
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -130,7 +133,7 @@ class ReplicasMachine(RuleBasedStateMachine):
 
     @initialize(seed=st.integers(0, 2**16))
     def begin(self, seed: int) -> None:
-        self.random = random.Random(seed)  # noqa: S311 - it decides who is served first
+        self.random = random.Random(seed)
         self.patch = pytest.MonkeyPatch()
         self._hurry()
         self.runner = asyncio.Runner(loop_factory=self.loop)
@@ -159,21 +162,22 @@ class ReplicasMachine(RuleBasedStateMachine):
 
     def _hurry(self) -> None:
         """Nothing waits for long: what is late here never comes, or comes in a later step."""
+        patience = self.patience
         for module, name, value in (
-            (reporting, "REPORT_SECONDS", 0.01),
+            (reporting, "REPORT_SECONDS", 0.01 * patience),
             (recording, "_BUSY_SECONDS", (0.0, 0.0)),
             (pipeline, "JOIN_SECONDS", 0.0005),
             (drainer, "SEAL_WAIT_SECONDS", 0.2),
             (ingest, "_SEALING_WAIT_SECONDS", 0.004),
             (ingest, "_SEALING_POLL_SECONDS", 0.001),
-            (seal_desk, "_POLL_SECONDS", 0.001),
-            (seal_desk, "_UNKNOWN_SECONDS", 0.02),
+            (seal_desk, "_POLL_SECONDS", 0.001 * patience),
+            (seal_desk, "_UNKNOWN_SECONDS", 0.02 * patience),
             (processors, "_REFRESH_SECONDS", 0.0),
             (key_ring, "MAX_KEYS", MAX_KEYS),
             (ledger, "MAX_KEYS", MAX_KEYS),
         ):
             self.patch.setattr(module, name, value)
-        self.patch.setitem(Ledger.seal.__kwdefaults__, "wait_seconds", 0.01)
+        self.patch.setitem(Ledger.seal.__kwdefaults__, "wait_seconds", 0.01 * patience)
         for module in (seal_desk, drainer, storage_watch):
             self.patch.setattr(module, "time", LoopTime())
         for place in (sealing, ingest, ledger):
@@ -186,7 +190,7 @@ class ReplicasMachine(RuleBasedStateMachine):
             raise DiedError(point)
 
     async def _begin(self) -> None:
-        self.side = StorageSide(self.stores(), self.random)
+        self.side = StorageSide(await self.stores(), self.random)
         self._watch_seals()
         carry = await self.stack.enter_async_context(self.served(self.side))
         self.processors = []
@@ -593,8 +597,8 @@ class ReplicasMachine(RuleBasedStateMachine):
                 await one.look()
             pumps = [asyncio.create_task(self._pump(one)) for one in self.processors]
             await asyncio.gather(*(one.drain() for one in self.processors))
-            await asyncio.sleep(0.005)
             await end_all(pumps)
+            await asyncio.gather(*map(self._report, self.processors))
             replica = self.side.some()
             await replica.ledger.resume_seals(100)
             await replica.desk.sweep()
