@@ -290,23 +290,31 @@ class ReplicasMachine(RuleBasedStateMachine):
             self.erased_metadata.discard((name, canonical_metadata(metadata)))
 
     async def _seal(self, one: Processor, name: SessionId, chunk_count: int | None, keep: bool) -> None:
-        pump = asyncio.create_task(self._pump(one))
+        beside = self._beside([one])
         try:
             answer = await self._refusable(one.desk.seal(name, chunk_count, keep=keep))
         finally:
-            await end_all([pump])
+            await end_all(beside)
         if isinstance(answer, Queued):
             assert keep, "without it nothing is queued"
             self.orders.setdefault(name, []).append((answer.chunk_count, next(self.numbers)))
         elif answer is not None and chunk_count is not None:
             assert answer["manifest"]["chunk_count"] == chunk_count
 
-    async def _pump(self, one: Processor) -> None:
-        """What runs beside a request for a seal."""
+    def _beside(self, processors: list[Processor]) -> list[asyncio.Task[None]]:
+        """What runs beside requests."""
+        works = [work(one) for one in processors for work in (self._reporting, self._draining)]
+        return [asyncio.create_task(work) for work in works]
+
+    async def _reporting(self, one: Processor) -> None:
         while True:
             if not one.watch.away:
                 await self._report(one)
-                await one.drain()
+            await asyncio.sleep(0.001)
+
+    async def _draining(self, one: Processor) -> None:
+        while True:
+            await one.drain()
             await asyncio.sleep(0.001)
 
     async def _report(self, one: Processor) -> None:
@@ -595,9 +603,9 @@ class ReplicasMachine(RuleBasedStateMachine):
             await self.side.go_on(3.0)
             for one in self.processors:
                 await one.look()
-            pumps = [asyncio.create_task(self._pump(one)) for one in self.processors]
+            beside = self._beside(self.processors)
             await asyncio.gather(*(one.drain() for one in self.processors))
-            await end_all(pumps)
+            await end_all(beside)
             await asyncio.gather(*map(self._report, self.processors))
             replica = self.side.some()
             await replica.ledger.resume_seals(100)
@@ -620,7 +628,7 @@ class ReplicasMachine(RuleBasedStateMachine):
 
     async def _seal_in_the_end(self, name: SessionId) -> None:
         record = await self.side.stores.sessions.get(name)
-        pumps = [asyncio.create_task(self._pump(one)) for one in self.processors]
+        beside = self._beside(self.processors)
         try:
             await asyncio.sleep(0)
             await self.processors[0].desk.seal(name, None)
@@ -631,7 +639,7 @@ class ReplicasMachine(RuleBasedStateMachine):
                 assert error.code in ("chunks-missing", "chunk-count-mismatch"), error
                 assert record is not None
         finally:
-            await end_all(pumps)
+            await end_all(beside)
 
     async def _is_found(self, name: SessionId) -> None:
         record = await self.side.stores.sessions.get(name)
