@@ -115,8 +115,11 @@ class Decided:
 class ReplicasMachine(RuleBasedStateMachine):
     """What a test makes of it says where the stores are, and how requests get there."""
 
-    def stores(self) -> Stores:
-        """An empty database."""
+    patience = 1.0
+    """How much longer all takes than in memory."""
+
+    async def stores(self) -> Stores:
+        """Give an empty database."""
         return MemoryStores()
 
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -159,21 +162,22 @@ class ReplicasMachine(RuleBasedStateMachine):
 
     def _hurry(self) -> None:
         """Nothing waits for long: what is late here never comes, or comes in a later step."""
+        patience = self.patience
         for module, name, value in (
-            (reporting, "REPORT_SECONDS", 0.01),
+            (reporting, "REPORT_SECONDS", 0.01 * patience),
             (recording, "_BUSY_SECONDS", (0.0, 0.0)),
             (pipeline, "JOIN_SECONDS", 0.0005),
             (drainer, "SEAL_WAIT_SECONDS", 0.2),
             (ingest, "_SEALING_WAIT_SECONDS", 0.004),
             (ingest, "_SEALING_POLL_SECONDS", 0.001),
-            (seal_desk, "_POLL_SECONDS", 0.001),
-            (seal_desk, "_UNKNOWN_SECONDS", 0.02),
+            (seal_desk, "_POLL_SECONDS", 0.001 * patience),
+            (seal_desk, "_UNKNOWN_SECONDS", 0.02 * patience),
             (processors, "_REFRESH_SECONDS", 0.0),
             (key_ring, "MAX_KEYS", MAX_KEYS),
             (ledger, "MAX_KEYS", MAX_KEYS),
         ):
             self.patch.setattr(module, name, value)
-        self.patch.setitem(Ledger.seal.__kwdefaults__, "wait_seconds", 0.01)
+        self.patch.setitem(Ledger.seal.__kwdefaults__, "wait_seconds", 0.01 * patience)
         for module in (seal_desk, drainer, storage_watch):
             self.patch.setattr(module, "time", LoopTime())
         for place in (sealing, ingest, ledger):
@@ -186,7 +190,7 @@ class ReplicasMachine(RuleBasedStateMachine):
             raise DiedError(point)
 
     async def _begin(self) -> None:
-        self.side = StorageSide(self.stores(), self.random)
+        self.side = StorageSide(await self.stores(), self.random)
         self._watch_seals()
         carry = await self.stack.enter_async_context(self.served(self.side))
         self.processors = []
@@ -286,23 +290,31 @@ class ReplicasMachine(RuleBasedStateMachine):
             self.erased_metadata.discard((name, canonical_metadata(metadata)))
 
     async def _seal(self, one: Processor, name: SessionId, chunk_count: int | None, keep: bool) -> None:
-        pump = asyncio.create_task(self._pump(one))
+        beside = self._beside([one])
         try:
             answer = await self._refusable(one.desk.seal(name, chunk_count, keep=keep))
         finally:
-            await end_all([pump])
+            await end_all(beside)
         if isinstance(answer, Queued):
             assert keep, "without it nothing is queued"
             self.orders.setdefault(name, []).append((answer.chunk_count, next(self.numbers)))
         elif answer is not None and chunk_count is not None:
             assert answer["manifest"]["chunk_count"] == chunk_count
 
-    async def _pump(self, one: Processor) -> None:
-        """What runs beside a request for a seal."""
+    def _beside(self, processors: list[Processor]) -> list[asyncio.Task[None]]:
+        """What runs beside requests."""
+        works = [work(one) for one in processors for work in (self._reporting, self._draining)]
+        return [asyncio.create_task(work) for work in works]
+
+    async def _reporting(self, one: Processor) -> None:
         while True:
             if not one.watch.away:
                 await self._report(one)
-                await one.drain()
+            await asyncio.sleep(0.001)
+
+    async def _draining(self, one: Processor) -> None:
+        while True:
+            await one.drain()
             await asyncio.sleep(0.001)
 
     async def _report(self, one: Processor) -> None:
@@ -591,10 +603,10 @@ class ReplicasMachine(RuleBasedStateMachine):
             await self.side.go_on(3.0)
             for one in self.processors:
                 await one.look()
-            pumps = [asyncio.create_task(self._pump(one)) for one in self.processors]
+            beside = self._beside(self.processors)
             await asyncio.gather(*(one.drain() for one in self.processors))
-            await asyncio.sleep(0.005)
-            await end_all(pumps)
+            await end_all(beside)
+            await asyncio.gather(*map(self._report, self.processors))
             replica = self.side.some()
             await replica.ledger.resume_seals(100)
             await replica.desk.sweep()
@@ -616,7 +628,7 @@ class ReplicasMachine(RuleBasedStateMachine):
 
     async def _seal_in_the_end(self, name: SessionId) -> None:
         record = await self.side.stores.sessions.get(name)
-        pumps = [asyncio.create_task(self._pump(one)) for one in self.processors]
+        beside = self._beside(self.processors)
         try:
             await asyncio.sleep(0)
             await self.processors[0].desk.seal(name, None)
@@ -627,7 +639,7 @@ class ReplicasMachine(RuleBasedStateMachine):
                 assert error.code in ("chunks-missing", "chunk-count-mismatch"), error  # noqa: PT017
                 assert record is not None
         finally:
-            await end_all(pumps)
+            await end_all(beside)
 
     async def _is_found(self, name: SessionId) -> None:
         record = await self.side.stores.sessions.get(name)
