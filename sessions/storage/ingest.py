@@ -240,9 +240,7 @@ class Intake:
         """
         since = self._clock() - _OPEN_SECONDS
         before = {
-            name: known[1]
-            for name in session_ids
-            if (known := self._open.get(name)) is not None and known[0] > since
+            name: known[1] for name in session_ids if (known := self._open.get(name)) is not None and known[0] > since
         }
         for chunk in chunks:
             if (state := before.get(chunk.session_id)) is not None and chunk.dek_id not in state.dek_ids:
