@@ -17,8 +17,8 @@ from scripts.devstack.replicas import Replica
 from scripts.devstack.stack import Stack
 from sessions.client.sync import Client
 from sessions.client.verifying import Report, Request, verify
-from sessions.core.envelope import fingerprint
-from sessions.core.merkle import root
+from sessions.core.envelope import fingerprint, missing_leaf_input
+from sessions.core.merkle import leaf_hash, root
 from sessions.core.types import ChunkIndex, Hash, SessionId
 from tests.chaos.ledger import Ledger
 
@@ -150,7 +150,7 @@ class Judge:
                 verdict.altered.append(f"{session}/{index}: another envelope than was acknowledged")
         if extra := there.keys() - set(range(plan.chunk_count)):
             verdict.duplicated.append(f"{session}: chunks that nobody recorded: {sorted(extra)[:5]}")
-        leaves = []
+        leaves: dict[int, Hash] = {}
         for index in sorted(there):
             envelope = self._get(
                 http, "storage", f"/api/v1/sessions/{session}/chunks/{index}/envelope", "audit"
@@ -158,11 +158,15 @@ class Judge:
             found = fingerprint(SessionId(session), ChunkIndex(index), envelope)
             if found.envelope_sha256 != there[index]:
                 verdict.altered.append(f"{session}/{index}: the envelope is not the one of its record")
-            leaves.append(Hash(found.leaf_hash))
+            leaves[index] = Hash(found.leaf_hash)
         verdict.figures["chunks compared"] += len(there)
         if sealed:
             manifest = self._get(http, "storage", f"/api/v1/sessions/{session}/manifest", "audit").json()
-            if manifest["root"] != root(leaves).hex() or manifest["chunk_count"] != len(there):
+            gaps = {index for first, last in manifest["missing"] for index in range(first, last + 1)}
+            leaves |= {index: leaf_hash(missing_leaf_input(SessionId(session), index)) for index in gaps}
+            whole = list(range(manifest["chunk_count"]))
+            stated = sorted(leaves) == whole and not gaps & there.keys()
+            if not stated or manifest["root"] != root([leaves[index] for index in whole]).hex():
                 verdict.altered.append(f"{session}: the manifest does not state what is stored")
 
     def _content(self, http: httpx.Client, session: str, there: Any, sealed: bool) -> None:
