@@ -353,11 +353,15 @@ class ReplicasMachine(RuleBasedStateMachine):
         """The same chunk through both processors at once, perhaps with other content."""
         self.act([("put", which, name, index, contents[which]) for which in (0, 1)], left, right)
 
-    @rule(which=WHICH, name=SESSIONS, chunk_count=COUNTS, then=WHICH)
-    def seal(self, which: int, name: SessionId, chunk_count: int | None, then: int) -> None:
+    @rule(which=WHICH, name=SESSIONS, chunk_count=COUNTS, sender=WHICH, index=INDEXES, faults=FAULT_LISTS)
+    def seal(
+        self, which: int, name: SessionId, chunk_count: int | None, sender: int, index: int, faults: list[str]
+    ) -> None:
+        """A seal is ordered, one of its chunks comes while it waits, and the other processor answers for itself."""
         self.act([("seal", which, name, chunk_count, True)], [], [])
-        self.act([("report", then)], [], [])
-        self.act([("report", then), ("sweep",)], [], [])
+        self.act([("put", sender, name, index, b"one")], *((faults, []) if sender == 0 else ([], faults)))
+        self.act([("report", 1 - which)], [], [])
+        self.act([("report", 1 - which), ("sweep",)], [], [])
 
     @rule(which=WHICH, mode=MODES)
     def wire(self, which: int, mode: str) -> None:
