@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import count
 from typing import Final
@@ -19,6 +19,7 @@ from sessions.runtime.tasks import skipped
 from sessions.storage import problems
 from sessions.storage.activity import Activity
 from sessions.storage.processors import Known, ProcessorState, Registry
+from sessions.storage.questions import Questions
 from sessions.storage.seal_orders import MAX_ORDERS, Ask, ClosingStore, Confirmation, WaitingOrder
 from sessions.storage.sealing import REFUSALS, Sealer, sealed_as_asked
 from sessions.storage.store import SessionRecord, SessionStatus, SessionStore
@@ -70,6 +71,11 @@ class SealDesk:
         self._uptime = uptime
         self._activity = activity
         self._refusals: OrderedDict[str, DomainError] = OrderedDict()
+        self._questions = Questions(orders)
+
+    def set_back(self) -> None:
+        """Ask all processors again: the database was set back to an earlier state."""
+        self._questions.set_back()
 
     async def seal(
         self,
@@ -218,6 +224,8 @@ class SealDesk:
         and never confirms must not keep a session open.
         """
         closing, survey = record.closing, await self._registry.survey()
+        if await self._questions.renewed() and closing is not None:
+            closing = replace(closing, clear=frozenset())
         clear = {first.processor} if first is not None else closing.clear if closing is not None else frozenset[str]()
         left = [known for known in survey.processors if known.record.name not in clear]
         placed = closing.orders[0].placed_seconds if closing is not None else survey.now_seconds
