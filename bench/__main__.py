@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench import (
+    against,
     anchoring,
     corpus,
     disk,
@@ -38,6 +39,7 @@ from bench.ingest import BAR_CELLS, CELLS, KIB, QUICK_CELLS, Ingest
 from bench.profiling import ProfileError
 from bench.results import Results
 from bench.slow_disk import SlowDiskError
+from bench.versions import VersionError, checkout
 from scripts.devstack.process import ROOT
 from scripts.devstack.stack import Stack
 
@@ -91,6 +93,9 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=corpus.SEED, help="what it is made of")
     parser.add_argument("--corpus", type=_own_corpus, metavar="DIR", help="your own files; nothing is written there")
     parser.add_argument("--only", choices=PARTS, action="append", help="measure this part alone; may come again")
+    parser.add_argument(
+        "--against", metavar="COMMIT|FOLDER", help="with --only recording: measure another version in turns with this"
+    )
     parser.add_argument("--profile", action="store_true", help="show where the services' time goes")
     parser.add_argument("--quick", action="store_true", help="one round of little, to see that it runs")
     parser.add_argument(
@@ -118,7 +123,10 @@ def _options(arguments: list[str]) -> argparse.Namespace:
             f"--{name}", type=_positive, default=default, help=f"--model: {what} (default {default:,g})"
         )
     parser.add_argument("--keep", action="store_true", help="keep data and logs, and say where")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.against and (options.only != ["recording"] or options.profile or options.plots):
+        parser.error("--against goes with --only recording, and neither with --profile nor with --plots")
+    return options
 
 
 def machine() -> dict[str, str]:
@@ -163,6 +171,7 @@ class Run:
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self._options, self._folder = options, folder
         self.results = Results()
+        self.before: Results | None = None
         self.left_out: list[str] = []
         self._parts = options.only or list(PARTS)
         self.rounds = 1 if options.quick else options.rounds
@@ -171,11 +180,7 @@ class Run:
     def run(self) -> None:
         """Measure."""
         options = self._options
-        if options.corpus:
-            source = options.corpus
-        else:
-            _told("making the corpus")
-            source = corpus.make(self._folder / "corpus", 12 if options.quick else options.mib, options.seed)
+        source = self._source()
         for number in range(self.rounds):
             _told(f"round {number + 1}")
             self._round(number, source)
@@ -186,6 +191,28 @@ class Run:
             with self._stack() as (_, stack):
                 asyncio.run(anchoring.measure(stack, batches, self.results, _told))
                 disk.measure_sessions(stack, self.results)
+
+    def _source(self) -> corpus.Corpus:
+        if own := self._options.corpus:
+            found: corpus.Corpus = own
+            return found
+        _told("making the corpus")
+        return corpus.make(
+            self._folder / "corpus", 12 if self._options.quick else self._options.mib, self._options.seed
+        )
+
+    def compare(self) -> None:
+        """Measure this version and another one in turns.
+
+        Raises:
+            VersionError: the other one cannot be had.
+        """
+        other = checkout(self._options.against, self._folder / "before")
+        compared = against.Comparison(self._source(), other, self._folder, _told, self._slow)
+        self.results, self.before = compared.results[against.NOW], compared.results[against.BEFORE]
+        for number in range(self.rounds):
+            _told(f"round {number + 1}")
+            compared.round(number)
 
     @contextlib.contextmanager
     def _stack(self) -> Iterator[tuple[Path, Stack]]:
@@ -253,12 +280,13 @@ def _told_of(options: argparse.Namespace) -> int:
 
 
 def _document(run: Run, arguments: list[str]) -> dict[str, Any]:
-    return {
+    found = {
         "machine": machine(),
         "command": _command(arguments).strip(),
         "rounds": run.rounds,
         "figures": run.results.document(),
     }
+    return found if run.before is None else found | {"before": run.before.document()}
 
 
 def main(arguments: list[str]) -> int:
@@ -271,8 +299,8 @@ def main(arguments: list[str]) -> int:
     run = None
     try:
         run = Run(options, folder)
-        run.run()
-    except (ProfileError, SlowDiskError) as error:
+        (run.compare if options.against else run.run)()
+    except (ProfileError, SlowDiskError, VersionError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     finally:
@@ -284,6 +312,9 @@ def main(arguments: list[str]) -> int:
             shutil.rmtree(folder, ignore_errors=True)
     about = machine()
     print("\n".join(f"{name:<13}{value}" for name, value in about.items()))
+    if run.before is not None:
+        report.compare(run.results, run.before)
+        return 0
     report.show(run.results)
     print("\n".join(run.left_out))
     if options.plots:

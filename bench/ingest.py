@@ -98,7 +98,7 @@ class Ingest:
         """The work of round `number`, in an order that no other round has."""
         jobs: list[Callable[[], None]] = []
         for cell in cells:
-            jobs += [lambda cell=cell: self._ours(cell, number), lambda cell=cell: self._bare(cell)]  # type: ignore[misc]
+            jobs += [lambda cell=cell: self.ours(cell, number), lambda cell=cell: self._bare(cell)]  # type: ignore[misc]
         jobs += [lambda tool=tool: self._rival(tool) for tool in rivals]  # type: ignore[misc]
         jobs += [lambda: self._replay(number)]
         random.Random(number).shuffle(jobs)
@@ -113,7 +113,8 @@ class Ingest:
             taken = percentile(outcome["latencies"], share) * 1000
             self._results.add(f"{name} | p{share * 100:.0f}", taken, "ms")
 
-    def _ours(self, cell: Cell, number: int) -> None:
+    def ours(self, cell: Cell, number: int) -> None:
+        """Record the corpus in a cell: speed, latencies, and what the processes cost."""
         name = f"ours {cell.name}"
         self._told(name)
         meter = Meter(pids(self._stack))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bench import tables
+from bench import comparison, tables
 from bench.results import Results
 
 
@@ -28,6 +28,10 @@ def show(document: Mapping[str, Any]) -> str:
     """All that was measured."""
     results = Results.of_document(document["figures"])
     parts = [about(document)]
-    for figures in tables.of(results):
+    if before := document.get("before"):
+        found = comparison.of(results, Results.of_document(before))
+    else:
+        found = tables.of(results)
+    for figures in found:
         parts += [f"**{figures.title}**", table(figures.head, figures.rows), *filter(None, [figures.below])]
     return "\n\n".join(parts)

@@ -12,7 +12,7 @@ from typing import Final, Literal
 from scripts.devstack import leaks, process
 from scripts.devstack.anvil import Anvil
 from scripts.devstack.credentials import make_kek, make_tokens, write_private
-from scripts.devstack.process import Process, StartError
+from scripts.devstack.process import ROOT, Process, StartError
 
 Service = Literal["processor", "storage"]
 SERVICES: Final[tuple[Service, Service]] = ("storage", "processor")
@@ -97,13 +97,16 @@ def settings(
     }
 
 
-def launch(service: Service, own: Mapping[str, str], marks: Mapping[str, str], log: Path) -> Process:
-    """Start the process of a service with its settings `own`, and nothing of our environment that it could read."""
+def launch(service: Service, own: Mapping[str, str], marks: Mapping[str, str], log: Path, code: Path = ROOT) -> Process:
+    """Start the process of a service with its settings `own`, and nothing of our environment that it could read.
+
+    `code` is the checkout that the service runs from.
+    """
     passed_on = {
         name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(("COVERAGE_", "LC_"))
     }
     environment = {**passed_on, "PYTHONUNBUFFERED": "1", **marks, **own}
-    return process.start([sys.executable, "-m", f"sessions.{service}.main"], log, environment)
+    return process.start([sys.executable, "-m", f"sessions.{service}.main"], log, environment, code)
 
 
 def wait_ready(service: Service, running: Process, port: int, log: Path) -> None:

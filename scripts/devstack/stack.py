@@ -19,7 +19,7 @@ from scripts.devstack import process, services
 from scripts.devstack.anvil import Anvil
 from scripts.devstack.credentials import write_private
 from scripts.devstack.mongod import Mode, Mongod
-from scripts.devstack.process import Process, StartError
+from scripts.devstack.process import ROOT, Process, StartError
 from scripts.devstack.services import SERVICES, Secrets, Service
 
 Part = Literal["mongod", "anvil", "processor", "storage"]
@@ -36,8 +36,8 @@ _ATTEMPTS: Final = 3
 class Stack:
     """A stack in `folder`, which holds its data, logs, secrets and `stack.json`.
 
-    `settings` are further settings of each service; they win over the stack's own. After `start` the attributes that
-    follow are set, as they are in `stack.json`.
+    `settings` are further settings of each service; they win over the stack's own. `code` is the checkout that the
+    services run from. After `start` the attributes that follow are set, as they are in `stack.json`.
     """
 
     folder: Path
@@ -45,6 +45,7 @@ class Stack:
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     test_commands: bool = False
     block_seconds: int = 1
+    code: Path = ROOT
     processor_url: str = ""
     storage_url: str = ""
     chain_id: int = 0
@@ -148,7 +149,7 @@ class Stack:
         return int(self.env[service]["PORT"])
 
     def _launch(self, service: Service) -> None:
-        self.services[service] = services.launch(service, self.env[service], self._marks, self.log(service))
+        self.services[service] = services.launch(service, self.env[service], self._marks, self.log(service), self.code)
 
     def _wait_ready(self, service: Service) -> None:
         services.wait_ready(service, self.services[service], self._port(service), self.log(service))

@@ -219,7 +219,7 @@ class Delivery:
                 raise RequestFailedError(f"session-storage does not keep the key of session {name}")
             session.brought_again.add(dek_id)
             for opening in session.openings:
-                self._spool.redeliver(opening)
+                opening.delivered = False
         raise DomainError("overloaded", f"session {name} lost its key at session-storage", retry_after_seconds=1)
 
     async def _under_another_key(self, session: SpooledSession, index: int, payload: bytes) -> bytes:

@@ -80,6 +80,10 @@ class Drainer:
             waiting.cancel()
         return not self._spool.holds(session_id)
 
+    def urge(self, session_id: SessionId) -> None:
+        """Drain a session before the others: its seal waits for it elsewhere."""
+        self._urgent.setdefault(session_id, asyncio.Event())
+
     def _begin(self) -> None:
         """Begin deliveries, urgent ones and oldest first, as many as go on at once."""
         now = time.monotonic()

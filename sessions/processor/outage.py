@@ -76,6 +76,7 @@ class OpenedSpool:
         orders = SealOrders(storage, self.spooling, reporter)
         delivery = Delivery(self.spooling, storage, submitter, recording, rings=rings, orders=orders)
         drainer = Drainer(self.spooling, delivery, settings.spool_delivery_attempts)
+        reporter.urge = drainer.urge
         return Outage(self.spooling, reporter, orders, drainer)
 
 

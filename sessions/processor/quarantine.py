@@ -36,6 +36,8 @@ QUARANTINED = Metric("lucid_spool_quarantined_total", "Quarantined entries, by r
 REASONS: Final = ("damaged", "conflict", "left-out", "undeliverable", "metadata-refused", "envelope-corrupt")
 for _reason in REASONS:
     QUARANTINED.labels(_reason)
+SET_ASIDE = Gauge("lucid_spool_quarantine_entries", "Entries in the quarantine.")
+SET_ASIDE_BYTES = Gauge("lucid_spool_quarantine_bytes", "Bytes of the entries in the quarantine.")
 CONFLICT: Final = "conflict"
 """Reason of an envelope whose index has other content at session-storage."""
 _SHARES: Final = 4
@@ -156,6 +158,11 @@ class Quarantine:
         sync_folder(self._folder)
         if (one := self.entries.get(name)) is not None:
             self._remove(one)
+
+    def show(self) -> None:
+        """Bring the metrics up to date."""
+        SET_ASIDE.set(len(self.entries))
+        SET_ASIDE_BYTES.set(self.used_bytes)
 
     def of_session(self, name: SessionId) -> Iterator[Quarantined]:
         """Return a session's entries."""

@@ -7,6 +7,9 @@ from prometheus_client import Counter, Histogram
 
 from sessions.core.types import SessionId
 from sessions.processor.crypt import SealedChunk
+from sessions.processor.killpoints import Point
+from sessions.runtime.errors import DomainError
+from sessions.runtime.killpoints import reach
 from sessions.runtime.metrics import SIZE_BUCKETS
 
 CHUNKS = Counter("lucid_chunks_total", "Chunks by outcome.", ("outcome",))
@@ -66,3 +69,20 @@ def recorded(
         created=True,
         durability=durability,
     )
+
+
+def acknowledged(session_id: SessionId, index: int, sealed: SealedChunk, stored_sha256: str | None) -> Recorded:
+    """Return a chunk that session-storage has acknowledged, if it acknowledged these very bytes.
+
+    Raises:
+        DomainError: `storage-unavailable`.
+    """
+    ours = sealed.fingerprint
+    if stored_sha256 != ours.envelope_sha256.hex():
+        raise DomainError(
+            "storage-unavailable",
+            "session-storage acknowledged other bytes than were sent; repeat the request",
+            retry_after_seconds=1,
+        )
+    reach(Point.CHUNK_STORED)
+    return recorded(session_id, index, sealed, "stored")

@@ -18,7 +18,7 @@ from sessions.processor.key_rings import KeyRings, OpenRing
 from sessions.processor.keys import Dek
 from sessions.processor.killpoints import Point
 from sessions.processor.pipeline import Submitter
-from sessions.processor.recorded import CHUNKS, Recorded, recorded
+from sessions.processor.recorded import CHUNKS, Recorded, acknowledged, recorded
 from sessions.processor.spooling import Spooling
 from sessions.processor.storage_answers import FrameAnswer
 from sessions.processor.storage_client import StorageClient
@@ -141,7 +141,7 @@ class Recording:
         self, session_id: SessionId, index: ChunkIndex, plaintext: Buffer, sealed: SealedChunk, answer: FrameAnswer
     ) -> Recorded:
         if answer.result in ACKNOWLEDGED:
-            return _acknowledge(session_id, index, sealed, answer.envelope_sha256)
+            return acknowledged(session_id, index, sealed, answer.envelope_sha256)
         if answer.result == "conflict":
             return await self._settle(session_id, index, plaintext)
         if answer.result == "sealed":
@@ -296,15 +296,3 @@ class Recording:
             await self._turns.mine()
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
-
-
-def _acknowledge(session_id: SessionId, index: int, sealed: SealedChunk, stored_sha256: str | None) -> Recorded:
-    ours = sealed.fingerprint
-    if stored_sha256 != ours.envelope_sha256.hex():
-        raise DomainError(
-            "storage-unavailable",
-            "session-storage acknowledged other bytes than were sent; repeat the request",
-            retry_after_seconds=1,
-        )
-    reach(Point.CHUNK_STORED)
-    return recorded(session_id, index, sealed, "stored")

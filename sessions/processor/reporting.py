@@ -90,6 +90,8 @@ class Reporter:
         self._after: SessionId | None = None
         self._turn = -1
         self._first = asyncio.Event()
+        self.urge: Callable[[SessionId], None] = lambda _: None
+        """Called with each session that the spool holds and whose seal waits for it."""
         self.older = False
         """Whether session-storage is of a version that takes no reports."""
 
@@ -221,7 +223,10 @@ class Reporter:
         """Promise what was asked for; the next report confirms it. Return whether there is something to confirm."""
         promises = self._spooling.promises
         for name, ask_id in answer.asks.items():
-            if promises.full or self._spool.holds(name):
+            if self._spool.holds(name):
+                self.urge(name)
+                continue
+            if promises.full:
                 continue
             promises.bind(name, ask_id)
             self._confirmed[name] = ask_id

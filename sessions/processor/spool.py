@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 import structlog
 from prometheus_client import Counter as Metric
-from prometheus_client import Gauge, Histogram
+from prometheus_client import Histogram
 
 from sessions.core import envelope
 from sessions.core.errors import CoreError
@@ -34,8 +34,6 @@ T = TypeVar("T")
 GROUP_BYTES: Final = 16 * 1024 * 1024
 _WATCH_SECONDS: Final = 5.0
 SPOOLED = Metric("lucid_spooled_total", "Entries that were written to the spool.", ("kind",))
-SET_ASIDE = Gauge("lucid_spool_quarantine_entries", "Entries in the quarantine.")
-SET_ASIDE_BYTES = Gauge("lucid_spool_quarantine_bytes", "Bytes of the entries in the quarantine.")
 WRITE_SECONDS = Histogram(
     "lucid_spool_write_duration_seconds", "Time to write a group of entries and fsync it.", buckets=LATENCY_BUCKETS
 )
@@ -60,13 +58,11 @@ class Spool:
 
     def __init__(self, segments: Segments, room: SpoolRoom) -> None:
         self._segments = segments
-        self.room = room
-        self.quarantine = segments.quarantine
+        self.room, self.quarantine = room, segments.quarantine
         self._arriving: Counter[SessionId] = Counter()
         self._index = SpoolIndex()
         self.sessions = self._index.sessions
-        self._writing_bytes = 0
-        self._writing_entries = 0
+        self._writing_bytes = self._writing_entries = 0
         self._queue: deque[_Waiting] = deque()
         self._pending: dict[tuple[SessionId, int], asyncio.Future[Entry]] = {}
         self._writer: asyncio.Task[None] | None = None
@@ -80,19 +76,19 @@ class Spool:
             SpoolFolderError: the folder cannot be used.
         """
         self._segments.open()
-        known = len(self.quarantine.entries)
+        known = self.quarantined
         for found in self._segments.recover():
             self._recovered(found)
-        QUARANTINED.labels("damaged").inc(len(self.quarantine.entries) - known)
+        QUARANTINED.labels("damaged").inc(self.quarantined - known)
         for number in list(self._segments.sizes):
             if not self._index.has(number):
                 self._segments.drop(number)
-        self._note(self._segments.free_bytes())
+        self.note(self._segments.free_bytes())
         if self.entries:
             _log.info("spool_recovered", entries=self.entries, sessions=len(self.sessions), bytes=self.used_bytes)
             self.arrived.set()
-        if self.quarantine.entries:
-            _log.warning("spool_quarantine", entries=len(self.quarantine.entries))
+        if self.quarantined:
+            _log.warning("spool_quarantine", entries=self.quarantined)
 
     async def close(self) -> None:
         """Finish what is being written, and give the folder back."""
@@ -148,7 +144,7 @@ class Spool:
     async def watch(self) -> None:
         """Look at the disk now and then, until cancelled: others fill it and make room, too."""
         while True:
-            self._note(await asyncio.to_thread(self._segments.free_bytes))
+            self.note(await asyncio.to_thread(self._segments.free_bytes))
             await asyncio.sleep(_WATCH_SECONDS)
 
     async def append(
@@ -180,7 +176,7 @@ class Spool:
             self._arriving[session_id] += 1
         self._writing_bytes += size
         self._writing_entries += 1
-        self._note()
+        self.note()
         if self._writer is None:
             self._writer = asyncio.create_task(self._write())
         return await asyncio.shield(done), True
@@ -227,7 +223,7 @@ class Spool:
             SPOOLED.labels(one.kind.name.lower()).inc()
             one.done.set_result(entry)
         if error is None:
-            self._note(free)
+            self.note(free)
             self.arrived.set()
         try:
             await self._drop_emptied()  # the segment that was kept for this group was full, perhaps, or was given up
@@ -280,7 +276,7 @@ class Spool:
         # something may have come, and what comes after the answer is written after the drop, by the same thread.
         while (number := self._index.emptied(self._segments.current() if self._writing_entries else None)) is not None:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._drop, number)
-        self._note()
+        self.note()
 
     def _drop(self, number: int) -> None:
         reach(Point.DRAIN_BEFORE_DROP)
@@ -291,30 +287,14 @@ class Spool:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def raw(self, entry: Entry) -> bytes:
-        """Return an entry's bytes as they lie in its segment. Blocking.
-
-        Raises:
-            FileNotFoundError: it was delivered in the meantime, and its segment is gone.
-        """
+        """Return an entry's bytes as they lie in its segment; `FileNotFoundError` when that is gone. Blocking."""
         return self._segments.raw(entry.place)
 
     def erase(self, entries: Sequence[Entry]) -> None:
-        """Overwrite entries on the disk. Blocking.
-
-        Raises:
-            OSError: they are perhaps still there.
-        """
+        """Overwrite entries on the disk; after an `OSError` they are perhaps still there. Blocking."""
         self._segments.erase([entry.place for entry in entries])
 
-    def redeliver(self, opening: Entry) -> None:
-        """Have an opening delivered again: session-storage lost it."""
-        self._index.undelivered(opening)
-
-    def note(self) -> None:
-        """Bring the metrics up to date."""
-        self._note()
-
-    def _note(self, free_bytes: int | None = None) -> None:
-        SET_ASIDE.set(len(self.quarantine.entries))
-        SET_ASIDE_BYTES.set(self.quarantine.used_bytes)
+    def note(self, free_bytes: int | None = None) -> None:
+        """Bring room and metrics up to date, with the free bytes of the disk if they were looked up."""
+        self.quarantine.show()
         self.room.note(self.used_bytes, self.entries + self._writing_entries, free_bytes, self._writing_bytes)

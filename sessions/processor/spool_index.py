@@ -131,10 +131,6 @@ class SpoolIndex:
         self._live[number] = self._live.get(number, 0) + 1
         self.entries += 1
 
-    def undelivered(self, opening: Entry) -> None:
-        """Have an opening delivered again: session-storage lost it."""
-        opening.delivered = False
-
     def delivered(self, entry: Entry, *, more: bool = False) -> None:
         """Take an entry out; an opening counts for as long as the session has others, or `more` are on their way."""
         if entry.delivered:

@@ -18,6 +18,7 @@ from sessions.processor.spool_format import HEADER_BYTES, Kind
 from sessions.processor.spool_index import Entry, SpooledSession
 from sessions.processor.spool_room import full
 from sessions.processor.spool_segments import CorruptEntryError
+from sessions.processor.spool_status import status_of
 from sessions.processor.storage_answers import Keys
 from sessions.processor.storage_watch import StorageWatch
 from sessions.runtime.errors import DomainError
@@ -277,31 +278,7 @@ class Spooling:
         session = self.spool.sessions.get(session_id)
         if not openings or session is None:
             return None
-        indexes, entries = list(session.chunks), list(session.chunks.values())
-        missing, truncated = await asyncio.to_thread(_gaps, indexes)
-        return {
-            "session_id": session_id,
-            "status": "open",
-            "chunk_count": len(entries),
-            "plaintext_bytes": sum(entry.plaintext_bytes for entry in entries),
-            "envelope_bytes": sum(entry.place.entry_bytes - HEADER_BYTES for entry in entries),
-            "opened_at": openings[0]["opened_at"],
-            "sealed_at": None,
-            "root": None,
-            "anchor": None,
-            "next_index": max(indexes, default=-1) + 1,
-            "missing": missing,
-            "missing_truncated": truncated,
-        }
-
-
-def _gaps(indexes: list[int]) -> tuple[list[list[int]], bool]:
-    gaps, expected = [], 0
-    for index in sorted(indexes):
-        if index > expected:
-            gaps.append([expected, index - 1])
-        expected = index + 1
-    return gaps[:MAX_GAPS], len(gaps) > MAX_GAPS
+        return await status_of(session, openings[0]["opened_at"])
 
 
 def _count(session_id: SessionId, chunk_count: int, why: str) -> DomainError:

@@ -258,7 +258,6 @@ class Lease(Protocol):
 
     async def release(self) -> None:
         """Let go of the lease if it is held here."""
-        ...
 
 
 class Chain(Protocol):
@@ -275,7 +274,6 @@ class Chain(Protocol):
 
     async def check(self) -> None:
         """See that the chain is the one of the settings, and the contract the one that we know."""
-        ...
 
     async def sign(self, root: Hash, replaces: SignedTransaction | None = None) -> SignedTransaction | None:
         """Sign a transaction that anchors `root`; nothing is sent.
@@ -300,4 +298,3 @@ class Chain(Protocol):
 
     async def balance_wei(self) -> int:
         """What the publisher's account holds, in wei."""
-        ...

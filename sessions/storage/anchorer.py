@@ -42,7 +42,6 @@ IN_FLIGHT_POLL_SECONDS: Final = 4.0
 """How often to look for a transaction that is in no block yet."""
 RETRY_SECONDS: Final = 15.0
 """How soon to try again after a failure."""
-
 _NOT_INCLUDED: Final = (AnchorState.PENDING, AnchorState.SUBMITTED)
 _IN_A_BLOCK: Final = (AnchorState.INCLUDED, AnchorState.CONFIRMED)
 _log = structlog.get_logger()

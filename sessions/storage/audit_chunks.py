@@ -10,7 +10,8 @@ from sessions.core.audit import day_of
 from sessions.core.envelope import fingerprint
 from sessions.core.types import SessionId
 from sessions.storage.audit_store import EventStore, StoredEvent
-from sessions.storage.store import BodyReader, ChunkReader, ChunkRecord, Leaves, leaves_of
+from sessions.storage.chunk_records import ChunkRecord, Leaves, leaves_of
+from sessions.storage.store import BodyReader, ChunkReader
 
 
 class WithTrail:

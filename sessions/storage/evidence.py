@@ -14,11 +14,12 @@ from sessions.core.tiles import TILE_WIDTH, Place
 from sessions.core.types import Hash, SessionId
 from sessions.runtime.errors import DomainError
 from sessions.storage import problems
+from sessions.storage.chunk_records import ChunkRecord
 from sessions.storage.heads import covered, manifest_of
 from sessions.storage.ledger import Ledger
 from sessions.storage.reads import Hold, unbounded
 from sessions.storage.sealing import covers
-from sessions.storage.store import BodyReader, ChunkReader, ChunkRecord, SessionRecord, TileStore
+from sessions.storage.store import BodyReader, ChunkReader, SessionRecord, TileStore
 
 
 class Evidence:

@@ -10,27 +10,18 @@ from prometheus_client import Counter, Histogram
 
 from sessions.core import envelope, frames
 from sessions.core.errors import FormatError
-from sessions.core.types import CHUNK_MAX_BYTES_LIMIT, Buffer, DekId, Hash, SessionId
+from sessions.core.types import CHUNK_MAX_BYTES_LIMIT, Buffer, Hash, SessionId
 from sessions.runtime import tracing
 from sessions.runtime.audit import require_recording
 from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
 from sessions.runtime.metrics import BATCH_BUCKETS, LATENCY_BUCKETS, SIZE_BUCKETS
 from sessions.storage.activity import Activity
+from sessions.storage.chunk_records import ChunkRecord, InsertOutcome, NewChunk
 from sessions.storage.frame_answers import ENVELOPES, FrameAnswer, FrameResult
 from sessions.storage.heads import covered
 from sessions.storage.killpoints import Point
-from sessions.storage.store import (
-    BodyReader,
-    ChunkRecord,
-    ChunkStore,
-    InsertOutcome,
-    NewChunk,
-    SessionRecord,
-    SessionState,
-    SessionStatus,
-    SessionStore,
-)
+from sessions.storage.store import BodyReader, ChunkStore, SessionRecord, SessionState, SessionStatus, SessionStore
 
 _INLINE_BYTES: Final = 256 * 1024
 """Up to here hashing takes no more time than the way to a thread and back; the event loop waits 0.2 ms for it."""
@@ -104,7 +95,7 @@ class Intake:
         self._chunks = chunks
         self._activity = activity
         self._clock = clock
-        self._open: dict[SessionId, tuple[float, frozenset[DekId]]] = {}
+        self._open: dict[SessionId, tuple[float, SessionState]] = {}
 
     def opened(self, record: SessionRecord) -> None:
         """Remember a session that was opened now, so that its first chunk needs no question before it is stored."""
@@ -246,9 +237,7 @@ class Intake:
         """
         since = self._clock() - _OPEN_SECONDS
         before = {
-            name: SessionState(SessionStatus.OPEN, known[1])
-            for name in session_ids
-            if (known := self._open.get(name)) is not None and known[0] > since
+            name: known[1] for name in session_ids if (known := self._open.get(name)) is not None and known[0] > since
         }
         for chunk in chunks:
             if (state := before.get(chunk.session_id)) is not None and chunk.dek_id not in state.dek_ids:
@@ -262,7 +251,7 @@ class Intake:
             self._open.pop(session_id, None)
             state = states.get(session_id)
             if state is not None and state.status is SessionStatus.OPEN:
-                self._open[session_id] = now, state.dek_ids
+                self._open[session_id] = now, state
         while len(self._open) > _OPEN_SESSIONS:  # the first is the one whose time is up first
             del self._open[next(iter(self._open))]
 

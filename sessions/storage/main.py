@@ -58,7 +58,7 @@ from sessions.storage.ingest import Intake
 from sessions.storage.key_rings import Rings
 from sessions.storage.killpoints import Point
 from sessions.storage.ledger import Ledger
-from sessions.storage.mongo import Readiness, connect
+from sessions.storage.mongo import Database, Readiness, connect
 from sessions.storage.mongo_chunks import MongoChunks
 from sessions.storage.mongo_clock import DatabaseClock
 from sessions.storage.mongo_lease import MongoLease
@@ -86,6 +86,16 @@ async def _resume(what: str, resume: Callable[[int], Awaitable[int]], readiness:
         except DomainError as error:
             _log.warning("not_resumed", what=what, reason=error.detail)
         await asyncio.sleep(_RESUME_SECONDS if readiness.ready else 1)
+
+
+def _scrub(
+    settings: StorageSettings, db: Database, sessions: MongoSessions, trail: auditing.Auditing, holder: str
+) -> tuple[Scrubber, mongo_scrub.MongoFindings, scrubbing.Scrubbing]:
+    findings = mongo_scrub.MongoFindings(db)
+    bodies = mongo_scrub.MongoBodyScan(db)
+    scrubber = Scrubber(sessions, trail.chunks, MongoTiles(db), bodies, findings=findings, audit=trail.audit)
+    lease = MongoLease(db, "scrub", holder, scrubbing.LEASE_SECONDS)
+    return scrubber, findings, scrubbing.Scrubbing(scrubber, findings, lease, settings.scrub_bytes_per_second)
 
 
 def build(settings: StorageSettings) -> FastAPI:
@@ -138,11 +148,7 @@ def build(settings: StorageSettings) -> FastAPI:
     idle_lease = MongoLease(db, "idle", holder, idle.LEASE_SECONDS)
     idle_sealer = idle.IdleSealer(activity, ledger, idle_lease, settings.session_idle_seal_seconds)
     anchors = anchoring.build(settings, db, batches, clock)
-    findings = mongo_scrub.MongoFindings(db)
-    bodies = mongo_scrub.MongoBodyScan(db)
-    scrubber = Scrubber(sessions, trail.chunks, tiles, bodies, findings=findings, audit=trail.audit)
-    scrub_lease = MongoLease(db, "scrub", holder, scrubbing.LEASE_SECONDS)
-    background_scrub = scrubbing.Scrubbing(scrubber, findings, scrub_lease, settings.scrub_bytes_per_second)
+    scrubber, findings, background_scrub = _scrub(settings, db, sessions, trail, holder)
     disk = DiskWatch(partial(free_bytes, db), settings.database_free_min_bytes)
     backlog = Backlog(mongo_backlog.MongoBacklog(db).unanchored, clock)
     budget = ByteBudget(settings.inflight_max_bytes)

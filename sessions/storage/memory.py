@@ -8,23 +8,11 @@ from typing import Final
 from sessions.core.audit import day_of
 from sessions.core.tiles import Place
 from sessions.core.types import Hash, SessionId
+from sessions.storage.chunk_records import ChunkRecord, InsertOutcome, Leaves, NewChunk, leaves_of
 from sessions.storage.heads import SessionHead, head_of
 from sessions.storage.seal_orders import Closing
 from sessions.storage.seal_summary import SealSummary
-from sessions.storage.store import (
-    Change,
-    ChunkRecord,
-    Cursor,
-    InsertOutcome,
-    Leaves,
-    NewChunk,
-    SealOrder,
-    SessionFilter,
-    SessionRecord,
-    SessionState,
-    SessionStatus,
-    leaves_of,
-)
+from sessions.storage.store import Change, Cursor, SealOrder, SessionFilter, SessionRecord, SessionState, SessionStatus
 
 _SEALED: Final = SessionStatus.SEALED
 

@@ -123,10 +123,10 @@ class MemoryClosing:
         found = [self._records[name] for name in session_ids if name in self._records]
         return {record.session_id: record.closing.ask_id for record in found if record.closing is not None}
 
-    async def waiting(self, after: SessionId | None, limit: int) -> list[SessionId]:
+    async def waiting(self, after: SessionId | None, limit: int) -> list[tuple[SessionId, Closing]]:
         """See `ClosingStore`."""
-        names = sorted(name for name, record in self._records.items() if record.closing is not None)
-        return [name for name in names if after is None or name > after][:limit]
+        found = [(name, closing) for name, one in sorted(self._records.items()) if (closing := one.closing) is not None]
+        return [(name, closing) for name, closing in found if after is None or name > after][:limit]
 
 
 class MemoryActivity:

@@ -13,7 +13,6 @@ from sessions.core.types import SESSION_ID_PATTERN, DekId
 from sessions.runtime.models import (
     BASE64_PATTERN,
     Anchor,
-    ChunkCount,
     HexHash,
     ManifestModel,
     Metadata,
@@ -22,7 +21,6 @@ from sessions.runtime.models import (
     Timestamp,
 )
 
-PROCESSOR_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 _WRAPPED_MAX_CHARACTERS: Final = MAX_WRAPPED_BYTES // 3 * 4
 
 
@@ -159,43 +157,6 @@ class StatusWithKeys(Status):
         """
         rest = cls(**view, metadata={}).model_dump_json(exclude={"metadata"}).encode()
         return rest.removesuffix(b"}") + b',"metadata":' + canonical_metadata + b"}"
-
-
-class StorageSealRequest(BaseModel):
-    """How to seal, and by whom."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    chunk_count: ChunkCount | None = None
-    sealed_by: Literal["recorder", "idle"] = "recorder"
-    processor: Annotated[str, Field(pattern=PROCESSOR_PATTERN)] | None = None
-    """The processor that asks; it holds nothing of the session and takes nothing of it into its spool."""
-    floor: ChunkCount = 0
-    """The least number of chunks that it acknowledged."""
-    until_seconds: float | None = None
-    """Storage's uptime up to which it stands by that."""
-    keep: bool = True
-    """Whether the order stays when it has to wait for other processors."""
-
-
-class WaitingFor(BaseModel):
-    """A processor that a seal waits for. `missing_seconds`: since its last report, while storage was up."""
-
-    name: str
-    state: Literal["present", "missing", "lost"]
-    last_report_at: Timestamp
-    missing_seconds: float
-    spooled_entries: int
-    spooled_bytes: int
-    spooled_sessions: int
-    quarantined_entries: int
-
-
-class SealWaiting(BaseModel):
-    """The seal is kept, and waits for these processors."""
-
-    session_id: str
-    waiting_for: list[WaitingFor]
 
 
 class FrameAnswerModel(BaseModel):

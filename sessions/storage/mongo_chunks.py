@@ -18,10 +18,10 @@ from sessions.core.types import Hash, SessionId
 from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
 from sessions.storage import mongo_leaves
+from sessions.storage.chunk_records import ChunkRecord, InsertOutcome, Leaves, NewChunk
 from sessions.storage.killpoints import Point
 from sessions.storage.mongo import DUPLICATE_KEY, Database, Document, translated
 from sessions.storage.mongo_journal import Journal
-from sessions.storage.store import ChunkRecord, InsertOutcome, Leaves, NewChunk
 
 BODY_PART_BYTES: Final = 1024 * 1024 + 64 * 1024
 """Headroom over 1 MiB, so that an incompressible chunk of 1 MiB stays one document."""

@@ -119,9 +119,14 @@ class MongoClosing:
             cursor = self._sessions.find({"_id": {"$in": list(session_ids)}, **_WAITING}, projection={"closing.ask": 1})
             return {SessionId(one["_id"]): one["closing"]["ask"] for one in await cursor.to_list()}
 
-    async def waiting(self, after: SessionId | None, limit: int) -> list[SessionId]:
+    async def waiting(self, after: SessionId | None, limit: int) -> list[tuple[SessionId, Closing]]:
         """See `ClosingStore`."""
-        wanted: Document = dict(_WAITING) if after is None else {**_WAITING, "_id": {"$gt": after}}
+        wanted: Document = dict(_WAITING)
+        if after is not None:
+            wanted["_id"] = {"$gt": after}
         async with translated():
-            cursor = self._sessions.find(wanted, projection={"_id": 1}, sort=[("_id", 1)], limit=limit, hint="closing")
-            return [SessionId(one["_id"]) for one in await cursor.to_list()]
+            cursor = self._sessions.find(
+                wanted, projection={"closing": 1}, sort=[("_id", 1)], limit=limit, hint="closing"
+            )
+            found = [(SessionId(one["_id"]), closing_of(one)) for one in await cursor.to_list()]
+        return [(name, closing) for name, closing in found if closing is not None]

@@ -12,7 +12,7 @@ import bson
 from bson import Binary, Int64
 
 from sessions.core.types import HASH_BYTES, SessionId
-from sessions.storage.store import Leaves
+from sessions.storage.chunk_records import Leaves
 
 Columns = tuple[Sequence[int], Sequence[bytes], Sequence[int], Sequence[int]]
 """Of records: indexes, leaf hashes, bytes of plaintexts, bytes of envelopes."""

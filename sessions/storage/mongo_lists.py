@@ -11,15 +11,7 @@ from sessions.storage.heads import SessionHead
 from sessions.storage.mongo import NEWEST, Database, Document, translated
 from sessions.storage.mongo_audit import RECORDINGS
 from sessions.storage.seal_summary import SealSummary
-from sessions.storage.store import (
-    Cursor,
-    Retention,
-    SealOrder,
-    SessionFilter,
-    SessionStatus,
-    ShredReason,
-    Tombstone,
-)
+from sessions.storage.store import Cursor, Retention, SealOrder, SessionFilter, SessionStatus, ShredReason, Tombstone
 
 # Of sessions under legal hold alone: the index is as small as they are few.
 _HELD: Final[Document] = {"held": True}

@@ -1,9 +1,8 @@
 """Processors over HTTP: their reports, the list of them, and how one is forgotten."""
 
-from typing import Annotated, Any, Final
+from typing import Any
 
-from fastapi import APIRouter, Depends, Path, Request
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Depends, Request
 
 from sessions.core.audit import Action
 from sessions.core.types import SessionId
@@ -11,83 +10,14 @@ from sessions.runtime import audit
 from sessions.runtime.auth import Role, allow
 from sessions.runtime.errors import DomainError
 from sessions.runtime.json_route import JsonRoute
-from sessions.runtime.models import ChunkCount, JsonSessionId
 from sessions.runtime.problems import responses
-from sessions.storage.models import PROCESSOR_PATTERN, WaitingFor
 from sessions.storage.mongo import Readiness
-from sessions.storage.processors import ASKS_AT_ONCE, Holdings, Registry, Report
+from sessions.storage.processor_models import Name, ProcessorsAnswer, ReportAnswer, ReportModel
+from sessions.storage.processors import Holdings, Registry, Report
 from sessions.storage.retention import Terms
 from sessions.storage.seal_orders import Ask
 from sessions.storage.store import SessionStatus, SessionStore
 from sessions.storage.uptime import UptimeClock
-
-MAX_LISTED: Final = 1000
-"""Limit on the sessions that a report names in one list."""
-Name = Annotated[str, Path(pattern=PROCESSOR_PATTERN)]
-AskId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
-
-
-class HoldingsModel(BaseModel):
-    """What a spool holds; sizes in bytes."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    spooled_entries: Count = 0
-    spooled_bytes: Count = 0
-    spooled_sessions: Count = 0
-    spooled_seals: Count = 0
-    quarantined_entries: Count = 0
-
-
-class ConfirmedModel(BaseModel):
-    """The processor holds nothing of this session, and acknowledged chunks below `floor`."""
-
-    session_id: JsonSessionId
-    ask_id: AskId
-    floor: ChunkCount = 0
-
-
-class ReportModel(BaseModel):
-    """A processor's report."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    holdings: HoldingsModel
-    confirmed: Annotated[list[ConfirmedModel], Field(max_length=ASKS_AT_ONCE)] = []
-    promised: Annotated[list[JsonSessionId], Field(max_length=MAX_LISTED)] = []
-    quarantined: Annotated[list[JsonSessionId], Field(max_length=MAX_LISTED)] = []
-    after: JsonSessionId | None = None
-    leaving: bool = False
-
-
-class AskModel(BaseModel):
-    """A session that is to be sealed: confirm that the spool holds nothing of it."""
-
-    session_id: str
-    ask_id: str
-
-
-class ReportAnswer(BaseModel):
-    """What a processor has to do and to know.
-
-    `asked` has the newest question about each promised session that still has one; `shredded` are those of the
-    quarantined sessions that were shredded. Another `generation`, or an uptime that falls, means that the database was
-    set back.
-    """
-
-    asks: list[AskModel]
-    asked: dict[str, str]
-    shredded: list[str]
-    uptime_seconds: float
-    generation: str
-    retain_days: int
-
-
-class ProcessorsAnswer(BaseModel):
-    """All processors, by name."""
-
-    processors: list[WaitingFor]
 
 
 def router(

@@ -133,6 +133,15 @@ class Survey:
     processors: Sequence[Known]
 
 
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What was stored of a report: when, by the monotonic clock, and at which uptime of storage."""
+
+    holdings: Holdings
+    at: float
+    uptime_seconds: float
+
+
 class Registry:
     """Knows which processors there are, and what each still has to hand over."""
 
@@ -150,7 +159,7 @@ class Registry:
         self._uptime = uptime
         self._clock = clock
         self.wait_seconds = wait_seconds
-        self._stored: dict[str, tuple[Holdings, float]] = {}
+        self._stored: dict[str, _Stored] = {}
 
     async def report(self, report: Report) -> Answer:
         """Take in a report, and answer with what the processor has to do next.
@@ -173,10 +182,10 @@ class Registry:
         asks = await self._orders.unanswered(report.name, report.after, ASKS_AT_ONCE)
         before = self._stored.get(report.name)
         refresh = min(_REFRESH_SECONDS, self.wait_seconds / 4)
-        known = before is not None and before[0] == report.holdings and 0 <= self._clock() - before[1] < refresh
-        if asks or not known:
+        fresh = before is not None and self._clock() - before.at < refresh and before.uptime_seconds <= now
+        if asks or not fresh or before is None or before.holdings != report.holdings:
             await self._store.report(report.name, report.holdings, now)
-            self._stored[report.name] = report.holdings, self._clock()
+            self._stored[report.name] = _Stored(report.holdings, self._clock(), now)
         asked = await self._orders.asked(report.promised) if report.promised else {}
         return Answer(asks, asked, now)
 

@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Final
 
 from sessions.core.types import SessionId
-from sessions.storage.store import ChunkReader, ChunkRecord
+from sessions.storage.chunk_records import ChunkRecord
+from sessions.storage.store import ChunkReader
 
 PAGE_CHUNKS: Final = 1000
 PAGE_LEAVES: Final = 4000

@@ -24,7 +24,7 @@ from sessions.runtime.models import (
     checked_index,
 )
 from sessions.runtime.problems import responses
-from sessions.storage import cursors, models, problems
+from sessions.storage import cursors, models, problems, processor_models
 from sessions.storage.evidence import Evidence
 from sessions.storage.ledger import Ledger
 from sessions.storage.models import key_ids, key_json
@@ -97,7 +97,6 @@ def router(ledger: Ledger, shredder: Shredder, evidence: Evidence, readiness: Re
         "/{session_id}",
         dependencies=one_session,
         response_model=models.StatusWithKeys,
-        response_model_exclude_none=False,
         responses=responses("session-not-found"),
     )
     async def get_session(session_id: SessionIdPath, principal: Annotated[Principal, Depends(READERS)]) -> Any:
@@ -184,18 +183,17 @@ def _processor_routes(routes: APIRouter, ledger: Ledger, by_processor: list[Any]
         dependencies=by_processor,
         response_model=Sealed,
         responses={
-            202: {"model": models.SealWaiting, "description": "Kept, until these processors have handed over"},
+            202: {
+                "model": processor_models.SealWaiting,
+                "description": "Kept until these processors hand over",
+            },
             **responses(
                 "session-not-found", "chunks-missing", "chunk-count-mismatch", "session-reserved", "envelope-corrupt"
             ),
         },
     )
-    async def seal(session_id: SessionIdPath, request: models.StorageSealRequest) -> Any:
-        """Seal a session; repeated, it gives the same manifest.
-
-        202 while a processor has not confirmed that it holds nothing of the session: the order is kept, and carried out
-        after that.
-        """
+    async def seal(session_id: SessionIdPath, request: processor_models.StorageSealRequest) -> Any:
+        """Seal a session; repeated, it gives the same manifest."""
         name = require_recording(checked(session_id))
         first = None
         if request.processor is not None:

@@ -24,11 +24,12 @@ from sessions.runtime.audit import Audit
 from sessions.runtime.errors import DomainError
 from sessions.runtime.times import Clock, now
 from sessions.storage import problems
+from sessions.storage.chunk_records import ChunkRecord
 from sessions.storage.heads import LARGE_MANIFEST_BYTES
 from sessions.storage.scrub_session import Subject
 from sessions.storage.scrub_store import BodyKey, BodyScan, Finding, FindingStore, Kind, Part, Position
 from sessions.storage.scrub_tree import TreeCheck
-from sessions.storage.store import ChunkReader, ChunkRecord, SessionStore, TileStore
+from sessions.storage.store import ChunkReader, SessionStore, TileStore
 
 PAGE_BYTES: Final = 16 * 1024 * 1024
 PAGE_WINDOWS: Final = 16

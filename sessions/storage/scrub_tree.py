@@ -7,10 +7,11 @@ from sessions.core.envelope import missing_leaf_input
 from sessions.core.merkle import leaf_hash, root
 from sessions.core.tiles import TILE_WIDTH, split_hashes
 from sessions.core.types import Hash
+from sessions.storage.chunk_records import ChunkRecord
 from sessions.storage.scrub_session import Subject
 from sessions.storage.scrub_store import Finding, Kind, Part
 from sessions.storage.sealing import covers
-from sessions.storage.store import ChunkReader, ChunkRecord, TileStore
+from sessions.storage.store import ChunkReader, TileStore
 
 
 class TreeCheck:

@@ -1,10 +1,11 @@
 """Where seals are asked for: an order is carried out once every processor has handed over what it holds."""
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 from typing import Final
@@ -23,14 +24,15 @@ from sessions.storage.questions import Questions
 from sessions.storage.seal_orders import MAX_ORDERS, Ask, ClosingStore, Confirmation, WaitingOrder
 from sessions.storage.sealing import REFUSALS, Sealer, sealed_as_asked
 from sessions.storage.store import SessionRecord, SessionStatus, SessionStore
+from sessions.storage.unheard import names_of, note_unheard
 from sessions.storage.uptime import UptimeClock
 
 WAIT_SECONDS: Final = 5.0
 """Time that the request for a seal waits for processors before it is answered with a 202, in seconds."""
 _POLL_SECONDS: Final = 0.1
-_UNKNOWN_SECONDS: Final = 7.0
-"""Time in which every processor that works stores another report, in seconds."""
+_UNKNOWN_SECONDS: Final = 7.0  # within which every processor that works stores another report
 _SWEEP_SECONDS: Final = 1.0
+_THOROUGH_SWEEPS: Final = 10
 _SURVEY_SWEEPS: Final = 5
 """Sweeps between two looks at all processors, which keep the metrics of their states up to date."""
 _SWEEP_SESSIONS: Final = 100
@@ -40,7 +42,6 @@ _REFUSALS_KEPT: Final = 1000
 
 WAITING = Gauge("lucid_seals_waiting", "Sessions whose seal waits for a processor.")
 REFUSED = Counter("lucid_seal_orders_refused_total", "Seal orders that waited and were refused; the session is open.")
-UNHEARD = Counter("lucid_seals_unheard_total", "Sessions that were sealed without hearing from a lost processor.")
 _log = structlog.get_logger()
 
 
@@ -71,7 +72,7 @@ class SealDesk:
         self._uptime = uptime
         self._activity = activity
         self._refusals: OrderedDict[str, DomainError] = OrderedDict()
-        self._questions = Questions(orders)
+        self._questions = Questions(orders, registry)
 
     def set_back(self) -> None:
         """Ask all processors again: the database was set back to an earlier state."""
@@ -106,11 +107,11 @@ class SealDesk:
             record = await self._get(session_id)
             if record.seal is not None:
                 return sealed_as_asked(record, chunk_count, sealed_by, floor)
-            waiting, lost = await self._waited_for(record, first)
+            waiting, lost = await self._questions.waited_for(record, first)
             if order is None and not waiting:
                 floor = max(floor, record.closing.floor if record.closing is not None else 0)
-                manifest = await self._sealer.seal(session_id, chunk_count, sealed_by, floor, _names(lost))
-                _note_unheard(session_id, lost)
+                manifest = await self._sealer.seal(session_id, chunk_count, sealed_by, floor, names_of(lost))
+                note_unheard(session_id, lost)
                 return manifest
             if order is None or not _has(record, order):
                 if order is not None and (refusal := self._refusals.pop(order.order_id, None)) is not None:
@@ -193,12 +194,12 @@ class SealDesk:
             if await self._is_over(record, order):
                 await self._orders.withdraw(session_id, order.order_id)
                 continue
-            waiting, lost = await self._waited_for(record, None)
+            waiting, lost = await self._questions.waited_for(record, None)
             if waiting:
                 return waiting
             try:
-                if await self._sealer.carry_out(record, order, _names(lost)):
-                    _note_unheard(session_id, lost)
+                if await self._sealer.carry_out(record, order, names_of(lost)):
+                    note_unheard(session_id, lost)
             except DomainError as error:
                 if error.code not in REFUSALS:
                     raise
@@ -217,32 +218,24 @@ class SealDesk:
         while len(self._refusals) > _REFUSALS_KEPT:
             self._refusals.popitem(last=False)
 
-    async def _waited_for(self, record: SessionRecord, first: Confirmation | None) -> tuple[list[Known], list[Known]]:
-        """Return the processors that a session's seal waits for, and the lost ones that it does not wait for.
-
-        It waits for none any more once its first order has waited for PROCESSOR_WAIT_SECONDS: a processor that reports
-        and never confirms must not keep a session open.
-        """
-        closing, survey = record.closing, await self._registry.survey()
-        if await self._questions.renewed() and closing is not None:
-            closing = replace(closing, clear=frozenset())
-        clear = {first.processor} if first is not None else closing.clear if closing is not None else frozenset[str]()
-        left = [known for known in survey.processors if known.record.name not in clear]
-        placed = closing.orders[0].placed_seconds if closing is not None else survey.now_seconds
-        if survey.now_seconds - placed > self._registry.wait_seconds:
-            return [], left
-        lost = [known for known in left if known.state is ProcessorState.LOST]
-        return [known for known in left if known.state is not ProcessorState.LOST], lost
-
-    async def sweep(self) -> int:
+    async def sweep(self, *, thorough: bool = True) -> int:
         """Carry out all orders that can be; return how many still wait.
+
+        A thorough sweep also withdraws idle orders of sessions that are active again, which costs a read of each.
 
         Raises:
             DomainError: `database-unavailable`.
         """
         still, after = 0, None
+        await self._questions.renewed()
         while page := await self._orders.waiting(after, _SWEEP_SESSIONS):
-            for session_id in page:
+            survey = await self._registry.survey()
+            for session_id, closing in page:
+                over = any((order.until_seconds or math.inf) < survey.now_seconds for order in closing.orders)
+                over = over or (thorough and any(order.sealed_by == "idle" for order in closing.orders))
+                if not over and self._questions.left(closing, survey)[0]:
+                    still += 1
+                    continue
                 try:
                     still += bool(await self.decide(session_id))
                 except DomainError as error:
@@ -251,7 +244,7 @@ class SealDesk:
                     _log.warning("seal_not_decided", session_id=session_id, code=error.code, detail=error.detail)
                 except Exception:  # noqa: BLE001 - one session's trouble is no other's
                     skipped(session_id=session_id)
-            after = page[-1]
+            after = page[-1][0]
             if len(page) < _SWEEP_SESSIONS:
                 break
         WAITING.set(still)
@@ -263,7 +256,7 @@ class SealDesk:
             try:
                 if sweep % _SURVEY_SWEEPS == 0:
                     await self._registry.survey()
-                await self.sweep()
+                await self.sweep(thorough=sweep % _THOROUGH_SWEEPS == 0)
             except DomainError as error:
                 _log.warning("seals_not_decided", reason=error.detail)
             await asyncio.sleep(_SWEEP_SECONDS)
@@ -275,19 +268,8 @@ class SealDesk:
         return record
 
 
-def _names(processors: Sequence[Known]) -> tuple[str, ...]:
-    return tuple(known.record.name for known in processors)
-
-
-def _note_unheard(session_id: SessionId, lost: Sequence[Known]) -> None:
-    """Report a seal that may leave out what lost processors hold, with their last reports."""
-    if lost:
-        UNHEARD.inc()
-        _log.error("session_sealed_unheard", session_id=session_id, processors=[known.to_json() for known in lost])
-
-
 def _may_open(known: Known) -> bool:
-    """Whether a spool may hold a session that storage does not know: it has more than orders, which wait as this does."""
+    """Return whether a spool may hold a session that storage does not know: it holds more than orders."""
     return known.record.holdings.spooled_entries > known.record.holdings.spooled_seals
 
 

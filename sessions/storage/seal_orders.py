@@ -93,5 +93,5 @@ class ClosingStore(Protocol):
     async def asked(self, session_ids: Sequence[SessionId]) -> Mapping[SessionId, str]:
         """Return the newest question about each of these sessions that has an order."""
 
-    async def waiting(self, after: SessionId | None, limit: int) -> Sequence[SessionId]:
-        """Return sessions that have an order, by id, those beyond `after`."""
+    async def waiting(self, after: SessionId | None, limit: int) -> Sequence[tuple[SessionId, Closing]]:
+        """Return sessions that have an order, with their orders, by id, those beyond `after`."""

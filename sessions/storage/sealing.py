@@ -9,7 +9,7 @@ import hashlib
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 from secrets import token_hex
@@ -17,26 +17,24 @@ from typing import Final
 
 from prometheus_client import Counter, Histogram
 
-from sessions.core.envelope import missing_leaf_input
-from sessions.core.manifest import MAX_MISSING_RANGES, Manifest, SealedBy
+from sessions.core.manifest import Manifest, SealedBy
 from sessions.core.manifest import from_bytes as manifest_from_bytes
-from sessions.core.merkle import leaf_hash
 from sessions.core.strict import MAX_JSON_INTEGER
-from sessions.core.tiles import TreeBuilder
 from sessions.core.types import Hash, SessionId
 from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
 from sessions.runtime.tasks import end_all
 from sessions.runtime.times import Clock, now, to_rfc3339
 from sessions.storage import problems
+from sessions.storage.chunk_records import Leaves
 from sessions.storage.killpoints import Point
 from sessions.storage.progress import MAX_REPORTED_GAPS
 from sessions.storage.seal_orders import WaitingOrder
+from sessions.storage.seal_scan import Scan
 from sessions.storage.seal_summary import summary_of
 from sessions.storage.store import (
     Change,
     ChunkReader,
-    Leaves,
     Seal,
     SealOrder,
     SessionRecord,
@@ -45,8 +43,6 @@ from sessions.storage.store import (
     TileStore,
 )
 
-MAX_MISSING_CHUNKS: Final = 2**24
-"""A seal with gaps hashes a leaf for each missing chunk: one stray index must not make that endless."""
 _SCAN_CHUNKS: Final = 4000
 _PAGES_AHEAD: Final = 2
 _TILE_WRITES: Final = 64
@@ -60,56 +56,6 @@ SEAL_SECONDS = Histogram(
 )
 for _by in ("recorder", "idle"):
     SEALED.labels(_by)
-
-
-def runs(indexes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Where ascending indexes follow one another: positions [begin, end) of each run of them."""
-    begin, count = 0, len(indexes)
-    while begin < count:
-        end = begin + 1
-        if indexes[-1] - indexes[begin] == count - 1 - begin:
-            end = count  # all that are left, as in nearly every recording
-        while end < count and indexes[end] == indexes[end - 1] + 1:
-            end += 1
-        yield begin, end
-        begin = end
-
-
-class _Scan:
-    """Takes records in index order; gives the tree, the totals and the gaps."""
-
-    def __init__(self, session_id: SessionId) -> None:
-        self.tree = TreeBuilder()
-        self.gaps: list[tuple[int, int]] = []
-        self.missing_chunks = 0
-        self.plaintext_bytes = 0
-        self.envelope_bytes = 0
-        self._session_id = session_id
-        self._next = 0
-
-    def add(self, page: Leaves, *, allow_missing: bool) -> list[tuple[int, int, bytes]]:
-        """Hash a page of leaves, with missing ones for gaps; gives the tiles that it fills."""
-        tiles: list[tuple[int, int, bytes]] = []
-        for begin, end in runs(page.indexes):
-            if (index := page.indexes[begin]) > self._next:
-                tiles += self.gap(index, allow_missing=allow_missing)
-            self._next = page.indexes[end - 1] + 1
-            tiles += self.tree.extend(page.hashes[begin:end])
-        self.plaintext_bytes += page.plaintext_bytes
-        self.envelope_bytes += page.envelope_bytes
-        return tiles
-
-    def gap(self, end: int, *, allow_missing: bool) -> list[tuple[int, int, bytes]]:
-        """Note that all from the current end up to `end` is missing."""
-        start, self._next = self._next, end
-        self.gaps.append((start, end - 1))
-        self.missing_chunks += end - start
-        if not allow_missing:
-            return []
-        if self.missing_chunks > MAX_MISSING_CHUNKS or len(self.gaps) > MAX_MISSING_RANGES:
-            raise problems.chunks_missing(self._session_id, [list(gap) for gap in self.gaps[:MAX_REPORTED_GAPS]])
-        leaves = (leaf_hash(missing_leaf_input(self._session_id, index)) for index in range(start, end))
-        return list(self.tree.extend(leaves))
 
 
 class Sealer:
@@ -243,7 +189,7 @@ class Sealer:
         SEAL_SECONDS.observe(time.perf_counter() - began)
         return sealed
 
-    async def _scanned(self, session_id: SessionId, order: SealOrder, attempt: str) -> tuple[_Scan, SealedBy]:
+    async def _scanned(self, session_id: SessionId, order: SealOrder, attempt: str) -> tuple[Scan, SealedBy]:
         try:
             return await self._scan(session_id, order, attempt), order.sealed_by
         except DomainError as error:
@@ -253,8 +199,8 @@ class Sealer:
         await self._tiles.drop(session_id, attempt)
         return await self._scan(session_id, replace(order, sealed_by="idle"), attempt), "idle"
 
-    async def _scan(self, session_id: SessionId, order: SealOrder, attempt: str) -> _Scan:
-        scan, start = _Scan(session_id), 0
+    async def _scan(self, session_id: SessionId, order: SealOrder, attempt: str) -> Scan:
+        scan, start = Scan(session_id), 0
         allow_missing = order.sealed_by == "idle"
         tiles: list[tuple[int, int, bytes]] = []
         async with aclosing(self._pages(session_id)) as pages:

@@ -85,7 +85,11 @@ class Relay:
                 near, _ = listening.accept()
             except OSError:  # it was shut down
                 return
-            far = socket.create_connection(("127.0.0.1", self._to))
+            try:
+                far = socket.create_connection(("127.0.0.1", self._to))
+            except OSError:  # what it leads to is not there yet, or not any more
+                near.close()
+                continue
             self._open += [near, far]
             for source, target in ((near, far), (far, near)):
                 self._start(self._pump, source, target)

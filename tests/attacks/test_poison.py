@@ -41,7 +41,9 @@ CHUNKS = 4
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apart]:
-    with apart(tmp_path_factory.mktemp("poison"), {"DEK_CACHE_SECONDS": "1"}, {}) as stack:
+    with apart(
+        tmp_path_factory.mktemp("poison"), {"DEK_CACHE_SECONDS": "1", "SPOOL_DELIVERY_ATTEMPTS": "5"}, {}
+    ) as stack:
         yield stack
 
 

@@ -10,7 +10,7 @@ import pytest
 from scripts.devstack.process import wait_until
 from sessions.core import frames
 from sessions.core.envelope import fingerprint
-from sessions.core.types import SessionId
+from sessions.core.types import DekId, SessionId
 from tests.attacks import loot
 from tests.attacks.conftest import DEK_CACHE_SECONDS, EXPIRED_TOKEN, PREFIX, PREFIX_TOKEN
 from tests.attacks.hands import Hands
@@ -116,7 +116,11 @@ def test_processor(api: Api, hands: Hands, name: str, sealed: str) -> None:
     path = f"/api/v1/sessions/{name}"
     assert _let_in(_reading(api, name, "processor")) == {"envelope", "keys"}
     # He puts bytes in the place of the next chunk: the recorder is told at once, replay gives nothing for them.
-    squatter = envelope_of(name, 2, b"not sealed with any key")
+    junk = envelope_of(name, 2, b"under a key that no ring has")
+    answer = api.storage("POST", "/api/v1/envelopes", "processor", content=frames.join([junk])).json()
+    assert answer["results"][0]["result"] == "unknown-session"
+    (key,) = api.storage("GET", path, "processor").json()["key_ids"]
+    squatter = envelope_of(name, 2, b"not sealed with any key", DekId(bytes.fromhex(key["dek_id"])))
     answer = api.storage("POST", "/api/v1/envelopes", "processor", content=frames.join([squatter])).json()
     marks = fingerprint(SessionId(name), 2, squatter)
     assert answer["results"][0]["envelope_sha256"] == marks.envelope_sha256.hex()

@@ -70,7 +70,7 @@ def _stored(database: Any) -> Any:
     A refused seal leaves its order behind, which an open session does not heed and the next one replaces.
     """
     chunks = {"_id": {"$gte": {"s": RUN}, "$lt": {"s": RUN + "~", "i": MaxKey()}}}
-    hidden = {"batch": 0, "unbatched": 0, "seal_order": 0}
+    hidden = {"batch": 0, "unbatched": 0, "seal_order": 0, "closing": 0, "active_seconds": 0}
     return (
         database.sessions.estimated_document_count(),
         list(database.sessions.find({"_id": {"$regex": f"^{RUN}"}}, hidden, sort=[("_id", 1)])),
@@ -247,13 +247,13 @@ CASES: list[tuple[str, str, str, str, dict[str, Any], int, str]] = [
     (P, "PUT", f"{SESSIONS}/{{shredded}}/chunks/2", "record", BODY, 410, "session-shredded"),
     (P, "PUT", f"{SESSIONS}/{{shredded}}", "record", {"json": {}}, 410, "session-shredded"),
     (P, "PUT", f"{SESSIONS}/{{told}}", "record", {"json": {"metadata": {"a": 2}}}, 409, "metadata-conflict"),
-    (P, "PUT", f"{SESSIONS}/{{open}}", "record", {"json": {"metadata": {"a": 2}}}, 409, "metadata-conflict"),
     (P, "POST", f"{SESSIONS}/{{gaps}}/seal", "record", {"json": {}}, 409, "chunks-missing"),
     (P, "POST", f"{SESSIONS}/{{gaps}}/seal", "record", {"json": {"chunk_count": 5}}, 409, "chunks-missing"),
     (P, "POST", f"{SESSIONS}/{{gaps}}/finalize", "record", {}, 409, "chunks-missing"),
     (P, "POST", f"{SESSIONS}/{{open}}/seal", "record", {"json": {"chunk_count": 3}}, 409, "chunks-missing"),
     (P, "POST", f"{SESSIONS}/{{open}}/seal", "record", {"json": {"chunk_count": 1}}, 409, "chunk-count-mismatch"),
-    (P, "POST", f"{SESSIONS}/{{sealed}}/seal", "record", {"json": {"chunk_count": 3}}, 409, "chunk-count-mismatch"),
+    (P, "POST", f"{SESSIONS}/{{sealed}}/seal", "record", {"json": {"chunk_count": 3}}, 409, "chunks-missing"),
+    (P, "POST", f"{SESSIONS}/{{sealed}}/seal", "record", {"json": {"chunk_count": 1}}, 409, "chunk-count-mismatch"),
     (P, "DELETE", f"{SESSIONS}/{{open}}", "admin", {}, 409, "session-open"),
     (P, "DELETE", f"{SESSIONS}/{{held}}", "admin", {}, 409, "session-held"),
     (S, "DELETE", f"{SESSIONS}/{{held}}", "admin", {}, 409, "session-held"),
@@ -409,6 +409,11 @@ ROUTES: dict[str, list[tuple[str, str, dict[str, Any], set[str]]]] = {
         ("POST", "/api/v1/sessions/{session_id}/seal", {"json": {}}, {"record"}),
         ("POST", "/api/v1/sessions/{session_id}/finalize", {}, {"record"}),
         ("GET", "/api/v1/sessions/{session_id}/merkle-root", {}, {"record"}),
+        ("GET", "/api/v1/spool", {}, {"admin"}),
+        ("GET", "/api/v1/spool/{name}", {}, {"admin"}),
+        ("DELETE", "/api/v1/spool/{name}", {}, {"admin"}),
+        ("GET", "/api/v1/spool/{name}/content", {}, {"replay"}),
+        ("POST", "/api/v1/spool/{name}/retry", {}, {"admin"}),
         ("POST", "/api/v1/chunks/process", {"json": {}}, {"record"}),
         ("POST", "/api/v1/chunks/process-batch", {"json": {}}, {"record"}),
         ("GET", "/api/v1/keys", {}, {"admin"}),
@@ -433,6 +438,9 @@ ROUTES: dict[str, list[tuple[str, str, dict[str, Any], set[str]]]] = {
         ("GET", "/api/v1/sessions/{session_id}/envelopes", {}, {"audit", "processor"}),
         ("GET", "/api/v1/sessions/{session_id}/chunks/{index}/proof", {}, {"audit", "processor"}),
         ("GET", "/api/v1/sessions/{session_id}/receipt", {}, {"audit", "processor"}),
+        ("GET", "/api/v1/processors", {}, {"audit", "admin", "processor"}),
+        ("POST", "/api/v1/processors/{name}/report", {"json": {"holdings": {}, "leaving": True}}, {"processor"}),
+        ("DELETE", "/api/v1/processors/{name}", {}, {"admin"}),
         ("GET", "/api/v1/anchors", {}, {"audit", "processor"}),
         ("GET", "/api/v1/anchors/{root}", {}, {"audit", "processor"}),
         ("GET", "/api/v1/retention/due", {}, {"audit", "admin"}),
@@ -444,6 +452,7 @@ ROUTES: dict[str, list[tuple[str, str, dict[str, Any], set[str]]]] = {
         ("GET", "/api/v1/audit-days", {}, {"audit", "admin"}),
     ],
 }
+ENTRY = "0000000000000001-000000000000"
 ROLES = ("record", "replay", "audit", "admin", "processor")
 
 
@@ -468,7 +477,7 @@ class TestAccess:
         self, api: Api, prepared: Prepared, database: Any, service: str, route: tuple[Any, ...]
     ) -> None:
         method, template, options, allowed = route
-        path = template.format(session_id=prepared.names["sealed"], index=0, root="0" * 64)
+        path = template.format(session_id=prepared.names["sealed"], index=0, root="0" * 64, name=ENTRY)
         before = _stored(database)
         send = getattr(api, service)
         for role in (None, "nobody"):

@@ -34,6 +34,29 @@ def test_a_short_run(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {"bench-recording.svg", "bench-sealing.svg"}
 
 
+def test_two_versions(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "bench", "--quick", "--only", "recording", "--against", str(ROOT)]
+    done = subprocess.run([*command, "--json", str(figures)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("now / before") == 3
+    found = json.loads(figures.read_text())
+    for version in ("figures", "before"):
+        for cell in ("64 KiB x 8", "64 KiB x 64", "1 MiB x 16"):
+            for figure in ("speed", "CPU processor", "CPU storage"):
+                assert found[version][f"ours {cell} | {figure}"]["median"] > 0
+    command = [sys.executable, "-m", "bench", "--markdown", str(figures)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.count("| now / before |") == 3
+
+
+def test_a_version_that_cannot_be_had(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench", "--quick", "--only", "recording", "--against", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "has no sessions/storage/main.py" in done.stderr
+
+
 def test_a_slower_disk(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench", "--quick", "--only", "latency", "--fsync-ms", "20"]
     command += ["--json", str(tmp_path / "figures.json")]

@@ -14,6 +14,7 @@ from sessions.core.proof import ChunkProof
 from sessions.core.proof import from_bytes as proof_from_bytes
 from sessions.core.tiles import Place
 from sessions.core.types import SessionId
+from sessions.storage.chunk_records import ChunkRecord, Leaves
 from sessions.storage.evidence import Evidence
 from sessions.storage.ledger import Ledger
 from sessions.storage.mongo import connect
@@ -24,7 +25,6 @@ from sessions.storage.mongo_tiles import MongoTiles
 from sessions.storage.progress import ProgressReader
 from sessions.storage.retention import Terms
 from sessions.storage.sealing import Sealer
-from sessions.storage.store import ChunkRecord, Leaves
 from tests.e2e.conftest import Api, session_name
 
 # In CI everything is measured for coverage, which makes the seal's inner loop several times slower.

@@ -152,11 +152,11 @@ def test_an_upload_that_never_ends_does_not_hold_up_the_end(stack: Stack, api: A
     assert api.processor("GET", f"/api/v1/sessions/{session}").status_code == 404
 
 
-def _frame(session: str, index: int, size: int) -> tuple[bytes, bytes]:
+def _frame(session: str, index: int, size: int, dek_id: DekId) -> tuple[bytes, bytes]:
     """An envelope in a frame. Storage has no key, so any bytes pass for ciphertext."""
     header = Header(
         codec=Codec.STORED,
-        dek_id=DekId(bytes(16)),
+        dek_id=dek_id,
         nonce=os.urandom(12),
         index=ChunkIndex(index),
         plaintext_bytes=size,
@@ -170,7 +170,8 @@ def _frame(session: str, index: int, size: int) -> tuple[bytes, bytes]:
 def test_storage_answers_slow_requests(stack: Stack, api: Api, stop: Any) -> None:
     session = session_name("sigterm")
     assert api.processor("PUT", f"/api/v1/sessions/{session}", json={}).status_code == 201
-    made = [_frame(session, index, 150_000) for index in range(UPLOADS)]
+    (key,) = api.storage("GET", f"/api/v1/sessions/{session}").json()["key_ids"]
+    made = [_frame(session, index, 150_000, DekId(bytes.fromhex(key["dek_id"]))) for index in range(UPLOADS)]
     with ExitStack() as open_uploads:
         uploads = [
             open_uploads.enter_context(

@@ -45,7 +45,7 @@ class Session:
 
     name: str
     status: str = "none"
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] | None = None
     chunks: dict[int, Chunk] = field(default_factory=dict)
     held: bool = False
     retain_days: int = 0
@@ -154,12 +154,15 @@ class Machine(RuleBasedStateMachine):
         body = {} if metadata is None else {"metadata": metadata}
         answer = self.api.processor("PUT", self.path(session), json=body)
         if session.status == "none":
-            session.status, session.metadata = "open", metadata or {}
+            session.status, session.metadata = "open", metadata
             _is(answer, 201)
         elif session.status == "shredded":
             _is(answer, 410, "session-shredded")
         elif session.status == "sealed":
             _is(answer, 409, "session-sealed")
+        elif metadata is not None and session.metadata is None:
+            session.metadata = metadata  # the first that come are taken
+            _is(answer, 200)
         elif metadata is not None and metadata != session.metadata:
             _is(answer, 409, "metadata-conflict")
         else:
@@ -236,10 +239,17 @@ class Machine(RuleBasedStateMachine):
             assert [list(gap) for gap in sealed.missing] == gaps
             assert sealed.plaintext_bytes == session.total("plaintext_bytes")
             assert sealed.envelope_bytes == session.total("envelope_bytes")
-            assert sealed.metadata_sha256 == manifest.metadata_sha256(session.metadata)
-        elif count is not None and count != session.sealed.chunk_count:
-            _is(answer, 409, "chunk-count-mismatch")
-            return
+            assert sealed.metadata_sha256 == manifest.metadata_sha256(session.metadata or {})
+        elif count is not None:
+            missing = [list(gap) for gap in session.sealed.missing] if sealed_by == "recorder" else []
+            if count > session.sealed.chunk_count:
+                missing.append([session.sealed.chunk_count, count - 1])
+            if missing:
+                assert _is(answer, 409, "chunks-missing")["missing"] == missing
+                return
+            if count < session.sealed.chunk_count:
+                _is(answer, 409, "chunk-count-mismatch")
+                return
         told = _is(answer, 200)
         assert told["manifest"] == session.sealed.to_json()
         assert (told["manifest_sha256"], told["root"]) == (session.sealed.sha256().hex(), session.sealed.root.hex())

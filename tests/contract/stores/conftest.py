@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from sessions.storage import mongo_audit, mongo_closing, mongo_sessions
+from sessions.storage import mongo_audit, mongo_closing, mongo_due, mongo_sessions
 from sessions.storage.heads import Sessions
 from sessions.storage.memory import MemoryChunks, MemorySessions, MemoryTiles
 from sessions.storage.mongo import Database, connect, ensure_collections
@@ -33,6 +33,7 @@ async def _prepared(url: str) -> AsyncIterator[Database]:
         await mongo_audit.ensure_collection(db)
         await mongo_sessions.ensure_indexes(db)
         await mongo_closing.ensure_indexes(db)
+        await mongo_due.ensure_indexes(db)
         yield db
     finally:
         await client.close()

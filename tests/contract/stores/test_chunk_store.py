@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from sessions.core.types import MAX_CHUNK_INDEX, SessionId
+from sessions.storage.chunk_records import ChunkRecord, InsertOutcome, Leaves, NewChunk, leaves_of
 from sessions.storage.mongo_chunks import BODY_PART_BYTES
-from sessions.storage.store import ChunkRecord, InsertOutcome, Leaves, NewChunk, leaves_of
 from tests.contract.stores.conftest import ChunksAndBodies
 from tests.unit.storage.chunks import new_chunk
 

@@ -16,11 +16,12 @@ from sessions.core.types import SessionId
 from sessions.runtime.errors import DomainError
 from sessions.runtime.tasks import end_all
 from sessions.storage import mongo
+from sessions.storage.chunk_records import ChunkRecord
 from sessions.storage.disk import free_bytes
 from sessions.storage.mongo import Database, Readiness, connect, ensure_collections
 from sessions.storage.mongo_chunks import BODY_PART_BYTES, MongoChunks
 from sessions.storage.mongo_sessions import MongoSessions
-from sessions.storage.store import ChunkRecord, Placement, SessionFilter
+from sessions.storage.store import Placement, SessionFilter
 from tests.unit.storage.chunks import driver_may_drop_sockets, new_chunk, session_record
 
 A = SessionId("a")

@@ -17,10 +17,10 @@ from scripts.devstack.mongod import Mongod
 from scripts.devstack.process import wait_until
 from scripts.devstack.replica_set import ReplicaSet
 from sessions.core.types import SessionId
+from sessions.storage.chunk_records import ChunkRecord, InsertOutcome, NewChunk
 from sessions.storage.mongo import Database, connect, ensure_collections
 from sessions.storage.mongo_chunks import MongoChunks
 from sessions.storage.mongo_journal import Elections, Journal
-from sessions.storage.store import ChunkRecord, InsertOutcome, NewChunk
 from tests.unit.storage.chunks import new_chunk
 
 A = SessionId("a")

@@ -15,6 +15,7 @@ from sessions.runtime.errors import DomainError
 from sessions.runtime.times import now
 from sessions.storage import scrub
 from sessions.storage.audit_chunks import WithTrail
+from sessions.storage.chunk_records import ChunkRecord, NewChunk
 from sessions.storage.memory import MemoryChunks, MemorySessions, MemoryTiles
 from sessions.storage.memory_audit import MemoryEvents
 from sessions.storage.memory_scrub import MemoryBodyScan, MemoryFindings
@@ -30,7 +31,7 @@ from sessions.storage.scrub_session import SETTLED_AFTER
 from sessions.storage.scrub_store import BodyKey, Finding, Kind, Part, Position
 from sessions.storage.sealing import Sealer
 from sessions.storage.shredding import Shredder
-from sessions.storage.store import ChunkRecord, NewChunk, SessionStatus, ShredReason
+from sessions.storage.store import SessionStatus, ShredReason
 from tests.altering import altered_end
 from tests.unit.runtime.apps import Written
 from tests.unit.storage.chunks import EPOCH, envelope_of, new_chunk, session_record

@@ -40,7 +40,6 @@ from sessions.processor.storage_client import StorageClient
 from sessions.processor.storage_errors import is_transient
 from sessions.processor.storage_watch import StorageWatch
 from sessions.processor.wire import Answer, BrokenOffError, NoAnswerInTimeError, NoConnectionError, Wire
-from sessions.runtime.auth import Role
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
 from sessions.runtime.tasks import end_all
@@ -324,6 +323,7 @@ async def _asked(app: Any, method: str, target: str, pieces: Sequence[Any], head
         if waiting:
             return waiting.pop()
         await asyncio.Event().wait()  # nobody hangs up
+        raise AssertionError
 
     async def send(message: Any) -> None:
         answered.append(message)

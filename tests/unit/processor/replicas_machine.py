@@ -31,13 +31,12 @@ from sessions.processor.keys import FileKeyWrapper
 from sessions.processor.session_desk import Queued
 from sessions.runtime.errors import DomainError
 from sessions.runtime.metadata import canonical_metadata
+from sessions.runtime.tasks import end_all
 from sessions.storage import ingest, ledger, processors, seal_desk, sealing
 from sessions.storage.killpoints import Point
 from sessions.storage.ledger import Ledger
 from sessions.storage.sealing import covers, sealed_manifest
-from sessions.runtime.tasks import end_all
 from sessions.storage.store import Change, SessionStatus
-from tests.unit.processor.virtual_time import LoopTime, VirtualLoop
 from tests.unit.processor.replicas import (
     FAULTS,
     IDLE_SECONDS,
@@ -49,6 +48,7 @@ from tests.unit.processor.replicas import (
     Stores,
     contents_at,
 )
+from tests.unit.processor.virtual_time import LoopTime, VirtualLoop
 
 NAMES = [SessionId("a"), SessionId("b")]
 SESSIONS = st.sampled_from(NAMES)
@@ -638,9 +638,9 @@ class ReplicasMachine(RuleBasedStateMachine):
             await self.processors[0].desk.seal(name, None)
         except DomainError as error:
             if error.code in ("session-not-found", "overloaded"):
-                assert record is None, error
+                assert record is None, error  # noqa: PT017 - the answer is right whichever it is
             else:
-                assert error.code in ("chunks-missing", "chunk-count-mismatch"), error
+                assert error.code in ("chunks-missing", "chunk-count-mismatch"), error  # noqa: PT017
                 assert record is not None
         finally:
             await end_all(beside)
@@ -661,7 +661,7 @@ class ReplicasMachine(RuleBasedStateMachine):
                 try:
                     found.add(await one.recording.read(name, index))
                 except DomainError as error:
-                    assert error.code in ("chunk-not-found", "session-not-found"), error
+                    assert error.code in ("chunk-not-found", "session-not-found"), error  # noqa: PT017
             assert lasting <= found, f"{name} {index}: {lasting - found} of {acks}"
             stored = (await contents_at(self.side.stores, self.wrapper, name)).get(index)
             if stored is None:

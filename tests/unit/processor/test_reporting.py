@@ -22,7 +22,7 @@ from sessions.processor.storage_answers import ReportAnswer
 from sessions.processor.storage_errors import RequestFailedError
 from sessions.processor.storage_watch import StorageWatch
 from sessions.runtime.errors import DomainError
-from sessions.storage.models import PROCESSOR_PATTERN
+from sessions.storage.processor_models import PROCESSOR_PATTERN
 from sessions.storage.processor_routes import ReportModel
 from tests.unit.processor.spools import MIB, segments_in
 from tests.unit.storage.chunks import key
@@ -544,8 +544,12 @@ async def test_reports_go_on_whatever_is_answered(one: Processor, monkeypatch: p
                 await asyncio.sleep(0.001)
             assert not one.watch.away
             one.storage.answer = AWAY
-            while not one.watch.away:
+            reports = len(one.storage.reports)
+            while len(one.storage.reports) < reports + 3:
                 await asyncio.sleep(0.001)
+            assert not one.watch.away, "that is found out by what waits for an answer"
+            one.watch.lost(AWAY)
+        await asyncio.sleep(0.01)
         sent = len(one.storage.reports)
         await asyncio.sleep(0.02)
         assert len(one.storage.reports) == sent, "while it is away it is not asked"

@@ -19,6 +19,7 @@ from sessions.runtime.settings import MIB
 from sessions.storage.activity import Activity
 from sessions.storage.audit_chunks import WithTrail
 from sessions.storage.audit_trail import Trail
+from sessions.storage.chunk_records import NewChunk
 from sessions.storage.disk import DiskWatch
 from sessions.storage.evidence import Evidence
 from sessions.storage.ingest import Intake
@@ -36,7 +37,7 @@ from sessions.storage.retention import Due, Terms
 from sessions.storage.seal_desk import SealDesk
 from sessions.storage.sealing import Sealer
 from sessions.storage.shredding import Shredder
-from sessions.storage.store import NewChunk, SessionRecord, SessionStatus, ShredReason, Tombstone
+from sessions.storage.store import SessionRecord, SessionStatus, ShredReason, Tombstone
 from sessions.storage.uptime import Uptime, UptimeClock
 
 EPOCH = datetime(2026, 1, 31, 12, 0, 0, 123_000, tzinfo=UTC)
@@ -45,10 +46,10 @@ DEK_ID = DekId((1).to_bytes(16, "big"))
 TOMBSTONE = Tombstone(EPOCH, ShredReason.REQUESTED, "admin-1")
 
 
-def envelope_of(session: str, index: int, body: bytes = b"chunk") -> bytes:
+def envelope_of(session: str, index: int, body: bytes = b"chunk", dek_id: DekId | None = None) -> bytes:
     """A well-formed envelope; storage cannot tell that it was never sealed."""
     nonce = hashlib.sha256(body).digest()[:12]
-    header = Header(Codec.STORED, DEK_ID, nonce, ChunkIndex(index), len(body), SessionId(session))
+    header = Header(Codec.STORED, dek_id or DEK_ID, nonce, ChunkIndex(index), len(body), SessionId(session))
     return header.to_bytes() + body + bytes(16)
 
 
@@ -140,7 +141,7 @@ class House:
         self.activity = Activity(MemoryActivity(self.sessions), self.uptime, 3600, lambda: self.seconds)
         self.orders = MemoryClosing(self.sessions)
         self.processors = MemoryProcessors()
-        self.registry = Registry(self.processors, self.orders, self.uptime, 600)
+        self.registry = Registry(self.processors, self.orders, self.uptime, 600, lambda: self.seconds)
         self.desk = SealDesk(
             self.sessions,
             self.sealer,

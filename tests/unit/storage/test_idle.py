@@ -14,7 +14,8 @@ from sessions.storage.idle import IdleSealer
 from sessions.storage.memory import MemorySessions
 from sessions.storage.memory_anchoring import LeaseState, MemoryLease
 from sessions.storage.memory_replicas import MemoryActivity, MemoryUptime
-from sessions.storage.sealing import MAX_MISSING_CHUNKS, sealed_manifest
+from sessions.storage.seal_scan import MAX_MISSING_CHUNKS
+from sessions.storage.sealing import sealed_manifest
 from sessions.storage.store import SessionStatus
 from sessions.storage.uptime import UptimeClock
 from tests.unit.storage.chunks import House, envelope_of, session_record

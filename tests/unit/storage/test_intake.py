@@ -10,9 +10,10 @@ from sessions.core.envelope import Codec, Header, fingerprint
 from sessions.core.types import ChunkIndex, DekId, SessionId
 from sessions.runtime.errors import DomainError
 from sessions.storage import ingest
+from sessions.storage.chunk_records import InsertOutcome, NewChunk
 from sessions.storage.ingest import MAX_FRAMES, FrameResult
 from sessions.storage.memory import MemoryChunks
-from sessions.storage.store import Change, InsertOutcome, NewChunk, SealOrder, SessionStatus
+from sessions.storage.store import Change, SealOrder, SessionStatus
 from tests.unit.storage.chunks import EPOCH, House, envelope_of, key, new_chunk
 
 A = SessionId("a")

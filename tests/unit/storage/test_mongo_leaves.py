@@ -8,8 +8,8 @@ from bson import Binary, Int64
 
 from sessions.core.types import MAX_CHUNK_INDEX, SessionId
 from sessions.storage import mongo_leaves
+from sessions.storage.chunk_records import Leaves
 from sessions.storage.mongo_chunks import MongoChunks
-from sessions.storage.store import Leaves
 from tests.unit.storage.chunks import new_chunk
 
 

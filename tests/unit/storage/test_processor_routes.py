@@ -12,7 +12,7 @@ from sessions.runtime.audit import Audit
 from sessions.runtime.auth import Authenticator, Principal, Role
 from sessions.storage import processor_routes, routes, seal_desk
 from sessions.storage.mongo import Readiness
-from sessions.storage.processor_routes import MAX_LISTED
+from sessions.storage.processor_models import MAX_LISTED
 from sessions.storage.processors import ASKS_AT_ONCE, PRESENT_SECONDS
 from tests.unit.runtime.apps import Written, app_of, client_of
 from tests.unit.storage.chunks import House

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from sessions.core.types import SessionId
 from sessions.storage import progress
+from sessions.storage.chunk_records import ChunkRecord
 from sessions.storage.memory import MemoryChunks
 from sessions.storage.progress import ProgressReader
-from sessions.storage.store import ChunkRecord
 from tests.unit.storage.chunks import EPOCH, new_chunk
 
 A = SessionId("a")

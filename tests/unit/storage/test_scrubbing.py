@@ -16,6 +16,7 @@ from sessions.core.types import MAX_CHUNK_INDEX, Hash, SessionId
 from sessions.runtime.audit import Audit
 from sessions.runtime.errors import DomainError
 from sessions.storage import scrub_routes, scrubbing
+from sessions.storage.chunk_records import ChunkRecord
 from sessions.storage.memory_anchoring import LeaseState, MemoryLease
 from sessions.storage.memory_scrub import MemoryBodyScan, MemoryFindings
 from sessions.storage.mongo import Readiness
@@ -23,7 +24,7 @@ from sessions.storage.scrub import Scrubber
 from sessions.storage.scrub_routes import decode_cursor, encode_cursor
 from sessions.storage.scrub_store import Position
 from sessions.storage.scrubbing import Scrubbing
-from sessions.storage.store import ChunkRecord, Placement
+from sessions.storage.store import Placement
 from tests import strategies
 from tests.altering import altered_end
 from tests.unit.runtime.apps import Written, app_of, client_of

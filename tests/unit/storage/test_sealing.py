@@ -14,10 +14,12 @@ from sessions.core.envelope import Fingerprint, chunk_leaf_input, missing_leaf_i
 from sessions.core.merkle import leaf_hash
 from sessions.core.types import MAX_CHUNK_INDEX, Hash, SessionId
 from sessions.runtime.errors import DomainError
-from sessions.storage import sealing
+from sessions.storage import seal_scan, sealing
+from sessions.storage.chunk_records import ChunkRecord
 from sessions.storage.memory import MemoryChunks
-from sessions.storage.sealing import covers, runs, sealed_manifest
-from sessions.storage.store import Change, ChunkRecord, SealOrder, SessionStatus
+from sessions.storage.seal_scan import runs
+from sessions.storage.sealing import covers, sealed_manifest
+from sessions.storage.store import Change, SealOrder, SessionStatus
 from tests.unit.storage.chunks import EPOCH, House, new_chunk
 
 A = SessionId("a")
@@ -109,7 +111,7 @@ async def test_one_stray_index_cannot_make_a_seal_endless() -> None:
 
 
 async def test_nor_can_very_many_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sealing, "MAX_MISSING_RANGES", 3)
+    monkeypatch.setattr(seal_scan, "MAX_MISSING_RANGES", 3)
     house = House()
     await house.session("a", 1, 3, 5)
     assert (await house.sealer.seal(A, None, "idle")).missing == ((0, 0), (2, 2), (4, 4))
