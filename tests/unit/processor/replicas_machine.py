@@ -353,12 +353,13 @@ class ReplicasMachine(RuleBasedStateMachine):
         """The same chunk through both processors at once, perhaps with other content."""
         self.act([("put", which, name, index, contents[which]) for which in (0, 1)], left, right)
 
-    @rule(which=WHICH, name=SESSIONS, chunk_count=COUNTS, sender=WHICH, index=INDEXES, faults=FAULT_LISTS)
+    @rule(which=WHICH, name=SESSIONS, chunk_count=COUNTS, chunk=st.tuples(WHICH, INDEXES), faults=FAULT_LISTS)
     def seal(
-        self, which: int, name: SessionId, chunk_count: int | None, sender: int, index: int, faults: list[str]
+        self, which: int, name: SessionId, chunk_count: int | None, chunk: tuple[int, int], faults: list[str]
     ) -> None:
         """A seal is ordered, one of its chunks comes while it waits, and the other processor answers for itself."""
         self.act([("seal", which, name, chunk_count, True)], [], [])
+        sender, index = chunk
         self.act([("put", sender, name, index, b"one")], *((faults, []) if sender == 0 else ([], faults)))
         for then in ("report", 1 - which), ("report", 1 - which), ("sweep",):
             self.act([then], [], [])
