@@ -376,11 +376,11 @@ class ReplicasMachine(RuleBasedStateMachine):
             self.run(one.look())
 
     @rule(which=WHICH, what=st.integers(0, 3))
-    @precondition(lambda self: any(one.wire.stuck for one in self.processors))
     def stuck_request_arrives(self, which: int, what: int) -> None:
         stuck = self.processors[which].wire.stuck or self.processors[1 - which].wire.stuck
-        self.run(stuck.pop(what % len(stuck))())
-        self._seen()
+        if stuck:  # no precondition: on real parts it may differ between two runs of the same steps
+            self.run(stuck.pop(what % len(stuck))())
+            self._seen()
 
     @rule(which=WHICH, action=ACTIONS, stops_in=st.integers(0, 3), graceful=st.booleans())
     def restart(self, which: int, action: tuple[Any, ...], stops_in: int, graceful: bool) -> None:
