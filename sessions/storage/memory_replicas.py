@@ -96,6 +96,13 @@ class MemoryClosing:
         self._records[ask.session_id] = replace(record, closing=closing)
         return True
 
+    async def ask_again(self, ask: Ask) -> None:
+        """See `ClosingStore`."""
+        record = self._records.get(ask.session_id)
+        if record is not None and record.closing is not None and record.closing.ask_id == ask.ask_id:
+            closing = replace(record.closing, ask_id=token_hex(8), clear=frozenset())
+            self._records[ask.session_id] = replace(record, closing=closing)
+
     async def withdraw(self, session_id: SessionId, order_id: str) -> None:
         """See `ClosingStore`."""
         if (record := self._records.get(session_id)) is not None:

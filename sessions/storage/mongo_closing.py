@@ -90,6 +90,12 @@ class MongoClosing:
         async with translated():
             return bool((await self._sessions.update_one(wanted, change)).matched_count)
 
+    async def ask_again(self, ask: Ask) -> None:
+        """See `ClosingStore`."""
+        change = {"$set": {"closing.ask": token_hex(8), "closing.clear": []}}
+        async with translated():
+            await self._sessions.update_one({"_id": ask.session_id, "closing.ask": ask.ask_id}, change)
+
     async def withdraw(self, session_id: SessionId, order_id: str) -> None:
         """See `ClosingStore`."""
         async with translated():

@@ -52,6 +52,6 @@ def build(db: Database, sessions: SessionStore, sealer: Sealer, idle_seconds: fl
     orders = MongoClosing(db)
     registry = Registry(MongoProcessors(db), orders, uptime, wait_seconds)
     desk = SealDesk(sessions, sealer, orders, registry=registry, uptime=uptime, activity=activity)
-    for act in (activity.set_back, registry.set_back):
+    for act in (activity.set_back, registry.set_back, desk.set_back):
         uptime.on_set_back(act)
     return Replicas(uptime, activity, registry, desk)

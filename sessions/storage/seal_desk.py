@@ -19,8 +19,9 @@ from sessions.runtime.errors import DomainError
 from sessions.runtime.tasks import skipped
 from sessions.storage import problems
 from sessions.storage.activity import Activity
-from sessions.storage.processors import Known, ProcessorState, Registry, Survey
-from sessions.storage.seal_orders import MAX_ORDERS, Ask, Closing, ClosingStore, Confirmation, WaitingOrder
+from sessions.storage.processors import Known, ProcessorState, Registry
+from sessions.storage.questions import Questions
+from sessions.storage.seal_orders import MAX_ORDERS, Ask, ClosingStore, Confirmation, WaitingOrder
 from sessions.storage.sealing import REFUSALS, Sealer, sealed_as_asked
 from sessions.storage.store import SessionRecord, SessionStatus, SessionStore
 from sessions.storage.unheard import names_of, note_unheard
@@ -38,8 +39,6 @@ _SWEEP_SESSIONS: Final = 100
 _LAPSE_SECONDS: Final = 10.0
 """Uptime in seconds after its request's end at which an order that nobody was promised lapses, if a crash left it."""
 _REFUSALS_KEPT: Final = 1000
-_PRESENT_PATIENCE: Final = 24
-"""How many times PROCESSOR_WAIT_SECONDS a seal waits for a processor that reports and still holds chunks."""
 
 WAITING = Gauge("lucid_seals_waiting", "Sessions whose seal waits for a processor.")
 REFUSED = Counter("lucid_seal_orders_refused_total", "Seal orders that waited and were refused; the session is open.")
@@ -73,6 +72,11 @@ class SealDesk:
         self._uptime = uptime
         self._activity = activity
         self._refusals: OrderedDict[str, DomainError] = OrderedDict()
+        self._questions = Questions(orders, registry)
+
+    def set_back(self) -> None:
+        """Ask all processors again: the database was set back to an earlier state."""
+        self._questions.set_back()
 
     async def seal(
         self,
@@ -103,7 +107,7 @@ class SealDesk:
             record = await self._get(session_id)
             if record.seal is not None:
                 return sealed_as_asked(record, chunk_count, sealed_by, floor)
-            waiting, lost = await self._waited_for(record, first)
+            waiting, lost = await self._questions.waited_for(record, first)
             if order is None and not waiting:
                 floor = max(floor, record.closing.floor if record.closing is not None else 0)
                 manifest = await self._sealer.seal(session_id, chunk_count, sealed_by, floor, names_of(lost))
@@ -190,7 +194,7 @@ class SealDesk:
             if await self._is_over(record, order):
                 await self._orders.withdraw(session_id, order.order_id)
                 continue
-            waiting, lost = await self._waited_for(record, None)
+            waiting, lost = await self._questions.waited_for(record, None)
             if waiting:
                 return waiting
             try:
@@ -214,34 +218,6 @@ class SealDesk:
         while len(self._refusals) > _REFUSALS_KEPT:
             self._refusals.popitem(last=False)
 
-    async def _waited_for(self, record: SessionRecord, first: Confirmation | None) -> tuple[list[Known], list[Known]]:
-        """Return the processors that a session's seal waits for, and the lost ones that it does not wait for.
-
-        It waits for a missing one until its first order has waited for PROCESSOR_WAIT_SECONDS. For one that reports it
-        waits much longer, since that hands over what it holds; but not for ever, should it never confirm.
-        """
-        survey, clear = await self._registry.survey(), None
-        if first is not None:
-            clear = frozenset({first.processor})
-        return self._left(record.closing, survey, clear)
-
-    def _left(
-        self, closing: Closing | None, survey: Survey, clear: frozenset[str] | None = None
-    ) -> tuple[list[Known], list[Known]]:
-        if clear is None:
-            clear = closing.clear if closing is not None else frozenset()
-        waited = survey.now_seconds - closing.orders[0].placed_seconds if closing is not None else 0.0
-        limit = self._registry.wait_seconds
-        waiting: list[Known] = []
-        lost: list[Known] = []
-        for known in survey.processors:
-            if known.record.name in clear:
-                continue
-            patience = limit * _PRESENT_PATIENCE if known.state is ProcessorState.PRESENT else limit
-            gone = known.state is ProcessorState.LOST or waited > patience
-            (lost if gone else waiting).append(known)
-        return waiting, lost
-
     async def sweep(self, *, thorough: bool = True) -> int:
         """Carry out all orders that can be; return how many still wait.
 
@@ -251,12 +227,13 @@ class SealDesk:
             DomainError: `database-unavailable`.
         """
         still, after = 0, None
+        await self._questions.renewed()
         while page := await self._orders.waiting(after, _SWEEP_SESSIONS):
             survey = await self._registry.survey()
             for session_id, closing in page:
                 over = any((order.until_seconds or math.inf) < survey.now_seconds for order in closing.orders)
                 over = over or (thorough and any(order.sealed_by == "idle" for order in closing.orders))
-                if not over and self._left(closing, survey)[0]:
+                if not over and self._questions.left(closing, survey)[0]:
                     still += 1
                     continue
                 try:

@@ -81,6 +81,9 @@ class ClosingStore(Protocol):
     async def confirm(self, ask: Ask, confirmation: Confirmation) -> bool:
         """Note a processor's answer; return False when the question is not the newest, or the session not open."""
 
+    async def ask_again(self, ask: Ask) -> None:
+        """Put another question in the place of this one, so that what was confirmed counts no more."""
+
     async def withdraw(self, session_id: SessionId, order_id: str) -> None:
         """Remove an order."""
 

@@ -145,6 +145,22 @@ async def test_a_confirmation_needs_a_question_about_an_open_session(kept: Kept)
     assert (closing.clear, closing.floor) == (frozenset(), 0)
 
 
+async def test_a_question_that_is_asked_again_is_confirmed_by_nobody(kept: Kept) -> None:
+    assert await kept.orders.order(A, WaitingOrder(1, "recorder", 1.0), FIRST)
+    asked, before = await kept.ask(), await kept.closing()
+    await kept.orders.ask_again(Ask(A, "0" * 16))
+    await kept.orders.ask_again(Ask(NONE, asked.ask_id))
+    assert await kept.closing() == before
+    await kept.orders.ask_again(asked)
+    closing = await kept.closing()
+    assert before is not None
+    assert closing is not None
+    assert closing == replace(before, ask_id=closing.ask_id, clear=frozenset())
+    assert closing.ask_id != asked.ask_id
+    assert not await kept.orders.confirm(asked, Confirmation("other"))
+    assert await kept.orders.confirm(await kept.ask(), Confirmation("other"))
+
+
 async def test_of_confirmations_at_once_all_count(kept: Kept) -> None:
     await kept.orders.order(A, _order(), None)
     ask = await kept.ask()

@@ -174,7 +174,8 @@ class Replica:
         self.intake = Intake(stores.sessions, stores.chunks, self.activity, LoopTime().monotonic)
         terms = Terms(clock=lambda: clocks.time)
         progress = ProgressReader(stores.chunks)
-        for act in (self.activity.set_back, self.registry.set_back, self.intake.set_back, progress.set_back):
+        parts = (self.activity, self.registry, self.intake, progress, self.desk)
+        for act in [part.set_back for part in parts]:
             self.uptime.on_set_back(act)
         self.ledger = Ledger(
             stores.sessions,

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.unit.processor.replicas_machine import ReplicasMachine
 
-EXAMPLES = int(os.environ.get("LUCID_REPLICAS_MACHINE_EXAMPLES", "30"))
+EXAMPLES = int(os.environ.get("LUCID_REPLICAS_MACHINE_EXAMPLES", "100"))
 STEPS = 30
 
 TestReplicasMachine = ReplicasMachine.TestCase

@@ -421,6 +421,7 @@ async def test_an_order_that_another_replica_refused_is_placed_again_and_refused
         uptime=house.uptime,
         activity=house.activity,
     )
+    await there._questions.renewed()  # it has run for a while
     asking = asyncio.create_task(order(house, 5, seconds=5))
     await asyncio.sleep(0.02)
     asking_again = asyncio.create_task(_answering(house))
@@ -597,3 +598,45 @@ async def test_for_a_session_that_nobody_opened_spools_that_hold_orders_are_not_
         await house.registry.report(Report(name="q", holdings=Holdings(spooled_entries=1, spooled_seals=seals)))
         await asyncio.sleep(0.01)
     assert (await asked).code == code
+
+
+@pytest.mark.parametrize("begins", [True, False])
+async def test_after_a_set_back_of_the_database_what_was_confirmed_before_counts_no_more(
+    house: House, begins: bool
+) -> None:
+    """The question was decided once, and who had confirmed it may hold something since; found by the model."""
+    await house.desk.sweep()
+    assert names(await order(house, 3)) == ["q"]
+    asked = closing(house)
+    assert asked.clear == {"p"}
+    if begins:
+        stores, parts = (house.sessions, house.sealer, house.orders), (house.registry, house.uptime, house.activity)
+        house.desk = SealDesk(*stores, registry=parts[0], uptime=parts[1], activity=parts[2])
+    else:
+        house.desk.set_back()
+    await confirm(house, "q")
+    await house.desk.sweep()
+    assert record(house).status is OPEN
+    assert (closing(house).clear, closing(house).ask_id == asked.ask_id) == (frozenset(), False)
+    await confirm(house, "q")
+    await house.desk.sweep()
+    assert closing(house).clear == {"q"}
+    await house.intake.submit(frames.join([envelope_of("a", 2)]))
+    await confirm(house, "p")
+    await house.desk.sweep()
+    assert sealed_manifest(record(house)).chunk_count == 3
+
+
+async def test_questions_that_could_not_all_be_asked_again_are_asked_the_next_time(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert names(await order(house, 3)) == ["q"]
+    house.desk.set_back()
+
+    async def away(*_: object) -> list[SessionId]:
+        raise DomainError("database-unavailable", "it is away")
+
+    with monkeypatch.context() as while_away:
+        while_away.setattr(house.orders, "waiting", away)
+        assert (await refusal(house.desk.decide(A))).code == "database-unavailable"
+    assert [known.record.name for known in await house.desk.decide(A)] == ["p", "q"]
