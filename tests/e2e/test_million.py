@@ -14,6 +14,7 @@ from sessions.core.proof import ChunkProof
 from sessions.core.proof import from_bytes as proof_from_bytes
 from sessions.core.tiles import Place
 from sessions.core.types import SessionId
+from sessions.storage import replicas
 from sessions.storage.chunk_records import ChunkRecord, Leaves
 from sessions.storage.evidence import Evidence
 from sessions.storage.ledger import Ledger
@@ -102,7 +103,9 @@ async def test_one_proof_reads_few_hashes(stack: Stack, api: Api) -> None:
     mongo, db = connect(stack.mongodb_url, name)
     async with mongo:
         sessions, chunks, tiles = MongoSessions(db), MongoChunks(db), MongoTiles(db)
-        ledger = Ledger(sessions, Sealer(sessions, chunks, tiles), ProgressReader(chunks), MongoBatches(db), Terms())
+        sealer = Sealer(sessions, chunks, tiles)
+        desk = replicas.build(db, sessions, sealer, 0, 3600).desk
+        ledger = Ledger(sessions, sealer, desk, ProgressReader(chunks), batches=MongoBatches(db), terms=Terms())
         most = 0
         for index in indexes:
             counting = Counting(chunks, tiles)
