@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from sessions.core import key_ring
 from sessions.core.manifest import Manifest
@@ -153,7 +153,6 @@ class ReplicasMachine(RuleBasedStateMachine):
         self.sealed: dict[SessionId, bytes] = {}
         self.reported: dict[str, float] = {}
         self.shredded: set[SessionId] = set()
-        self.snapshot: Any = None
         self.set_backs = 0
         self.death: Point | None = None
         self.died = False
@@ -201,6 +200,7 @@ class ReplicasMachine(RuleBasedStateMachine):
             self.processors.append(Processor(host, folder, wire, self.wrapper, self.executor))
         for one in self.processors:
             await self._report(one)
+        await self._snapshot()
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run a step, which must end."""
@@ -460,19 +460,19 @@ class ReplicasMachine(RuleBasedStateMachine):
 
     @rule()
     def take_snapshot(self) -> None:
-        async def take() -> None:
-            self.snapshot = (
-                await self.side.stores.dump(),
-                self.side.clocks.seconds,
-                {name: list(orders) for name, orders in self.orders.items()},
-                set(self.shredded),
-            )
+        self.run(self._snapshot())
 
-        self.run(take())
+    async def _snapshot(self) -> None:
+        self.snapshot = (
+            await self.side.stores.dump(),
+            self.side.clocks.seconds,
+            {name: list(orders) for name, orders in self.orders.items()},
+            set(self.shredded),
+        )
 
-    @rule(restarted=st.booleans())
-    @precondition(lambda self: self.snapshot is not None)
-    def database_is_set_back(self, restarted: bool) -> None:
+    @rule(restarted=st.booleans(), name=SESSIONS, index=INDEXES)
+    def database_is_set_back(self, restarted: bool, name: SessionId, index: int) -> None:
+        """To the last snapshot; and both processors go on with a session, before they have heard of it."""
         dumped, since, orders, shredded = self.snapshot
 
         async def set_back() -> None:
@@ -498,6 +498,8 @@ class ReplicasMachine(RuleBasedStateMachine):
         self.orders = {name: list(found) for name, found in orders.items()}
         self.shredded = set(shredded)
         self._seen()
+        for which in (0, 1):
+            self.act([("put", which, name, index + which, b"one")], [], [])
 
     async def _contents(self) -> set[tuple[SessionId, int, bytes]]:
         return {
