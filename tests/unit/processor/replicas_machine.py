@@ -486,11 +486,11 @@ class ReplicasMachine(RuleBasedStateMachine):
             if restarted:
                 self.side.restart()
             self.set_backs += 1
-            for name in NAMES:
-                record = await self.side.stores.sessions.get(name)
+            for other in NAMES:
+                record = await self.side.stores.sessions.get(other)
                 if record is None or record.seal is None:
-                    self.sealed.pop(name, None)
-                    self.sealed_at.pop(name, None)
+                    self.sealed.pop(other, None)
+                    self.sealed_at.pop(other, None)
             for one in self.processors:
                 one.wire.stuck.clear()  # no connection outlives it
 
