@@ -274,7 +274,8 @@ def test_a_whole_session_while_storage_is_away(stack: Stack, api: Api) -> None:
     expected = {"session_id": session, **waits}
     assert (queued.status_code, queued.json()) == (202, expected)
     assert api.processor("POST", f"{url}/seal", json={}).json() == expected
-    assert api.processor("POST", f"{url}/seal", json={"chunk_count": 5}).json()["code"] == "chunk-count-mismatch"
+    beside = api.processor("POST", f"{url}/seal", json={"chunk_count": 5})  # a chunk 4 may be at another processor
+    assert (beside.status_code, beside.json()) == (202, expected | {"chunk_count": 5})
     assert api.put_chunk(session, 4, b"late").status_code == 503
     assert api.put_chunk(session, 2, b"chunk 2").status_code == 200
     finalized = api.processor("POST", f"{url}/finalize")
