@@ -7,13 +7,13 @@ import structlog
 from prometheus_client import Counter
 
 from sessions.core import envelope as envelopes
-from sessions.core import key_ring
 from sessions.core.envelope import fingerprint
 from sessions.core.errors import CoreError
 from sessions.core.types import ChunkIndex, DekId
 from sessions.processor.key_rings import KeyRings
 from sessions.processor.killpoints import Point
-from sessions.processor.openings import read_key, read_opening, read_order
+from sessions.processor.opening_delivery import OpeningDelivery
+from sessions.processor.openings import read_key, read_order
 from sessions.processor.pipeline import POST_BYTES, Submitter
 from sessions.processor.quarantine import CONFLICT
 from sessions.processor.recording import ACKNOWLEDGED, Recording
@@ -24,25 +24,13 @@ from sessions.processor.spooling import Spooling
 from sessions.processor.storage_answers import FrameAnswer
 from sessions.processor.storage_client import StorageClient
 from sessions.processor.storage_errors import RequestFailedError, is_transient
+from sessions.processor.undelivered import DRAINED, EntryFailedError, unreadable
 from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
 
-_METADATA_REFUSALS: Final = ("metadata-conflict", "retention-too-short", "invalid-request")
 _LOST: Final = ("unknown-session", "unknown-key")
-DRAINED = Counter("lucid_spool_drained_total", "Entries that session-storage has taken or had.", ("kind",))
 SEALS_REFUSED = Counter("lucid_spool_seals_refused_total", "Seals that waited and were refused; the session is open.")
-for _kind in Kind:
-    DRAINED.labels(_kind.name.lower())
 _log = structlog.get_logger()
-
-
-class EntryFailedError(Exception):
-    """Entries could not be delivered; they stay in the spool."""
-
-    def __init__(self, entries: tuple[Entry, ...], error: DomainError) -> None:
-        super().__init__(error.detail)
-        self.entries = entries
-        self.error = error
 
 
 class Delivery:
@@ -66,6 +54,7 @@ class Delivery:
         self._recording = recording
         self._rings = rings
         self._orders = orders
+        self._openings = OpeningDelivery(spooling, storage)
 
     async def deliver(self, session: SpooledSession, at_once: int) -> None:
         """Deliver all that there is of a session; `at_once` sessions share the memory for it.
@@ -74,7 +63,7 @@ class Delivery:
             EntryFailedError: some entries could not be delivered, for now.
         """
         try:
-            await self._openings(session)
+            await self._openings.deliver(session)
             while entries := session.window(POST_BYTES // max(1, at_once)):
                 await self._envelopes(session, entries)
                 if not any(entry.delivered for entry in entries):  # a disk that takes nothing into the quarantine
@@ -98,57 +87,6 @@ class Delivery:
         for other in [*entry.session.earlier, *entry.session.chunks.values()]:
             await self._aside(other, "undeliverable", reason)
         await self._aside(entry, "undeliverable", reason)
-
-    async def _openings(self, session: SpooledSession) -> None:
-        for entry in [opening for opening in session.openings if not opening.delivered]:
-            payload = await self._spooling.payload(entry)
-            if payload is None:
-                continue
-            reach(Point.DRAIN_BEFORE_OPENING)
-            try:
-                opening = read_opening(payload)
-            except ValueError as error:
-                raise _unreadable(entry, error) from None
-            session.kept_keys.add(read_key(opening).dek_id)
-            try:
-                await self._open(session, opening["metadata"], opening)
-            except DomainError as error:
-                await self._refused(entry, opening, error)
-            else:
-                DRAINED.labels("opening").inc()
-            reach(Point.DRAIN_AFTER_OPENING)
-            await self._spool.delivered([entry])
-
-    async def _refused(self, entry: Entry, opening: dict[str, Any], error: DomainError) -> None:
-        session = entry.session
-        if is_transient(error) or error.code == "session-shredded":
-            raise EntryFailedError((entry,), error)
-        _log.warning("spooled_opening_refused", session_id=session.session_id, code=error.code, detail=error.detail)
-        if error.code == "session-sealed":
-            return  # perhaps it was we who delivered and sealed it, before a crash: each envelope is compared
-        if opening["metadata"] is None or error.code not in _METADATA_REFUSALS:
-            raise EntryFailedError((entry,), error)
-        if not await self._quarantining.copy(entry, "metadata-refused", detail=f"{error.code}: {error.detail}"):
-            raise EntryFailedError((entry,), error)
-        try:
-            # What was recorded is worth more than what was said of it: without metadata its key is taken.
-            await self._open(session, None, opening)
-        except DomainError as again:
-            if again.code != "session-sealed":
-                raise EntryFailedError((entry,), again) from None
-
-    async def _open(self, session: SpooledSession, metadata: dict[str, Any] | None, opening: dict[str, Any]) -> None:
-        """Open a session at storage, and see to it that its ring has the key that envelopes are under."""
-        key = read_key(opening)
-        attempt = self._spooling.attempt
-        keys, _ = await attempt(self._storage.open(session.session_id, metadata, key))
-        session.foreign.discard(key.dek_id)
-        if any(known.dek_id == key.dek_id for known in keys):
-            return
-        if len(keys) >= key_ring.MAX_KEYS:  # then what is under this key is encrypted under another
-            session.foreign.add(key.dek_id)
-            return
-        await attempt(self._storage.add_key(session.session_id, key))
 
     async def _envelopes(self, session: SpooledSession, entries: list[Entry]) -> None:
         payloads = await asyncio.gather(*map(self._spooling.payload, entries))
@@ -275,10 +213,10 @@ class Delivery:
             return
         session_id = entry.session.session_id
         try:
-            if await self._orders.place(session_id, read_order(payload)) is None:
+            if await self._orders.place(session_id, read_order(payload), wait=False) is None:
                 return  # something has come since: that goes first
         except ValueError as error:
-            raise _unreadable(entry, error) from None
+            raise unreadable(entry, error) from None
         except DomainError as error:
             if is_transient(error):
                 raise EntryFailedError((entry,), error) from None
@@ -288,10 +226,6 @@ class Delivery:
             reach(Point.DRAIN_AFTER_SEAL)
             DRAINED.labels("seal").inc()
         await self._spool.delivered([entry])
-
-
-def _unreadable(entry: Entry, error: ValueError) -> EntryFailedError:
-    return EntryFailedError((entry,), DomainError("internal", str(error)))
 
 
 def _is_same(session: SpooledSession, index: int, payload: bytes, answer: FrameAnswer) -> bool:

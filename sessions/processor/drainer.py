@@ -12,9 +12,10 @@ from typing import Final
 import structlog
 
 from sessions.core.types import SessionId
-from sessions.processor.delivery import Delivery, EntryFailedError
+from sessions.processor.delivery import Delivery
 from sessions.processor.spool_index import Entry, SpooledSession
 from sessions.processor.spooling import Spooling
+from sessions.processor.undelivered import EntryFailedError
 from sessions.runtime.errors import DomainError
 from sessions.runtime.tasks import end_all, skipped
 

@@ -95,7 +95,7 @@ class Reporter:
         self.older = False
         """Whether session-storage is of a version that takes no reports."""
 
-    def claims(self, session_id: SessionId, *, keep: bool) -> dict[str, Any]:
+    def claims(self, session_id: SessionId, *, keep: bool, wait: bool) -> dict[str, Any]:
         """Return what to say with the order to seal a session that `promise_own` has promised."""
         if self.older:
             return {}
@@ -103,7 +103,9 @@ class Reporter:
             "processor": self.identity.name,
             "floor": self.floor(session_id),
             "until_seconds": self._until_seconds - OWN_PROMISE_SECONDS / 2,
+            "generation": self._last.generation if self._last is not None else None,
             "keep": keep,
+            "wait": wait,
         }
 
     @property

@@ -19,10 +19,13 @@ class SealOrders:
         self._spooling = spooling
         self._reporter = reporter
 
-    async def place(self, session_id: SessionId, chunk_count: int | None, *, keep: bool = True) -> SealAnswer | None:
+    async def place(
+        self, session_id: SessionId, chunk_count: int | None, *, keep: bool = True, wait: bool = True
+    ) -> SealAnswer | None:
         """Have session-storage seal a session; None when the spool holds some of it, which goes first.
 
-        With `keep` session-storage keeps an order that has to wait for other processors.
+        With `keep` session-storage keeps an order that has to wait for other processors; with `wait` it answers some
+        seconds later if they may hand over in this time.
 
         Raises:
             DomainError: what session-storage answered.
@@ -30,7 +33,7 @@ class SealOrders:
         if not await self._reporter.promise_own(session_id):
             return None
         promises = self._spooling.promises
-        claims: dict[str, Any] = self._reporter.claims(session_id, keep=keep)
+        claims: dict[str, Any] = self._reporter.claims(session_id, keep=keep, wait=wait)
         try:
             if claims:  # a process that comes after this one has to know what this order says of the spool
                 await self._spooling.spool.in_thread(promises.save)

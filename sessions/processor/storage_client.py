@@ -88,6 +88,12 @@ class StorageClient:
             view = without_metadata(response.content)
             return view, read_keys(view.pop("keys"))
 
+    async def metadata_sha256(self, session_id: SessionId) -> str:
+        """The SHA-256, in hex, of the metadata that a session was sealed with."""
+        response = await self._call("GET", f"/api/v1/sessions/{session_id}/manifest")
+        with _understood():
+            return str(response.json()["metadata_sha256"])
+
     async def submit(self, envelopes: Sequence[bytes]) -> list[FrameAnswer]:
         """Store envelopes; one answer each."""
         pieces = frames.pieces(envelopes)

@@ -70,14 +70,14 @@ class MemoryClosing:
         record = self._records.get(session_id)
         if record is None or record.status is not SessionStatus.OPEN:
             return False
-        before = record.closing or Closing("", ())
+        before = record.closing or Closing(token_hex(8), ())
         said = (order.chunk_count, order.sealed_by)
         same = [one for one in before.orders if (one.chunk_count, one.sealed_by) == said and one.until_seconds is None]
         if (same and order.until_seconds is None) or len(before.orders) >= MAX_ORDERS:
             return False
         floor = max(before.floor, first.floor if first else 0)
-        clear = frozenset({first.processor}) if first else frozenset[str]()
-        closing = Closing(token_hex(8), (*before.orders, order), clear, floor)
+        clear = before.clear | ({first.processor} if first else set())
+        closing = Closing(before.ask_id, (*before.orders, order), clear, floor)
         self._records[session_id] = replace(record, closing=closing)
         return True
 

@@ -61,10 +61,12 @@ class MongoClosing:
             "id": order.order_id,
         }
         orders: Document = {"$ifNull": ["$closing.orders", []]}
+        is_first = {"$eq": [orders, []]}
+        clear = [first.processor] if first else []
         change = {
-            "ask": token_hex(8),
+            "ask": {"$cond": [is_first, token_hex(8), "$closing.ask"]},
             "orders": {"$concatArrays": [orders, [document]]},
-            "clear": [first.processor] if first else [],
+            "clear": {"$cond": [is_first, clear, {"$setUnion": ["$closing.clear", clear]}]},
             "floor": {"$max": [{"$ifNull": ["$closing.floor", 0]}, Int64(first.floor if first else 0)]},
         }
         same: Document = {"chunk_count": count, "sealed_by": order.sealed_by, "until": None}

@@ -86,8 +86,12 @@ class StorageSealRequest(BaseModel):
     """The least number of chunks that it acknowledged."""
     until_seconds: Annotated[float, Field(strict=True)] | None = None
     """Storage's uptime up to which it stands by that."""
+    generation: Annotated[str, Field(max_length=64)] | None = None
+    """The generation of storage's database in which it stands by that."""
     keep: Flag = True
     """Whether the order stays when it has to wait for other processors."""
+    wait: Flag = True
+    """Whether the answer may take some seconds, in which these may hand over."""
 
 
 class WaitingFor(BaseModel):

@@ -30,7 +30,7 @@ from sessions.storage.ledger import Ledger
 from sessions.storage.models import key_ids, key_json
 from sessions.storage.mongo import Readiness
 from sessions.storage.reads import Reads
-from sessions.storage.seal_desk import Waiting
+from sessions.storage.seal_desk import WAIT_SECONDS, Waiting
 from sessions.storage.seal_orders import Confirmation
 from sessions.storage.shredding import Shredder
 from sessions.storage.store import Cursor, SessionFilter, SessionStatus, ShredReason
@@ -197,9 +197,12 @@ def _processor_routes(routes: APIRouter, ledger: Ledger, by_processor: list[Any]
         name = require_recording(checked(session_id))
         first = None
         if request.processor is not None:
-            first = Confirmation(request.processor, request.floor, request.until_seconds)
+            first = Confirmation(request.processor, request.floor, request.until_seconds, request.generation)
         keep = request.keep and first is not None  # a processor of 0.1.0 keeps the order itself
-        manifest = await ledger.seal(name, request.chunk_count, request.sealed_by, first, keep=keep)
+        wait_seconds = WAIT_SECONDS if request.wait else 0.0
+        manifest = await ledger.seal(
+            name, request.chunk_count, request.sealed_by, first, keep=keep, wait_seconds=wait_seconds
+        )
         if isinstance(manifest, Waiting):
             if first is None:
                 raise problems.seal_waits(name, [known.record.name for known in manifest.processors])

@@ -97,8 +97,8 @@ class SealDesk:
             DomainError: `session-not-found`, `chunks-missing`, `chunk-count-mismatch`, `overloaded`.
         """
         floor = first.floor if first else 0
-        if first and first.until_seconds is not None and first.until_seconds < await self._uptime.read():
-            first = None  # this request came late: the processor stands by its answer no more, and is asked
+        if first and not await self._stands(first):
+            first = None  # this request came late, and its processor is asked
         deadline = time.monotonic() + wait_seconds
         order: WaitingOrder | None = None
         if await self._sessions.get(session_id) is None:
@@ -126,6 +126,11 @@ class SealDesk:
                 return Waiting(waiting)
             if waiting:
                 await asyncio.sleep(_POLL_SECONDS)
+
+    async def _stands(self, first: Confirmation) -> bool:
+        now = await self._uptime.read()
+        in_time = first.until_seconds is None or first.until_seconds >= now
+        return in_time and first.generation in (None, self._uptime.generation)
 
     async def _unknown(self, session_id: SessionId, first: Confirmation | None) -> None:
         """Wait for a session that storage does not know, since another processor's spool may hold all of it.

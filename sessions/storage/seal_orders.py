@@ -37,7 +37,8 @@ class WaitingOrder:
 class Closing:
     """The orders of a session, and which processors have confirmed the newest question about it.
 
-    A crash loses none of it. Each new order asks anew (`ask_id`): a confirmation counts for the question it answers.
+    A crash loses none of it. A confirmation counts for the question that it answers (`ask_id`). It stays while there
+    is an order: processors keep their promises that long, so further orders need no other question.
     `floor` is the least number of chunks that the recording has, by what processors say that they acknowledged.
     """
 
@@ -51,13 +52,15 @@ class Closing:
 class Confirmation:
     """What a processor answers about a session: it holds nothing, and acknowledged chunks below `floor`.
 
-    One that comes with an order answers a question not asked yet. The processor stands by it for as long as storage's
-    uptime is below `until_seconds`, and longer only for an order that it then finds at storage.
+    One that comes with an order answers a question not asked yet. The processor stands by it in this `generation` of
+    the database, for as long as storage's uptime is below `until_seconds`, and longer only for an order that it then
+    finds at storage.
     """
 
     processor: str
     floor: int = 0
     until_seconds: float | None = None
+    generation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +77,8 @@ class ClosingStore(Protocol):
     async def order(self, session_id: SessionId, order: WaitingOrder, first: Confirmation | None) -> bool:
         """Add an order to an open session, unless it has one of the same count and origin.
 
-        An order asks all processors again; `first` is the answer of the one that brings it. Return False when nothing
-        was added: the session is not open, has this order, or has `MAX_ORDERS` others.
+        The first order of a session asks all processors; `first` is the answer of the one that brings it. Return False
+        when nothing was added: the session is not open, has this order, or has `MAX_ORDERS` others.
         """
 
     async def confirm(self, ask: Ask, confirmation: Confirmation) -> bool:

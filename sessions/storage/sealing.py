@@ -101,7 +101,7 @@ class Sealer:
         return sealed_as_asked(record, chunk_count, sealed_by, floor)
 
     async def carry_out(self, record: SessionRecord, order: WaitingOrder, unheard: tuple[str, ...]) -> bool:
-        """Decide an order that has waited, unless another came meanwhile: then the processors were asked again.
+        """Decide an order that has waited, unless the processors were asked again meanwhile.
 
         Return whether the session is sealed.
 

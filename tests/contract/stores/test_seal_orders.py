@@ -111,24 +111,34 @@ async def test_an_order_that_lapses_is_no_reason_to_refuse_one_that_stays(kept: 
     assert await kept.orders.order(A, _order(3), None)
 
 
-async def test_each_order_asks_again_and_the_floor_only_rises(kept: Kept) -> None:
-    await kept.orders.order(A, _order(1), Confirmation("first", 7))
-    earlier = await kept.ask()
-    assert await kept.orders.confirm(earlier, Confirmation("second", 5))
+async def test_further_orders_take_back_no_confirmation_and_the_floor_only_rises(kept: Kept) -> None:
+    """A client that orders again and again would delay the seal for ever if each order asked anew."""
+    first = _order(1)
+    await kept.orders.order(A, first, Confirmation("first", 7))
+    asked = await kept.ask()
+    assert await kept.orders.confirm(asked, Confirmation("second", 5))
+    further = _order(2)
+    assert await kept.orders.order(A, further, Confirmation("third", 2))
+    assert await kept.orders.order(A, _order(4, until=5.0), None)
+    assert await kept.orders.confirm(asked, Confirmation("second", 9))
+    assert await kept.orders.confirm(asked, Confirmation("second", 8)), "repeated it changes nothing"
     closing = await kept.closing()
     assert closing is not None
-    assert (closing.clear, closing.floor) == ({"first", "second"}, 7)
+    assert (closing.ask_id, closing.clear, closing.floor) == (asked.ask_id, {"first", "second", "third"}, 9)
+
+
+async def test_an_order_after_the_last_was_withdrawn_asks_anew(kept: Kept) -> None:
+    """The processors may have been released from their promises in between."""
+    first = _order(1)
+    await kept.orders.order(A, first, Confirmation("first", 7))
+    asked = await kept.ask()
+    await kept.orders.withdraw(A, first.order_id)
     await kept.orders.order(A, _order(2), Confirmation("third", 2))
-    assert not await kept.orders.confirm(earlier, Confirmation("second", 100)), "an answer to an older question"
+    assert not await kept.orders.confirm(asked, Confirmation("second", 100)), "an answer to an older question"
     closing = await kept.closing()
     assert closing is not None
-    assert closing.ask_id != earlier.ask_id
-    assert (closing.clear, closing.floor) == ({"third"}, 7)
-    assert await kept.orders.confirm(await kept.ask(), Confirmation("second", 9))
-    assert await kept.orders.confirm(await kept.ask(), Confirmation("second", 8)), "repeated it changes nothing"
-    closing = await kept.closing()
-    assert closing is not None
-    assert (closing.clear, closing.floor) == ({"second", "third"}, 9)
+    assert closing.ask_id != asked.ask_id
+    assert (closing.clear, closing.floor) == ({"third"}, 2)
 
 
 async def test_a_confirmation_needs_a_question_about_an_open_session(kept: Kept) -> None:
@@ -271,7 +281,7 @@ async def test_an_update_may_need_the_newest_question(kept: Kept) -> None:
     assert await kept.begin(A, ask_id="0" * 16) is None
     await kept.orders.order(A, _order(1), None)
     earlier = await kept.ask()
-    await kept.orders.order(A, _order(2), None)
+    await kept.orders.ask_again(earlier)
     assert await kept.begin(A, ask_id=earlier.ask_id) is None
     assert await kept.begin(A, ask_id=(await kept.ask()).ask_id) is not None
 

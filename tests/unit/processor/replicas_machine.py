@@ -32,9 +32,8 @@ from sessions.processor.session_desk import Queued
 from sessions.runtime.errors import DomainError
 from sessions.runtime.metadata import canonical_metadata
 from sessions.runtime.tasks import end_all
-from sessions.storage import ingest, ledger, processors, seal_desk, sealing
+from sessions.storage import ingest, ledger, processors, routes, seal_desk, sealing
 from sessions.storage.killpoints import Point
-from sessions.storage.ledger import Ledger
 from sessions.storage.sealing import covers, sealed_manifest
 from sessions.storage.store import Change, SessionStatus
 from tests.unit.processor.replicas import (
@@ -169,6 +168,7 @@ class ReplicasMachine(RuleBasedStateMachine):
             (drainer, "SEAL_WAIT_SECONDS", 0.2),
             (ingest, "_SEALING_WAIT_SECONDS", 0.004),
             (ingest, "_SEALING_POLL_SECONDS", 0.001),
+            (routes, "WAIT_SECONDS", 0.01 * patience),
             (seal_desk, "_POLL_SECONDS", 0.001 * patience),
             (seal_desk, "_UNKNOWN_SECONDS", 0.02 * patience),
             (processors, "_REFRESH_SECONDS", 0.0),
@@ -176,7 +176,6 @@ class ReplicasMachine(RuleBasedStateMachine):
             (ledger, "MAX_KEYS", MAX_KEYS),
         ):
             self.patch.setattr(module, name, value)
-        self.patch.setitem(Ledger.seal.__kwdefaults__, "wait_seconds", 0.01 * patience)
         for module in (seal_desk, drainer, storage_watch):
             self.patch.setattr(module, "time", LoopTime())
         for place in (sealing, ingest, ledger):

@@ -1,6 +1,7 @@
 """Delivery of what the spool has: one session that fails delays no other, and an entry that fails alone is quarantined."""
 
 import asyncio
+import errno
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from structlog.testing import capture_logs
 
 from sessions.core import envelope
 from sessions.core.key_ring import MAX_KEYS
-from sessions.core.types import SessionId
+from sessions.core.types import ChunkIndex, SessionId
 from sessions.processor import drainer, storage_watch
 from sessions.processor.drainer import DELIVERY_ATTEMPTS
 from sessions.processor.keys import Dek, FileKeyWrapper
@@ -362,6 +363,55 @@ async def test_metadata_that_storage_refuses_are_kept_and_the_rest_is_delivered(
     _, payload = await desk.spooling.quarantining.payload(kept.name)
     assert json.loads(payload)["metadata"] == {"host": "ours"}
     assert house.sessions.records[A].metadata == b'{"host":"theirs"}'
+
+
+@pytest.mark.parametrize(("theirs", "aside"), [(None, 1), ({"host": "ours"}, 0)])
+async def test_metadata_of_a_session_that_was_sealed_without_them_are_kept(
+    desk: Desk, other: Parts, house: House, theirs: dict[str, Any] | None, aside: int
+) -> None:
+    """The seal did not wait for this processor. After a crash it may also be its own session, delivered and sealed."""
+    desk.away()
+    await desk.rings.open(A, {"host": "ours"})
+    await other.rings.open(A, theirs)
+    await other.recording.record(A, ChunkIndex(0), b"x")
+    await house.registry.forget(desk.reporter.identity.name)
+    await house.ledger.seal(A, 1, "recorder")
+    await desk.drain()
+    assert (desk.spool.sessions, desk.set_aside) == ({}, aside)
+    if aside:
+        (kept,) = desk.spool.quarantine.entries.values()
+        assert (kept.kind, kept.reason, kept.session_id) == ("opening", "metadata-refused", A)
+        _, payload = await desk.spooling.quarantining.payload(kept.name)
+        assert json.loads(payload)["metadata"] == {"host": "ours"}
+
+
+async def test_metadata_that_can_neither_be_compared_nor_quarantined_stay_in_the_spool(
+    desk: Desk, other: Parts, house: House, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    desk.away()
+    await desk.rings.open(A, {"host": "ours"})
+    await other.rings.open(A, None)
+    await other.recording.record(A, ChunkIndex(0), b"x")
+    await house.registry.forget(desk.reporter.identity.name)
+    await house.ledger.seal(A, 1, "recorder")
+    desk.back()
+
+    async def odd(_: SessionId) -> str:
+        raise ODD
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.recording._storage, "metadata_sha256", odd)
+        await _rounds(desk, clock, 1)
+    assert (list(desk.spool.sessions), desk.set_aside) == ([A], 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.spool.quarantine, "keep", full)
+        await _rounds(desk, clock, 1)
+    assert (list(desk.spool.sessions), desk.set_aside) == ([A], 0)
+    await _rounds(desk, clock, 1)
+    assert (list(desk.spool.sessions), desk.set_aside) == ([], 1)
 
 
 async def test_a_session_that_a_chunk_opened_takes_the_metadata_that_were_spooled(

@@ -514,7 +514,7 @@ async def test_whatever_breaks_while_it_drains_nothing_is_lost(desk: Desk, monke
         monkeypatch.undo()
         raise RuntimeError("not foreseen")
 
-    monkeypatch.setattr("sessions.processor.delivery.read_opening", breaks)
+    monkeypatch.setattr("sessions.processor.opening_delivery.read_opening", breaks)
     await desk.drain()
     assert broken == 1
     assert await desk.recording.read(A, 0) == b"x"

@@ -163,7 +163,7 @@ async def test_a_storage_that_is_older_has_no_reports_and_no_claims(one: Process
     one.storage.answer = None
     assert not await one.reporter.report()
     assert one.reporter.older
-    assert one.reporter.claims(A, keep=True) == {}
+    assert one.reporter.claims(A, keep=True, wait=True) == {}
     assert await one.reporter.promise_own(A)
     assert A not in one.promises
     await one.keep(A)
@@ -449,8 +449,9 @@ async def test_an_order_of_its_own_is_a_promise_that_lasts_longer_than_the_order
     one.storage.answer = answer(uptime=500.0)
     await one.reporter.report()
     assert await one.reporter.promise_own(A)
-    claims = one.reporter.claims(A, keep=True)
-    assert claims == {"processor": one.identity.name, "floor": 5, "until_seconds": 530.0, "keep": True}
+    claims = one.reporter.claims(A, keep=True, wait=False)
+    said = {"floor": 5, "until_seconds": 530.0, "generation": answer().generation, "keep": True, "wait": False}
+    assert claims == {"processor": one.identity.name, **said}
     (promise,) = one.promises.page(0, 9).values()
     assert promise.until_seconds == 500.0 + OWN_PROMISE_SECONDS
     assert (await _error(one.keep(A))).code == "storage-unavailable"

@@ -129,6 +129,7 @@ async def test_a_count_that_falls_has_the_next_report_stored(house: House) -> No
 async def test_a_processor_is_asked_until_it_confirms_the_newest_question(house: House) -> None:
     first, other = await _order(house, A), await _order(house, B)
     assert list((await house.registry.report(report())).asks) == [first, other]
+    await house.orders.ask_again(first)
     second = await _order(house, A, 5)
     answer = await house.registry.report(report(confirmed=[(first, 1), (other, 0), (Ask(C, "0" * 16), 0)]))
     assert list(answer.asks) == [second], "the older question is answered for nothing"
