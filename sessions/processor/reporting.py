@@ -41,6 +41,7 @@ class Identity:
             OSError, ValueError: it cannot be read or written.
         """
         self._file = folder / _NAME_FILE
+        self._host = host
         self.introduced = False
         if self._file.exists():
             try:
@@ -49,8 +50,13 @@ class Identity:
             except (LookupError, TypeError) as error:
                 raise ValueError(f"{_NAME_FILE} names no processor") from error
             return
-        kept = re.sub(r"[^A-Za-z0-9._-]", "", host).lstrip("._-")
+        self.rename()
+
+    def rename(self) -> None:
+        """Take another name, which session-storage does not know yet."""
+        kept = re.sub(r"[^A-Za-z0-9._-]", "", self._host).lstrip("._-")
         self.name = f"{kept[:100] or 'processor'}-{token_hex(4)}"
+        self.introduced = False
         self._write()
 
     def introduce(self) -> None:
@@ -89,6 +95,7 @@ class Reporter:
         self._confirmed: dict[SessionId, str] = {}
         self._after: SessionId | None = None
         self._turn = -1
+        self._run = token_hex(8)
         self._first = asyncio.Event()
         self.urge: Callable[[SessionId], None] = lambda _: None
         """Called with each session that the spool holds and whose seal waits for it."""
@@ -176,7 +183,12 @@ class Reporter:
         self._turn += 1
         promised = self._spooling.promises.page(self._turn, MAX_LISTED)
         report = self._report(list(promised))
-        answer = await self._spooling.watch.attempt(self._storage.report(self.identity.name, report))
+        try:
+            answer = await self._spooling.watch.attempt(self._storage.report(self.identity.name, report))
+        except DomainError as error:
+            if error.code != "processor-replaced":
+                raise
+            return self._replaced()
         confirmed, self._confirmed = self._confirmed, {}
         if answer is None:
             self.older = True
@@ -192,6 +204,15 @@ class Reporter:
         for name in answer.shredded:
             await self._shred(name)
         return await self._answer(answer, confirmed)
+
+    def _replaced(self) -> bool:
+        """Take another name: a process with a copy of this spool answers for the one that was ours."""
+        before = self.identity.name
+        self._spooling.introduced = False
+        self.identity.rename()
+        self._confirmed = {}
+        _log.error("processor_renamed", before=before, name=self.identity.name)
+        return True
 
     def _met(self) -> None:
         if not self._spooling.introduced or not self.identity.introduced:
@@ -219,6 +240,7 @@ class Reporter:
             "promised": promised,
             "quarantined": aside[start : start + MAX_LISTED],
             "after": self._after,
+            "run": self._run,
         }
 
     async def _answer(self, answer: ReportAnswer, confirmed: dict[SessionId, str]) -> bool:

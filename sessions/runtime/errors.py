@@ -41,6 +41,7 @@ PROBLEMS: Final[dict[str, tuple[int, str]]] = {
     "chunks-missing": (409, "The session has gaps"),
     "metadata-conflict": (409, "The session was opened with other metadata"),
     "retention-too-short": (409, "The session has to be kept for longer"),
+    "processor-replaced": (409, "Another process reports under this name"),
     "session-held": (409, "The session is under legal hold"),
     "session-open": (409, "The session is not sealed yet"),
     "session-retained": (409, "The session has to be kept until a date"),

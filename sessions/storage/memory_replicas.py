@@ -8,7 +8,7 @@ from secrets import token_hex
 from sessions.core.audit import day_of
 from sessions.core.types import SessionId
 from sessions.storage.memory import MemorySessions, without
-from sessions.storage.processors import Holdings, ProcessorRecord
+from sessions.storage.processors import MAX_RUNS, Holdings, ProcessorRecord
 from sessions.storage.seal_orders import MAX_ORDERS, Ask, Closing, Confirmation, WaitingOrder
 from sessions.storage.store import SessionStatus
 from sessions.storage.uptime import Uptime
@@ -43,12 +43,19 @@ class MemoryProcessors:
 
     def __init__(self) -> None:
         self.records: dict[str, ProcessorRecord] = {}
+        self._runs: dict[str, list[str]] = {}
 
-    async def report(self, name: str, holdings: Holdings, uptime_seconds: float) -> None:
+    async def report(self, name: str, holdings: Holdings, uptime_seconds: float, run: str | None = None) -> bool:
         """See `ProcessorStore`."""
+        runs = self._runs.setdefault(name, [])
+        if run in runs[:-1]:
+            return False
+        if run is not None and run not in runs:
+            self._runs[name] = [*runs, run][-MAX_RUNS - 1 :]
         self.records[name] = ProcessorRecord(
             name=name, holdings=holdings, reported_seconds=uptime_seconds, reported_at=datetime.now(UTC)
         )
+        return True
 
     async def all(self) -> list[ProcessorRecord]:
         """See `ProcessorStore`."""
@@ -56,6 +63,7 @@ class MemoryProcessors:
 
     async def forget(self, name: str) -> bool:
         """See `ProcessorStore`."""
+        self._runs.pop(name, None)
         return self.records.pop(name, None) is not None
 
 

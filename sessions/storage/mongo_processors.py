@@ -1,10 +1,15 @@
-"""Processors in MongoDB: a document each in the collection `processors`."""
+"""Processors in MongoDB: a document each in the collection `processors`.
+
+Of a name, `run` is the process that reports, and `past_runs` are those that it replaced, the newest last.
+"""
 
 from dataclasses import asdict
 from typing import Final
 
+from pymongo.errors import DuplicateKeyError
+
 from sessions.storage.mongo import Database, Document, translated
-from sessions.storage.processors import Holdings, ProcessorRecord
+from sessions.storage.processors import MAX_RUNS, Holdings, ProcessorRecord
 
 PROCESSORS: Final = "processors"
 
@@ -15,11 +20,24 @@ class MongoProcessors:
     def __init__(self, db: Database) -> None:
         self._processors = db[PROCESSORS]
 
-    async def report(self, name: str, holdings: Holdings, uptime_seconds: float) -> None:
+    async def report(self, name: str, holdings: Holdings, uptime_seconds: float, run: str | None = None) -> bool:
         """See `ProcessorStore`."""
         fields: Document = {**asdict(holdings), "reported_seconds": uptime_seconds, "reported_at": "$$NOW"}
+        wanted: Document = {"_id": name}
+        if run is not None:
+            past: Document = {"$ifNull": ["$past_runs", []]}
+            further = {"$slice": [{"$concatArrays": [past, ["$run"]]}, -MAX_RUNS]}
+            is_new = {"$ne": [{"$ifNull": ["$run", run]}, run]}
+            fields |= {"run": run, "past_runs": {"$cond": [is_new, further, past]}}
+            wanted["past_runs"] = {"$ne": run}
         async with translated():
-            await self._processors.update_one({"_id": name}, [{"$set": fields}], upsert=True)
+            try:
+                await self._processors.update_one(wanted, [{"$set": fields}], upsert=True)
+            except DuplicateKeyError:  # it is there, and not as wanted
+                if run is None or await self._processors.find_one({"_id": name, "past_runs": run}) is None:
+                    return await self.report(name, holdings, uptime_seconds, run)  # it was inserted just now
+                return False
+        return True
 
     async def all(self) -> list[ProcessorRecord]:
         """See `ProcessorStore`."""

@@ -48,6 +48,8 @@ class ReportModel(BaseModel):
     quarantined: Annotated[list[JsonSessionId], Field(max_length=MAX_LISTED)] = []
     after: JsonSessionId | None = None
     leaving: Flag = False
+    run: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
+    """The process that reports; another one that reports under this name has a copy of the spool."""
 
 
 class AskModel(BaseModel):

@@ -43,6 +43,7 @@ def router(
         "/{name}/report",
         dependencies=[Depends(allow(Role.PROCESSOR)), Depends(ready)],
         response_model=ReportAnswer,
+        responses=responses("processor-replaced"),
     )
     async def report(name: Name, request: ReportModel) -> Any:
         """Take a processor's report, which each sends every second."""
@@ -54,6 +55,7 @@ def router(
                 promised=[SessionId(one) for one in request.promised],
                 after=None if request.after is None else SessionId(request.after),
                 leaving=request.leaving,
+                run=request.run,
             )
         )
         states = await sessions.states([SessionId(one) for one in request.quarantined]) if request.quarantined else {}

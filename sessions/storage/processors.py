@@ -18,6 +18,8 @@ from sessions.storage.uptime import UptimeClock
 PRESENT_SECONDS: Final = 15.0
 """Uptime of storage since a processor's last report, in seconds, up to which the processor counts as present."""
 ASKS_AT_ONCE: Final = 200
+MAX_RUNS: Final = 8
+"""Limit on the earlier processes of one name that storage remembers."""
 MAX_PROCESSORS: Final = 256
 """Limit on the processors that storage knows at the same time."""
 _REFRESH_SECONDS: Final = 5.0
@@ -56,11 +58,12 @@ class Report:
     """One report of a processor.
 
     `confirmed` are questions that it answers now, each with its `Confirmation.floor`. `promised` are all sessions that
-    it keeps out of its spool; the answer says which of these still have a question.
+    it keeps out of its spool; the answer says which of these still have a question. `run` names its process.
     """
 
     name: str
     holdings: Holdings
+    run: str | None = None
     confirmed: Sequence[tuple[Ask, int]] = ()
     promised: Sequence[SessionId] = ()
     after: SessionId | None = None
@@ -115,8 +118,11 @@ class Answer:
 class ProcessorStore(Protocol):
     """The processors. A report replaces the one before it."""
 
-    async def report(self, name: str, holdings: Holdings, uptime_seconds: float) -> None:
-        """Store a report."""
+    async def report(self, name: str, holdings: Holdings, uptime_seconds: float, run: str | None = None) -> bool:
+        """Store a report; return False, and store nothing, when another process has reported since `run` last did.
+
+        The last `MAX_RUNS` processes of a name are remembered.
+        """
 
     async def all(self) -> Sequence[ProcessorRecord]:
         """Return all processors, by name."""
@@ -138,6 +144,7 @@ class _Stored:
     """What was stored of a report: when, by the monotonic clock, and at which uptime of storage."""
 
     holdings: Holdings
+    run: str | None
     at: float
     uptime_seconds: float
 
@@ -165,7 +172,7 @@ class Registry:
         """Take in a report, and answer with what the processor has to do next.
 
         Raises:
-            DomainError: `database-unavailable`.
+            DomainError: `database-unavailable`; `processor-replaced` when the name belongs to another process by now.
         """
         now = await self._uptime.read()
         if report.name not in self._stored:
@@ -177,17 +184,26 @@ class Registry:
             self._stored.pop(report.name, None)
             await self._store.forget(report.name)
             return Answer()
+        before = self._stored.get(report.name)
+        if before is None or before.run != report.run:
+            before = await self._store_report(report, now)
         for ask, floor in report.confirmed:
             await self._orders.confirm(ask, Confirmation(report.name, floor))
         asks = await self._orders.unanswered(report.name, report.after, ASKS_AT_ONCE)
-        before = self._stored.get(report.name)
         refresh = min(_REFRESH_SECONDS, self.wait_seconds / 4)
-        fresh = before is not None and self._clock() - before.at < refresh and before.uptime_seconds <= now
-        if asks or not fresh or before is None or before.holdings != report.holdings:
-            await self._store.report(report.name, report.holdings, now)
-            self._stored[report.name] = _Stored(report.holdings, self._clock(), now)
+        fresh = self._clock() - before.at < refresh and before.uptime_seconds <= now
+        if asks or not fresh or before.holdings != report.holdings:
+            await self._store_report(report, now)
         asked = await self._orders.asked(report.promised) if report.promised else {}
         return Answer(asks, asked, now)
+
+    async def _store_report(self, report: Report, now: float) -> _Stored:
+        self._stored.pop(report.name, None)
+        if not await self._store.report(report.name, report.holdings, now, report.run):
+            detail = f"another process reports as {report.name}, perhaps with a copy of its spool; take another name"
+            raise DomainError("processor-replaced", detail)
+        stored = self._stored[report.name] = _Stored(report.holdings, report.run, self._clock(), now)
+        return stored
 
     async def survey(self) -> "Survey":
         """Return all processors with their states.

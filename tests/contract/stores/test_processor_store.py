@@ -8,9 +8,13 @@ import pytest
 from sessions.storage.memory_replicas import MemoryProcessors
 from sessions.storage.mongo import Database
 from sessions.storage.mongo_processors import MongoProcessors
-from sessions.storage.processors import Holdings, ProcessorStore
+from sessions.storage.processors import MAX_RUNS, Holdings, ProcessorStore
 
 HOLDINGS = Holdings(spooled_entries=1, spooled_bytes=2**52, spooled_sessions=3, quarantined_entries=4)
+
+
+def _runs(count: int) -> list[str]:
+    return [f"{number:016x}" for number in range(count)]
 
 
 @pytest.fixture
@@ -52,6 +56,35 @@ async def test_a_processor_is_forgotten_once(processors: ProcessorStore) -> None
     assert [record.name for record in await processors.all()] == ["b"]
     await processors.report("a", HOLDINGS, 2.0)
     assert [record.name for record in await processors.all()] == ["a", "b"]
+
+
+async def test_a_process_that_was_replaced_stores_nothing_more(processors: ProcessorStore) -> None:
+    first, second, _ = _runs(3)
+    for seconds, run in ((1.0, first), (2.0, first), (3.0, second)):
+        assert await processors.report("p", HOLDINGS, seconds, run)
+    assert not await processors.report("p", Holdings(), 4.0, first)
+    (record,) = await processors.all()
+    assert (record.holdings, record.reported_seconds) == (HOLDINGS, 3.0)
+    assert await processors.report("p", HOLDINGS, 5.0, second)
+    assert await processors.report("another", HOLDINGS, 5.0, first), "under a name of its own it may"
+    assert await processors.report("p", HOLDINGS, 6.0), "one that names no process counts as before"
+    assert await processors.forget("p")
+    assert await processors.report("p", HOLDINGS, 7.0, first)
+
+
+async def test_of_many_processes_the_last_are_remembered(processors: ProcessorStore) -> None:
+    runs = _runs(MAX_RUNS + 2)
+    for run in runs:
+        assert await processors.report("p", HOLDINGS, 1.0, run)
+    assert [await processors.report("p", HOLDINGS, 1.0, run) for run in runs[1:]] == [False] * MAX_RUNS + [True]
+    assert await processors.report("p", HOLDINGS, 1.0, runs[0]), "that one is forgotten"
+
+
+async def test_of_two_processes_that_begin_at_once_one_is_told(processors: ProcessorStore) -> None:
+    runs = _runs(2)
+    for _ in range(2):
+        done = await asyncio.gather(*(processors.report("p", HOLDINGS, 1.0, run) for run in runs))
+    assert sorted(done) == [False, True]
 
 
 async def test_holdings_of_another_version_are_read(db: Database) -> None:

@@ -1,6 +1,7 @@
 """Reports: who a spool is, what it confirms and promises, and what it may not."""
 
 import asyncio
+import errno
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -144,6 +145,47 @@ def test_a_damaged_name_is_an_error(tmp_path: Path, content: bytes) -> None:
         Identity(tmp_path, "host")
 
 
+async def test_a_process_that_was_replaced_takes_another_name(one: Processor) -> None:
+    await one.reporter.report()
+    await one.keep(A)
+    one.promises.bind(B, ASK)
+    before = one.identity.name
+    one.storage.answer = DomainError("processor-replaced", "another process reports")
+    with capture_logs() as logs:
+        assert await one.reporter.report()
+    assert [entry["event"] for entry in logs] == ["processor_renamed"]
+    assert re.fullmatch(PROCESSOR_PATTERN, one.identity.name)
+    assert one.identity.name != before
+    again = Identity(one.folder, "x")
+    assert (again.name, again.introduced) == (one.identity.name, False)
+    assert (await _error(one.keep(A, 1))).code == "storage-unavailable"
+    assert B in one.promises
+    one.storage.answer = answer(asked={B: ASK})
+    await one.reporter.report()
+    await one.keep(A, 1)
+    assert B in one.promises
+
+
+async def test_a_name_that_cannot_be_written_takes_nothing_into_the_spool(
+    one: Processor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await one.reporter.report()
+    one.storage.answer = DomainError("processor-replaced", "another process reports")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reporting, "write_durably", full)
+        with pytest.raises(OSError, match="No space"):
+            await one.reporter.report()
+    assert (await _error(one.keep(A))).code == "storage-unavailable"
+    one.storage.answer = answer()
+    await one.reporter.report()
+    await one.keep(A)
+    assert Identity(one.folder, "x").name == one.identity.name
+
+
 async def test_before_storage_knows_a_spool_it_takes_nothing(one: Processor) -> None:
     """R1: a seal would not wait for it."""
     assert (await _error(one.keep(A))).code == "storage-unavailable"
@@ -177,6 +219,8 @@ async def test_a_storage_that_is_older_has_no_reports_and_no_claims(one: Process
 
 async def test_what_a_report_says(one: Processor) -> None:
     await one.reporter.report()
+    first = one.storage.reports[-1].pop("run")
+    assert re.fullmatch(r"[0-9a-f]{16}", first)
     assert one.storage.reports[-1] == {
         "holdings": {
             "spooled_entries": 0,
@@ -196,6 +240,7 @@ async def test_what_a_report_says(one: Processor) -> None:
     one.spool.quarantine.keep("0" * 16 + "-" + "1" * 12, b"x", reason="damaged")
     one.promises.bind(C, ASK)
     await one.reporter.report()
+    assert one.storage.reports[-1].pop("run") == first
     assert one.storage.reports[-1] == {
         "holdings": {
             "spooled_entries": 2,

@@ -1,9 +1,9 @@
 """Orders to seal, each with the promise that this spool holds nothing of the session: two processors on one storage."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ import pytest
 from sessions.core.types import SessionId
 from sessions.processor.keys import FileKeyWrapper
 from sessions.processor.promises import Promise
+from sessions.processor.reporting import Identity
 from sessions.processor.seal_orders import SealOrders
 from sessions.processor.session_desk import Queued
 from sessions.processor.storage_answers import SealAnswer
 from sessions.processor.storage_client import StorageClient
 from sessions.processor.storage_errors import OverdueError, RequestFailedError
 from sessions.runtime.errors import DomainError
+from sessions.storage import routes
 from sessions.storage.store import SessionStatus
 from tests.unit.processor.test_drainer import Desk, desk_of
 from tests.unit.storage.chunks import House
@@ -27,9 +29,9 @@ AWAY = DomainError("storage-unavailable", "away", retry_after_seconds=1)
 
 
 @pytest.fixture(autouse=True)
-def _short(monkeypatch: pytest.MonkeyPatch, house: House) -> None:
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Storage answers soon that a seal waits."""
-    monkeypatch.setattr(house.ledger, "seal", partial(house.ledger.seal, wait_seconds=0.05))
+    monkeypatch.setattr(routes, "WAIT_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -287,3 +289,41 @@ async def test_both_may_ask_at_once(desks: list[Desk], house: House) -> None:
     sealed = await one.seal(2)
     assert isinstance(sealed, dict)
     assert sealed["manifest"]["chunk_count"] == 2
+
+
+async def test_a_processor_whose_spool_was_copied_takes_another_name(
+    desks: list[Desk], storage: StorageClient, wrapper: FileKeyWrapper, executor: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    """Two of one name: what the copy confirms would count for the other, and leave out what that has acknowledged."""
+    one, two = desks
+    await one.put(0, b"x")
+    shutil.copytree(tmp_path / "one", tmp_path / "copy")
+    copy = desk_of(tmp_path / "copy", storage, wrapper, executor)
+    shared = one.reporter.identity.name
+    assert copy.reporter.identity.name == shared
+    await copy.reporter.report()
+    assert await one.reporter.report(), "it is to report again at once"
+    assert one.reporter.identity.name != shared
+    one.away()
+    assert (await _error(one.put(1, b"y"))).code == "storage-unavailable", "no seal would wait for the new name yet"
+    one.back()
+    await one.reporter.report()
+    one.away()
+    assert (await one.put(1, b"y")).durability == "spooled"
+    placed = await _orders(two).place(A, None)
+    assert placed is not None
+    assert sorted(placed.waiting_for) == sorted([shared, one.reporter.identity.name])
+    assert Identity(tmp_path / "one", "host").name == one.reporter.identity.name, "for good"
+    await copy.spool.close()
+
+
+async def test_a_processor_that_ends_and_begins_again_keeps_its_name(
+    desks: list[Desk], storage: StorageClient, wrapper: FileKeyWrapper, executor: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    name = desks[0].reporter.identity.name
+    for _ in range(3):
+        await desks[0].spool.close()
+        desks[0] = desk_of(tmp_path / "one", storage, wrapper, executor)
+        for _ in range(2):
+            assert not await desks[0].reporter.report()
+    assert desks[0].reporter.identity.name == name

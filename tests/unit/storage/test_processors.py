@@ -88,9 +88,9 @@ async def test_reports_that_say_nothing_new_are_stored_now_and_then(
     stored: list[float] = []
     real = house.processors.report
 
-    async def noted(name: str, holdings: Holdings, uptime_seconds: float) -> None:
+    async def noted(name: str, holdings: Holdings, uptime_seconds: float, run: str | None) -> bool:
         stored.append(uptime_seconds)
-        await real(name, holdings, uptime_seconds)
+        return await real(name, holdings, uptime_seconds, run)
 
     monkeypatch.setattr(house.processors, "report", noted)
     for _ in range(12):
@@ -219,3 +219,15 @@ async def test_a_database_that_is_away_takes_no_report(house: House, monkeypatch
     monkeypatch.undo()
     await house.registry.report(report())
     assert await _states(house) == {"p": PRESENT}, "what was not stored is not taken for stored"
+
+
+async def test_a_process_that_was_replaced_is_refused_and_confirms_nothing(house: House) -> None:
+    first, second = "0" * 16, "1" * 16
+    ask = await _order(house, A)
+    await house.registry.report(report(run=first))
+    await house.registry.report(report(run=second))
+    for confirmed in ([], [(ask, 0)]):
+        with pytest.raises(DomainError) as caught:
+            await house.registry.report(report(run=first, confirmed=confirmed))
+        assert caught.value.code == "processor-replaced"
+    assert list((await house.registry.report(report(run=second))).asks) == [ask]
