@@ -197,13 +197,15 @@ class Reporter:
         self.older = False
         self._note_set_back(answer)
         self._last = answer
-        self._met()
-        self._spooling.retain_days = answer.retain_days
         for name, promise in promised.items():
             self._spooling.promises.settle(name, promise, answer.asked.get(name), answer.uptime_seconds)
+        self._promise(answer)
+        if self._after is None:  # before it has seen all questions, a new processor takes nothing into its spool
+            self._met()
+        self._spooling.retain_days = answer.retain_days
         for name in answer.shredded:
             await self._shred(name)
-        return await self._answer(answer, confirmed)
+        return await self._save(confirmed) or not self._spooling.introduced
 
     def _replaced(self) -> bool:
         """Take another name: a process with a copy of this spool answers for the one that was ours."""
@@ -243,8 +245,8 @@ class Reporter:
             "run": self._run,
         }
 
-    async def _answer(self, answer: ReportAnswer, confirmed: dict[SessionId, str]) -> bool:
-        """Promise what was asked for; the next report confirms it. Return whether there is something to confirm."""
+    def _promise(self, answer: ReportAnswer) -> None:
+        """Promise what was asked for."""
         promises = self._spooling.promises
         for name, ask_id in answer.asks.items():
             if self._spool.holds(name):
@@ -255,11 +257,14 @@ class Reporter:
             promises.bind(name, ask_id)
             self._confirmed[name] = ask_id
         self._after = max(answer.asks) if len(answer.asks) >= ASKS_AT_ONCE else None
+
+    async def _save(self, confirmed: dict[SessionId, str]) -> bool:
+        """Save new promises, which the next report confirms; return whether it confirms more than the last one did."""
         fresh = {name: ask_id for name, ask_id in self._confirmed.items() if confirmed.get(name) != ask_id}
         if not self._confirmed:
             return False
         try:
-            await self._spool.in_thread(promises.save)
+            await self._spool.in_thread(self._spooling.promises.save)
         except OSError as error:
             _log.error("promises_not_saved", error=error.strerror)
             self._confirmed = {}

@@ -8,7 +8,7 @@ from secrets import token_hex
 from sessions.core.audit import day_of
 from sessions.core.types import SessionId
 from sessions.storage.memory import MemorySessions, without
-from sessions.storage.processors import MAX_RUNS, Holdings, ProcessorRecord
+from sessions.storage.processors import MAX_RUNS, Holdings, ProcessorRecord, Stored
 from sessions.storage.seal_orders import MAX_ORDERS, Ask, Closing, Confirmation, WaitingOrder
 from sessions.storage.store import SessionStatus
 from sessions.storage.uptime import Uptime
@@ -44,26 +44,34 @@ class MemoryProcessors:
     def __init__(self) -> None:
         self.records: dict[str, ProcessorRecord] = {}
         self._runs: dict[str, list[str]] = {}
+        self._met: set[str] = set()
 
-    async def report(self, name: str, holdings: Holdings, uptime_seconds: float, run: str | None = None) -> bool:
+    async def report(self, name: str, holdings: Holdings, uptime_seconds: float, run: str | None = None) -> Stored:
         """See `ProcessorStore`."""
         runs = self._runs.setdefault(name, [])
         if run in runs[:-1]:
-            return False
+            return Stored.REPLACED
         if run is not None and run not in runs:
             self._runs[name] = [*runs, run][-MAX_RUNS - 1 :]
         self.records[name] = ProcessorRecord(
             name=name, holdings=holdings, reported_seconds=uptime_seconds, reported_at=datetime.now(UTC)
         )
-        return True
+        return Stored.KNOWN if name in self._met else Stored.NEW
+
+    async def meet(self, name: str) -> None:
+        """See `ProcessorStore`."""
+        self._met.add(name)
 
     async def all(self) -> list[ProcessorRecord]:
         """See `ProcessorStore`."""
         return [self.records[name] for name in sorted(self.records)]
 
-    async def forget(self, name: str) -> bool:
+    async def forget(self, name: str, run: str | None = None) -> bool:
         """See `ProcessorStore`."""
+        if run is not None and self._runs.get(name, [])[-1:] != [run]:
+            return False
         self._runs.pop(name, None)
+        self._met.discard(name)
         return self.records.pop(name, None) is not None
 
 
@@ -73,21 +81,31 @@ class MemoryClosing:
     def __init__(self, sessions: MemorySessions) -> None:
         self._records = sessions.records
 
-    async def order(self, session_id: SessionId, order: WaitingOrder, first: Confirmation | None) -> bool:
+    async def order(self, session_id: SessionId, order: WaitingOrder, floor: int = 0) -> bool:
         """See `ClosingStore`."""
         record = self._records.get(session_id)
         if record is None or record.status is not SessionStatus.OPEN:
             return False
         before = record.closing or Closing(token_hex(8), ())
-        said = (order.chunk_count, order.sealed_by)
-        same = [one for one in before.orders if (one.chunk_count, one.sealed_by) == said and one.until_seconds is None]
-        if (same and order.until_seconds is None) or len(before.orders) >= MAX_ORDERS:
-            return False
-        floor = max(before.floor, first.floor if first else 0)
-        clear = before.clear | ({first.processor} if first else set())
-        closing = Closing(before.ask_id, (*before.orders, order), clear, floor)
+        orders = before.orders
+        if not any(one.is_like(order) for one in orders):
+            if len(orders) >= MAX_ORDERS:
+                return False
+            orders = (*orders, order)
+        closing = replace(before, orders=orders, floor=max(before.floor, floor))
         self._records[session_id] = replace(record, closing=closing)
         return True
+
+    async def keep(self, session_id: SessionId, order_id: str) -> bool:
+        """See `ClosingStore`."""
+        record = self._records.get(session_id)
+        if record is None or record.status is not SessionStatus.OPEN or record.closing is None:
+            return False
+        orders = tuple(
+            replace(one, until_seconds=None) if one.order_id == order_id else one for one in record.closing.orders
+        )
+        self._records[session_id] = replace(record, closing=replace(record.closing, orders=orders))
+        return any(one.order_id == order_id for one in orders)
 
     async def confirm(self, ask: Ask, confirmation: Confirmation) -> bool:
         """See `ClosingStore`."""
@@ -111,9 +129,13 @@ class MemoryClosing:
             closing = replace(record.closing, ask_id=token_hex(8), clear=frozenset())
             self._records[ask.session_id] = replace(record, closing=closing)
 
-    async def withdraw(self, session_id: SessionId, order_id: str) -> None:
+    async def withdraw(self, session_id: SessionId, order_id: str, *, kept: bool = True) -> None:
         """See `ClosingStore`."""
-        if (record := self._records.get(session_id)) is not None:
+        record = self._records.get(session_id)
+        if record is None or record.closing is None:
+            return
+        stays = {one.order_id for one in record.closing.orders if one.until_seconds is None and not kept}
+        if order_id not in stays:
             self._records[session_id] = replace(record, closing=without(record.closing, order_id))
 
     async def unanswered(self, processor: str, after: SessionId | None, limit: int) -> list[Ask]:
@@ -121,8 +143,8 @@ class MemoryClosing:
         asks = []
         for name in sorted(self._records):
             record = self._records[name]
-            is_open = record.status is SessionStatus.OPEN and (after is None or name > after)
-            if is_open and record.closing is not None and processor not in record.closing.clear:
+            beyond = after is None or name > after
+            if beyond and record.closing is not None and processor not in record.closing.clear:
                 asks.append(Ask(name, record.closing.ask_id))
         return asks[:limit]
 

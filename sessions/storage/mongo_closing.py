@@ -50,7 +50,7 @@ class MongoClosing:
     def __init__(self, db: Database) -> None:
         self._sessions = db["sessions"]
 
-    async def order(self, session_id: SessionId, order: WaitingOrder, first: Confirmation | None) -> bool:
+    async def order(self, session_id: SessionId, order: WaitingOrder, floor: int = 0) -> bool:
         """See `ClosingStore`."""
         count = None if order.chunk_count is None else Int64(order.chunk_count)
         document = {
@@ -62,25 +62,27 @@ class MongoClosing:
         }
         orders: Document = {"$ifNull": ["$closing.orders", []]}
         is_first = {"$eq": [orders, []]}
-        clear = [first.processor] if first else []
+        said = [count, order.sealed_by]
+        have = {"$map": {"input": orders, "in": ["$$this.chunk_count", "$$this.sealed_by"]}}
         change = {
             "ask": {"$cond": [is_first, token_hex(8), "$closing.ask"]},
-            "orders": {"$concatArrays": [orders, [document]]},
-            "clear": {"$cond": [is_first, clear, {"$setUnion": ["$closing.clear", clear]}]},
-            "floor": {"$max": [{"$ifNull": ["$closing.floor", 0]}, Int64(first.floor if first else 0)]},
+            "orders": {"$cond": [{"$in": [said, have]}, orders, {"$concatArrays": [orders, [document]]}]},
+            "clear": {"$cond": [is_first, [], "$closing.clear"]},
+            "floor": {"$max": [{"$cond": [is_first, 0, "$closing.floor"]}, Int64(floor)]},
         }
-        same: Document = {"chunk_count": count, "sealed_by": order.sealed_by, "until": None}
-        if order.until_seconds is not None:  # one that lapses is its request's alone
-            same = {"id": order.order_id}
-        wanted: Document = {
-            "_id": session_id,
-            **_OPEN,
-            "closing.orders": {"$not": {"$elemMatch": same}},
-            f"closing.orders.{MAX_ORDERS - 1}": {"$exists": False},
-        }
+        same = {"closing.orders": {"$elemMatch": {"chunk_count": count, "sealed_by": order.sealed_by}}}
+        room = {f"closing.orders.{MAX_ORDERS - 1}": {"$exists": False}}
+        wanted: Document = {"_id": session_id, **_OPEN, "$or": [room, same]}
         async with translated():
             done = await self._sessions.update_one(wanted, [{"$set": {"closing": change}}])
         return bool(done.matched_count)
+
+    async def keep(self, session_id: SessionId, order_id: str) -> bool:
+        """See `ClosingStore`."""
+        wanted = {"_id": session_id, **_OPEN, "closing.orders.id": order_id}
+        change = {"$set": {"closing.orders.$.until": None}}
+        async with translated():
+            return bool((await self._sessions.update_one(wanted, change)).matched_count)
 
     async def confirm(self, ask: Ask, confirmation: Confirmation) -> bool:
         """See `ClosingStore`."""
@@ -98,15 +100,16 @@ class MongoClosing:
         async with translated():
             await self._sessions.update_one({"_id": ask.session_id, "closing.ask": ask.ask_id}, change)
 
-    async def withdraw(self, session_id: SessionId, order_id: str) -> None:
+    async def withdraw(self, session_id: SessionId, order_id: str, *, kept: bool = True) -> None:
         """See `ClosingStore`."""
+        which: Document = {"id": order_id} if kept else {"id": order_id, "until": {"$ne": None}}
         async with translated():
-            await self._sessions.update_one({"_id": session_id}, {"$pull": {"closing.orders": {"id": order_id}}})
+            await self._sessions.update_one({"_id": session_id}, {"$pull": {"closing.orders": which}})
             await forget_none(self._sessions, session_id)
 
     async def unanswered(self, processor: str, after: SessionId | None, limit: int) -> list[Ask]:
         """See `ClosingStore`."""
-        wanted: Document = {**_WAITING, **_OPEN, "closing.clear": {"$ne": processor}}
+        wanted: Document = {**_WAITING, "closing.clear": {"$ne": processor}}
         if after is not None:
             wanted["_id"] = {"$gt": after}
         async with translated():

@@ -12,7 +12,7 @@ from prometheus_client import Gauge
 from sessions.core.types import SessionId
 from sessions.runtime.errors import DomainError
 from sessions.runtime.times import to_rfc3339
-from sessions.storage.seal_orders import Ask, ClosingStore, Confirmation
+from sessions.storage.seal_orders import Ask, ClosingStore, Confirmation, ask_all_again
 from sessions.storage.uptime import UptimeClock
 
 PRESENT_SECONDS: Final = 15.0
@@ -115,20 +115,33 @@ class Answer:
     uptime_seconds: float = 0.0
 
 
+class Stored(StrEnum):
+    """What became of a report."""
+
+    KNOWN = "known"
+    NEW = "new"
+    """It is stored, and its processor was never met with `ProcessorStore.meet`."""
+    REPLACED = "replaced"
+    """It is not stored: another process has reported under this name since this one did."""
+
+
 class ProcessorStore(Protocol):
     """The processors. A report replaces the one before it."""
 
-    async def report(self, name: str, holdings: Holdings, uptime_seconds: float, run: str | None = None) -> bool:
-        """Store a report; return False, and store nothing, when another process has reported since `run` last did.
+    async def report(self, name: str, holdings: Holdings, uptime_seconds: float, run: str | None = None) -> Stored:
+        """Store a report, but of no process that another one of its name has replaced.
 
         The last `MAX_RUNS` processes of a name are remembered.
         """
 
+    async def meet(self, name: str) -> None:
+        """Note that a new processor is known, and all that follows from it is done."""
+
     async def all(self) -> Sequence[ProcessorRecord]:
         """Return all processors, by name."""
 
-    async def forget(self, name: str) -> bool:
-        """Remove a processor; return whether it was known."""
+    async def forget(self, name: str, run: str | None = None) -> bool:
+        """Remove a processor, with `run` only if that is its process; return whether it was there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +153,7 @@ class Survey:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
+class _Kept:
     """What was stored of a report: when, by the monotonic clock, and at which uptime of storage."""
 
     holdings: Holdings
@@ -166,7 +179,7 @@ class Registry:
         self._uptime = uptime
         self._clock = clock
         self.wait_seconds = wait_seconds
-        self._stored: dict[str, _Stored] = {}
+        self._stored: dict[str, _Kept] = {}
 
     async def report(self, report: Report) -> Answer:
         """Take in a report, and answer with what the processor has to do next.
@@ -182,7 +195,7 @@ class Registry:
                 raise DomainError("overloaded", detail, retry_after_seconds=30)
         if report.leaving and not report.holdings.spooled_entries:
             self._stored.pop(report.name, None)
-            await self._store.forget(report.name)
+            await self._store.forget(report.name, report.run)  # not one that has begun since
             return Answer()
         before = self._stored.get(report.name)
         if before is None or before.run != report.run:
@@ -197,13 +210,18 @@ class Registry:
         asked = await self._orders.asked(report.promised) if report.promised else {}
         return Answer(asks, asked, now)
 
-    async def _store_report(self, report: Report, now: float) -> _Stored:
+    async def _store_report(self, report: Report, now: float) -> _Kept:
         self._stored.pop(report.name, None)
-        if not await self._store.report(report.name, report.holdings, now, report.run):
+        stored = await self._store.report(report.name, report.holdings, now, report.run)
+        if stored is Stored.REPLACED:
             detail = f"another process reports as {report.name}, perhaps with a copy of its spool; take another name"
             raise DomainError("processor-replaced", detail)
-        stored = self._stored[report.name] = _Stored(report.holdings, report.run, self._clock(), now)
-        return stored
+        if stored is Stored.NEW:
+            # A replica may be about to seal by a list of processors without this one: its question counts no more.
+            await ask_all_again(self._orders)
+            await self._store.meet(report.name)
+        kept = self._stored[report.name] = _Kept(report.holdings, report.run, self._clock(), now)
+        return kept
 
     async def survey(self) -> "Survey":
         """Return all processors with their states.

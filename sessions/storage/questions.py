@@ -9,12 +9,10 @@ import asyncio
 from dataclasses import replace
 from typing import Final
 
-from sessions.core.types import SessionId
 from sessions.storage.processors import Known, ProcessorState, Registry, Survey
-from sessions.storage.seal_orders import Ask, Closing, ClosingStore, Confirmation
+from sessions.storage.seal_orders import Closing, ClosingStore, ask_all_again
 from sessions.storage.store import SessionRecord
 
-_AT_ONCE: Final = 100
 _PRESENT_PATIENCE: Final = 24
 """How many times PROCESSOR_WAIT_SECONDS a seal waits for a processor that reports and still holds chunks."""
 
@@ -44,20 +42,13 @@ class Questions:
             if self._doubtful:
                 self._doubtful = False
                 try:
-                    await self._ask_all()
+                    await ask_all_again(self._orders)
                 except BaseException:
                     self._doubtful = True
                     raise
         return True
 
-    async def _ask_all(self) -> None:
-        after: SessionId | None = None
-        while page := await self._orders.waiting(after, _AT_ONCE):
-            for session_id, closing in page:
-                await self._orders.ask_again(Ask(session_id, closing.ask_id))
-            after = page[-1][0]
-
-    async def waited_for(self, record: SessionRecord, first: Confirmation | None) -> tuple[list[Known], list[Known]]:
+    async def waited_for(self, record: SessionRecord) -> tuple[list[Known], list[Known]]:
         """Return the processors that a session's seal waits for, and the lost ones that it does not wait for.
 
         It waits for a missing one until its first order has waited for PROCESSOR_WAIT_SECONDS. For one that reports it
@@ -69,14 +60,11 @@ class Questions:
         closing, survey = record.closing, await self._registry.survey()
         if await self.renewed() and closing is not None:
             closing = replace(closing, clear=frozenset())
-        return self.left(closing, survey, None if first is None else frozenset({first.processor}))
+        return self.left(closing, survey)
 
-    def left(
-        self, closing: Closing | None, survey: Survey, clear: frozenset[str] | None = None
-    ) -> tuple[list[Known], list[Known]]:
-        """Return the same by what is known; `clear` instead of those that have confirmed."""
-        if clear is None:
-            clear = closing.clear if closing is not None else frozenset()
+    def left(self, closing: Closing | None, survey: Survey) -> tuple[list[Known], list[Known]]:
+        """Return the same by what is known."""
+        clear = closing.clear if closing is not None else frozenset()
         waited = survey.now_seconds - closing.orders[0].placed_seconds if closing is not None else 0.0
         limit = self._registry.wait_seconds
         waiting: list[Known] = []

@@ -31,6 +31,8 @@ WAIT_SECONDS: Final = 5.0
 """Time that the request for a seal waits for processors before it is answered with a 202, in seconds."""
 _POLL_SECONDS: Final = 0.1
 _UNKNOWN_SECONDS: Final = 7.0  # within which every processor that works stores another report
+_UNKNOWN_POLL_SECONDS: Final = 0.5
+_UNKNOWN_KEPT: Final = 1000
 _SWEEP_SECONDS: Final = 1.0
 _THOROUGH_SWEEPS: Final = 10
 _SURVEY_SWEEPS: Final = 5
@@ -72,6 +74,7 @@ class SealDesk:
         self._uptime = uptime
         self._activity = activity
         self._refusals: OrderedDict[str, DomainError] = OrderedDict()
+        self._unknown_since: OrderedDict[tuple[SessionId, str], datetime | None] = OrderedDict()
         self._questions = Questions(orders, registry)
 
     def set_back(self) -> None:
@@ -97,62 +100,29 @@ class SealDesk:
             DomainError: `session-not-found`, `chunks-missing`, `chunk-count-mismatch`, `overloaded`.
         """
         floor = first.floor if first else 0
-        if first and not await self._stands(first):
-            first = None  # this request came late, and its processor is asked
         deadline = time.monotonic() + wait_seconds
         order: WaitingOrder | None = None
         if await self._sessions.get(session_id) is None:
-            await self._unknown(session_id, first)
+            await self._unknown(session_id, first, wait_seconds)
         while True:
             record = await self._get(session_id)
             if record.seal is not None:
                 return sealed_as_asked(record, chunk_count, sealed_by, floor)
-            waiting, lost = await self._questions.waited_for(record, first)
-            if order is None and not waiting:
-                floor = max(floor, record.closing.floor if record.closing is not None else 0)
-                manifest = await self._sealer.seal(session_id, chunk_count, sealed_by, floor, names_of(lost))
-                note_unheard(session_id, lost)
-                return manifest
             if order is None or not _has(record, order):
-                if order is not None and (refusal := self._refusals.pop(order.order_id, None)) is not None:
+                if order is not None and (refusal := self._refusals.get(order.order_id)) is not None:
                     raise refusal
-                order = await self._order(record, chunk_count, sealed_by, first, None if keep else wait_seconds)
+                order = await self._order(record, chunk_count, sealed_by, first, wait_seconds)
                 if order is None:
                     continue
             waiting = await self.decide(session_id)
             if waiting and time.monotonic() >= deadline:
                 if not keep:
-                    await self._orders.withdraw(session_id, order.order_id)
+                    await self._orders.withdraw(session_id, order.order_id, kept=False)
+                elif not await self._orders.keep(session_id, order.order_id):
+                    continue  # it was decided just now
                 return Waiting(waiting)
             if waiting:
                 await asyncio.sleep(_POLL_SECONDS)
-
-    async def _stands(self, first: Confirmation) -> bool:
-        now = await self._uptime.read()
-        in_time = first.until_seconds is None or first.until_seconds >= now
-        return in_time and first.generation in (None, self._uptime.generation)
-
-    async def _unknown(self, session_id: SessionId, first: Confirmation | None) -> None:
-        """Wait for a session that storage does not know, since another processor's spool may hold all of it.
-
-        Raises:
-            DomainError: `overloaded`, while one is missing or its spool is not empty; the order is to be repeated.
-        """
-        asked_at: datetime | None = None
-        for _ in range(round(_UNKNOWN_SECONDS / _POLL_SECONDS)):
-            survey = await self._registry.survey()
-            others = [known for known in survey.processors if first is None or known.record.name != first.processor]
-            asked_at = asked_at or max((known.record.reported_at for known in others), default=None)
-            waiting = [
-                known.record.name
-                for known in others
-                if known.state is not ProcessorState.LOST
-                and (_may_open(known) or asked_at is None or known.record.reported_at <= asked_at)
-            ]
-            if not waiting or await self._sessions.get(session_id) is not None:
-                return
-            await asyncio.sleep(_POLL_SECONDS)
-        raise problems.seal_waits(session_id, waiting)
 
     async def _order(
         self,
@@ -160,27 +130,59 @@ class SealDesk:
         chunk_count: int | None,
         sealed_by: SealedBy,
         first: Confirmation | None,
-        wait_seconds: float | None,
+        wait_seconds: float,
     ) -> WaitingOrder | None:
-        """Place an order, or find one that says the same; None when the session has changed since."""
-        session_id, closing = record.session_id, record.closing
-        if wait_seconds is None:
-            for order in closing.orders if closing is not None else ():
-                if (order.chunk_count, order.sealed_by, order.until_seconds) == (chunk_count, sealed_by, None):
-                    if first is not None and closing is not None:
-                        await self._orders.confirm(Ask(session_id, closing.ask_id), first)
-                    return order
+        """Place an order, and confirm it for the processor that brings it; None when it was decided meanwhile."""
+        await self._questions.renewed()  # else it would take back this confirmation with those from before a set-back
+        session_id, now = record.session_id, await self._uptime.read()
+        wanted = WaitingOrder(chunk_count, sealed_by, now, now + wait_seconds + _LAPSE_SECONDS)
+        if not await self._orders.order(session_id, wanted, first.floor if first else 0):
+            if record.status is SessionStatus.OPEN and record.closing and len(record.closing.orders) >= MAX_ORDERS:
+                detail = f"{MAX_ORDERS} orders to seal session {session_id} wait for processors; repeat the request"
+                raise DomainError("overloaded", detail, retry_after_seconds=5)
+            if record.status is SessionStatus.SEALING:
+                await self._sealer.settle(record)
+            return None
+        closing = (await self._get(session_id)).closing
+        order = next((one for one in closing.orders if one.is_like(wanted)), None) if closing is not None else None
+        if closing is not None and order is not None and first is not None and await self._stands(first):
+            await self._orders.confirm(Ask(session_id, closing.ask_id), first)
+        return order
+
+    async def _stands(self, first: Confirmation) -> bool:
+        """Return whether a processor still keeps the promise that its request names; read after the order is stored."""
         now = await self._uptime.read()
-        until = None if wait_seconds is None else now + wait_seconds + _LAPSE_SECONDS
-        order = WaitingOrder(chunk_count, sealed_by, now, until)
-        if await self._orders.order(session_id, order, first):
-            return order
-        if record.status is SessionStatus.OPEN and closing is not None and len(closing.orders) >= MAX_ORDERS:
-            detail = f"{MAX_ORDERS} orders to seal session {session_id} wait for processors; repeat the request"
-            raise DomainError("overloaded", detail, retry_after_seconds=5)
-        if record.status is SessionStatus.SEALING:
-            await self._sealer.settle(record)
-        return None
+        in_time = first.until_seconds is None or first.until_seconds >= now
+        return in_time and first.generation in (None, self._uptime.generation)
+
+    async def _unknown(self, session_id: SessionId, first: Confirmation | None, wait_seconds: float) -> None:
+        """Wait for a session that storage does not know, since another processor's spool may hold all of it.
+
+        Each processor has to report after the order came. A request that does not wait is repeated, and the first one
+        counts.
+
+        Raises:
+            DomainError: `overloaded`, while one is missing or its spool is not empty; the order is to be repeated.
+        """
+        asker = session_id, first.processor if first else ""
+        for _ in range(max(1, round(_UNKNOWN_SECONDS / _UNKNOWN_POLL_SECONDS)) if wait_seconds else 1):
+            survey = await self._registry.survey()
+            others = [known for known in survey.processors if first is None or known.record.name != first.processor]
+            came_at = max((known.record.reported_at for known in others), default=None)
+            asked_at = self._unknown_since.setdefault(asker, came_at)
+            waiting = [
+                known.record.name
+                for known in others
+                if known.state is not ProcessorState.LOST
+                and (_may_open(known) or asked_at is None or known.record.reported_at <= asked_at)
+            ]
+            if not waiting or await self._sessions.get(session_id) is not None:
+                self._unknown_since.pop(asker, None)
+                return
+            await asyncio.sleep(_UNKNOWN_POLL_SECONDS if wait_seconds else 0)
+        while len(self._unknown_since) > _UNKNOWN_KEPT:
+            self._unknown_since.popitem(last=False)
+        raise problems.seal_waits(session_id, waiting)
 
     async def decide(self, session_id: SessionId) -> list[Known]:
         """Carry out the orders of a session; return the processors that they wait for, or nothing if none is left.
@@ -199,7 +201,7 @@ class SealDesk:
             if await self._is_over(record, order):
                 await self._orders.withdraw(session_id, order.order_id)
                 continue
-            waiting, lost = await self._questions.waited_for(record, None)
+            waiting, lost = await self._questions.waited_for(record)
             if waiting:
                 return waiting
             try:
@@ -208,16 +210,18 @@ class SealDesk:
             except DomainError as error:
                 if error.code not in REFUSALS:
                     raise
-                self._refused(session_id, order, error)
+                await self._refused(session_id, order, error)
 
     async def _is_over(self, record: SessionRecord, order: WaitingOrder) -> bool:
-        if order.until_seconds is not None:
-            return order.until_seconds < await self._uptime.read()
+        if order.until_seconds is not None and order.until_seconds < await self._uptime.read():
+            return True
         # What a processor has handed over since the order may have made the session active again.
         return order.sealed_by == "idle" and not await self._activity.is_idle(record.session_id)
 
-    def _refused(self, session_id: SessionId, order: WaitingOrder, error: DomainError) -> None:
+    async def _refused(self, session_id: SessionId, order: WaitingOrder, error: DomainError) -> None:
         REFUSED.inc()
+        if order.sealed_by == "idle":  # else each sweep for idle sessions would order it again, and scan it
+            await self._activity.put_off(session_id)
         _log.warning("seal_order_refused", session_id=session_id, code=error.code, detail=error.detail)
         self._refusals[order.order_id] = error
         while len(self._refusals) > _REFUSALS_KEPT:

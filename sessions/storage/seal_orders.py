@@ -16,6 +16,7 @@ from sessions.core.types import SessionId
 
 MAX_ORDERS: Final = 8
 """Limit on the orders of one session that wait at the same time."""
+_ASKED_AT_ONCE: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,10 @@ class WaitingOrder:
     placed_seconds: float
     until_seconds: float | None = None
     order_id: str = field(default_factory=lambda: token_hex(8))
+
+    def is_like(self, other: "WaitingOrder") -> bool:
+        """Return whether one of the two orders can serve for both."""
+        return (self.chunk_count, self.sealed_by) == (other.chunk_count, other.sealed_by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +57,9 @@ class Closing:
 class Confirmation:
     """What a processor answers about a session: it holds nothing, and acknowledged chunks below `floor`.
 
-    One that comes with an order answers a question not asked yet. The processor stands by it in this `generation` of
-    the database, for as long as storage's uptime is below `until_seconds`, and longer only for an order that it then
-    finds at storage.
+    One that comes with an order answers a question that the order asks. The processor keeps its promise in this
+    `generation` of the database, until storage's uptime is beyond `until_seconds`, and longer for an order that it
+    then finds at storage. So it counts if the uptime is read after the order was stored.
     """
 
     processor: str
@@ -74,12 +79,15 @@ class Ask:
 class ClosingStore(Protocol):
     """The orders that wait. Every write is one document and journaled before it returns."""
 
-    async def order(self, session_id: SessionId, order: WaitingOrder, first: Confirmation | None) -> bool:
-        """Add an order to an open session, unless it has one of the same count and origin.
+    async def order(self, session_id: SessionId, order: WaitingOrder, floor: int = 0) -> bool:
+        """Add an order to an open session, unless it has one that `is_like` it; raise `Closing.floor` to `floor`.
 
-        The first order of a session asks all processors; `first` is the answer of the one that brings it. Return False
-        when nothing was added: the session is not open, has this order, or has `MAX_ORDERS` others.
+        The first order of a session asks all processors. Return False when the session is not open, or has `MAX_ORDERS`
+        other orders.
         """
+
+    async def keep(self, session_id: SessionId, order_id: str) -> bool:
+        """Have an order lapse no more; return whether the open session still has it."""
 
     async def confirm(self, ask: Ask, confirmation: Confirmation) -> bool:
         """Note a processor's answer; return False when the question is not the newest, or the session not open."""
@@ -87,14 +95,31 @@ class ClosingStore(Protocol):
     async def ask_again(self, ask: Ask) -> None:
         """Put another question in the place of this one, so that what was confirmed counts no more."""
 
-    async def withdraw(self, session_id: SessionId, order_id: str) -> None:
-        """Remove an order."""
+    async def withdraw(self, session_id: SessionId, order_id: str, *, kept: bool = True) -> None:
+        """Remove an order; with `kept=False` only one that would lapse."""
 
     async def unanswered(self, processor: str, after: SessionId | None, limit: int) -> Sequence[Ask]:
-        """Return questions that a processor has not confirmed, by session id, those beyond `after`."""
+        """Return questions that a processor has not confirmed, by session id, those beyond `after`.
+
+        They include questions about sessions that are being sealed: a confirmation changes nothing any more, but the
+        processor's promise does.
+        """
 
     async def asked(self, session_ids: Sequence[SessionId]) -> Mapping[SessionId, str]:
         """Return the newest question about each of these sessions that has an order."""
 
     async def waiting(self, after: SessionId | None, limit: int) -> Sequence[tuple[SessionId, Closing]]:
         """Return sessions that have an order, with their orders, by id, those beyond `after`."""
+
+
+async def ask_all_again(orders: ClosingStore) -> None:
+    """Ask all processors again about every session that has an order.
+
+    Raises:
+        DomainError: `database-unavailable`.
+    """
+    after: SessionId | None = None
+    while page := await orders.waiting(after, _ASKED_AT_ONCE):
+        for session_id, closing in page:
+            await orders.ask_again(Ask(session_id, closing.ask_id))
+        after = page[-1][0]

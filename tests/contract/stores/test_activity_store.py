@@ -83,8 +83,8 @@ async def test_one_session_is_idle_by_its_note(kept: Kept) -> None:
 
 async def test_a_session_that_an_idle_seal_waits_for_is_not_found_again(kept: Kept) -> None:
     await kept.activity.touch([A, B, C], 10)
-    assert await kept.orders.order(A, WaitingOrder(None, "idle", 20), None)
-    assert await kept.orders.order(B, WaitingOrder(None, "recorder", 20), None)
+    assert await kept.orders.order(A, WaitingOrder(None, "idle", 20))
+    assert await kept.orders.order(B, WaitingOrder(None, "recorder", 20))
     assert sorted(await kept.activity.idle(11, 60, 5)) == [B, C]
     assert await kept.activity.is_idle(A, 11)
 

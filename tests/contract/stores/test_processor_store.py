@@ -8,8 +8,9 @@ import pytest
 from sessions.storage.memory_replicas import MemoryProcessors
 from sessions.storage.mongo import Database
 from sessions.storage.mongo_processors import MongoProcessors
-from sessions.storage.processors import MAX_RUNS, Holdings, ProcessorStore
+from sessions.storage.processors import MAX_RUNS, Holdings, ProcessorStore, Stored
 
+KNOWN, NEW, REPLACED = Stored
 HOLDINGS = Holdings(spooled_entries=1, spooled_bytes=2**52, spooled_sessions=3, quarantined_entries=4)
 
 
@@ -58,33 +59,45 @@ async def test_a_processor_is_forgotten_once(processors: ProcessorStore) -> None
     assert [record.name for record in await processors.all()] == ["a", "b"]
 
 
+async def test_a_processor_is_new_until_it_is_met(processors: ProcessorStore) -> None:
+    for _ in range(2):
+        assert await processors.report("p", HOLDINGS, 1.0) is NEW
+    await processors.meet("p")
+    await processors.meet("none")
+    assert await processors.report("p", Holdings(), 2.0) is KNOWN
+    assert [record.name for record in await processors.all()] == ["p"]
+    await processors.forget("p")
+    assert await processors.report("p", HOLDINGS, 3.0) is NEW
+
+
 async def test_a_process_that_was_replaced_stores_nothing_more(processors: ProcessorStore) -> None:
     first, second, _ = _runs(3)
     for seconds, run in ((1.0, first), (2.0, first), (3.0, second)):
-        assert await processors.report("p", HOLDINGS, seconds, run)
-    assert not await processors.report("p", Holdings(), 4.0, first)
+        assert await processors.report("p", HOLDINGS, seconds, run) is NEW
+    assert await processors.report("p", Holdings(), 4.0, first) is REPLACED
     (record,) = await processors.all()
     assert (record.holdings, record.reported_seconds) == (HOLDINGS, 3.0)
-    assert await processors.report("p", HOLDINGS, 5.0, second)
-    assert await processors.report("another", HOLDINGS, 5.0, first), "under a name of its own it may"
-    assert await processors.report("p", HOLDINGS, 6.0), "one that names no process counts as before"
-    assert await processors.forget("p")
-    assert await processors.report("p", HOLDINGS, 7.0, first)
+    assert await processors.report("p", HOLDINGS, 5.0, second) is NEW
+    assert await processors.report("another", HOLDINGS, 5.0, first) is NEW, "under a name of its own it may"
+    assert await processors.report("p", HOLDINGS, 6.0) is NEW, "one that names no process counts as before"
+    assert not await processors.forget("p", first), "a goodbye that comes late"
+    assert await processors.forget("p", second)
+    assert await processors.report("p", HOLDINGS, 7.0, first) is NEW
 
 
 async def test_of_many_processes_the_last_are_remembered(processors: ProcessorStore) -> None:
     runs = _runs(MAX_RUNS + 2)
     for run in runs:
-        assert await processors.report("p", HOLDINGS, 1.0, run)
-    assert [await processors.report("p", HOLDINGS, 1.0, run) for run in runs[1:]] == [False] * MAX_RUNS + [True]
-    assert await processors.report("p", HOLDINGS, 1.0, runs[0]), "that one is forgotten"
+        assert await processors.report("p", HOLDINGS, 1.0, run) is NEW
+    assert [await processors.report("p", HOLDINGS, 1.0, run) for run in runs[1:]] == [REPLACED] * MAX_RUNS + [NEW]
+    assert await processors.report("p", HOLDINGS, 1.0, runs[0]) is NEW, "that one is forgotten"
 
 
 async def test_of_two_processes_that_begin_at_once_one_is_told(processors: ProcessorStore) -> None:
     runs = _runs(2)
     for _ in range(2):
         done = await asyncio.gather(*(processors.report("p", HOLDINGS, 1.0, run) for run in runs))
-    assert sorted(done) == [False, True]
+    assert sorted(done) == [NEW, REPLACED]
 
 
 async def test_holdings_of_another_version_are_read(db: Database) -> None:

@@ -170,6 +170,7 @@ class ReplicasMachine(RuleBasedStateMachine):
             (ingest, "_SEALING_POLL_SECONDS", 0.001),
             (routes, "WAIT_SECONDS", 0.01 * patience),
             (seal_desk, "_POLL_SECONDS", 0.001 * patience),
+            (seal_desk, "_UNKNOWN_POLL_SECONDS", 0.001 * patience),
             (seal_desk, "_UNKNOWN_SECONDS", 0.02 * patience),
             (processors, "_REFRESH_SECONDS", 0.0),
             (key_ring, "MAX_KEYS", MAX_KEYS),

@@ -5,7 +5,7 @@ import pytest
 from sessions.core.types import SessionId
 from sessions.runtime.errors import DomainError
 from sessions.storage import processors
-from sessions.storage.processors import KNOWN, Holdings, ProcessorState, Registry, Report
+from sessions.storage.processors import KNOWN, Holdings, ProcessorState, Registry, Report, Stored
 from sessions.storage.seal_orders import Ask, WaitingOrder
 from sessions.storage.store import Change, SealOrder, SessionStatus
 from tests.unit.storage.chunks import EPOCH, House
@@ -28,7 +28,7 @@ def report(name: str = "p", holdings: Holdings = Holdings(), **more: object) -> 
 
 
 async def _order(house: House, session: SessionId, count: int | None = None) -> Ask:
-    assert await house.orders.order(session, WaitingOrder(count, "recorder", 0.0), None)
+    assert await house.orders.order(session, WaitingOrder(count, "recorder", 0.0))
     return _ask(house, session)
 
 
@@ -88,7 +88,7 @@ async def test_reports_that_say_nothing_new_are_stored_now_and_then(
     stored: list[float] = []
     real = house.processors.report
 
-    async def noted(name: str, holdings: Holdings, uptime_seconds: float, run: str | None) -> bool:
+    async def noted(name: str, holdings: Holdings, uptime_seconds: float, run: str | None) -> Stored:
         stored.append(uptime_seconds)
         return await real(name, holdings, uptime_seconds, run)
 
@@ -127,6 +127,7 @@ async def test_a_count_that_falls_has_the_next_report_stored(house: House) -> No
 
 
 async def test_a_processor_is_asked_until_it_confirms_the_newest_question(house: House) -> None:
+    await house.registry.report(report())
     first, other = await _order(house, A), await _order(house, B)
     assert list((await house.registry.report(report())).asks) == [first, other]
     await house.orders.ask_again(first)
@@ -142,18 +143,20 @@ async def test_a_processor_is_asked_until_it_confirms_the_newest_question(house:
 
 
 async def test_a_promise_binds_while_the_seal_is_being_decided(house: House) -> None:
+    await house.registry.report(report())
     ask = await _order(house, A)
     order = SealOrder(None, "recorder", EPOCH)
     change = Change(status=SessionStatus.SEALING, seal_order=order)
     await house.sessions.update(A, SessionStatus.OPEN, change)
     answer = await house.registry.report(report(promised=[A]))
-    assert (list(answer.asks), answer.asked) == ([], {A: ask.ask_id})
+    assert (list(answer.asks), answer.asked) == ([ask], {A: ask.ask_id})
     await house.sealer.settle(house.sessions.records[A])
     assert (await house.registry.report(report(promised=[A]))).asked == {}
 
 
 async def test_questions_come_in_pages(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processors, "ASKS_AT_ONCE", 2)
+    await house.registry.report(report())
     asks = [await _order(house, name) for name in (A, B, C)]
     assert list((await house.registry.report(report())).asks) == asks[:2]
     assert list((await house.registry.report(report(after=B))).asks) == asks[2:]
@@ -223,11 +226,60 @@ async def test_a_database_that_is_away_takes_no_report(house: House, monkeypatch
 
 async def test_a_process_that_was_replaced_is_refused_and_confirms_nothing(house: House) -> None:
     first, second = "0" * 16, "1" * 16
-    ask = await _order(house, A)
     await house.registry.report(report(run=first))
     await house.registry.report(report(run=second))
+    ask = await _order(house, A)
     for confirmed in ([], [(ask, 0)]):
         with pytest.raises(DomainError) as caught:
             await house.registry.report(report(run=first, confirmed=confirmed))
         assert caught.value.code == "processor-replaced"
     assert list((await house.registry.report(report(run=second))).asks) == [ask]
+
+
+async def test_a_processor_that_comes_makes_earlier_questions_count_no_more(house: House) -> None:
+    """A replica may be about to seal by a list of processors without it, and would leave out what it spools."""
+    await house.registry.report(report("p"))
+    ask = await _order(house, A)
+    await house.registry.report(report("p", confirmed=[(ask, 0)]))
+    meet, failed = house.processors.meet, False
+
+    async def fails(name: str) -> None:
+        nonlocal failed
+        if not failed:
+            failed = True
+            raise DomainError("database-unavailable", "away")
+        await meet(name)
+
+    house.processors.meet = fails  # type: ignore[method-assign]
+    with pytest.raises(DomainError):
+        await house.registry.report(report("q"))
+    second = _ask(house, A)
+    assert second != ask
+    assert list((await house.registry.report(report("q"))).asks) == [_ask(house, A)], (
+        "it has not heard the first answer"
+    )
+    third = _ask(house, A)
+    assert third != second
+    await house.registry.report(report("q"))
+    assert _ask(house, A) == third
+
+
+async def test_a_goodbye_that_was_held_up_is_not_that_of_the_next_process(house: House) -> None:
+    first, second = "0" * 16, "1" * 16
+    await house.registry.report(report(run=first))
+    await house.registry.report(report(run=second))
+    await house.registry.report(report(run=first, leaving=True))
+    assert await _states(house) == {"p": PRESENT}
+    await house.registry.report(report(run=second, leaving=True))
+    assert await _states(house) == {}
+
+
+async def test_a_process_that_begins_is_stored_by_the_replica_that_knew_the_one_before(house: House) -> None:
+    """It left through another replica, and this one would not have stored a report that says nothing new."""
+    other = Registry(house.processors, house.orders, house.uptime, 600, lambda: house.seconds)
+    first, second = "0" * 16, "1" * 16
+    await house.registry.report(report(run=first))
+    await other.report(report(run=first, leaving=True))
+    assert await _states(house) == {}
+    await house.registry.report(report(run=second))
+    assert await _states(house) == {"p": PRESENT}

@@ -1,7 +1,7 @@
 """Seals that wait for processors, on twins: what they wait for, what ends the wait, and what becomes of many orders."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -190,7 +190,7 @@ async def test_an_order_that_is_not_kept_takes_no_kept_one_with_it(house: House)
 
 async def test_an_order_whose_request_died_lapses(house: House) -> None:
     """A crash of storage between the order and its withdrawal: nobody was promised that it stays."""
-    await house.orders.order(A, WaitingOrder(2, "recorder", 0.0, until_seconds=15.0), Confirmation("p"))
+    await house.orders.order(A, WaitingOrder(2, "recorder", 0.0, until_seconds=15.0))
     await house.desk.sweep()
     house.pass_seconds(15)
     await report(house, "q")
@@ -202,7 +202,7 @@ async def test_an_order_whose_request_died_lapses(house: House) -> None:
 
 async def test_an_order_that_lapsed_binds_nobody_while_a_processor_is_missing(house: House) -> None:
     """Else all others would keep the session out of their spools until it is lost."""
-    await house.orders.order(A, WaitingOrder(2, "recorder", 0.0, until_seconds=15.0), Confirmation("p"))
+    await house.orders.order(A, WaitingOrder(2, "recorder", 0.0, until_seconds=15.0))
     house.pass_seconds(20)
     assert names(await order(house, 2, session=A, keep=False)) == ["q"]
     await house.desk.sweep()
@@ -277,8 +277,9 @@ async def test_what_a_lost_processor_said_of_how_far_it_was_counts_still(house: 
         house.pass_seconds(WAIT / 39)
         await report(house, "p")
     error = await refusal(order(house, 2))
-    assert (error.code, error.members["chunk_count"]) == ("chunk-count-mismatch", 3)
-    assert record(house).status is OPEN
+    assert (error.code, error.members["missing"]) == ("chunks-missing", [[2, 2]])
+    manifest = sealed_manifest(record(house))
+    assert (manifest.chunk_count, manifest.missing, manifest.sealed_by) == (3, ((2, 2),), "idle"), "by the kept order"
 
 
 async def test_a_session_that_is_sealed_says_what_it_lacks(house: House) -> None:
@@ -365,13 +366,88 @@ async def test_an_order_that_comes_between_the_question_and_the_seal_changes_not
         nonlocal came
         if not came:
             came = True
-            assert await house.orders.order(A, WaitingOrder(9, "recorder", 0.0), Confirmation("p"))
+            assert await house.orders.order(A, WaitingOrder(9, "recorder", 0.0))
         return await update(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(house.sessions, "update", late)
     with capture_logs() as logs:
         assert await house.desk.decide(A) == []
     assert (came, record(house).status, logs) == (True, SEALED, [])
+
+
+def _paused(house: House, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], Awaitable[None]]) -> None:
+    """Have something happen once while this replica stands still, just before it writes that a session is sealed."""
+    update, came = house.sessions.update, False
+
+    async def late(*arguments: Any, **options: Any) -> SessionRecord | None:
+        nonlocal came
+        if not came and arguments[2].seal_order is not None:
+            came = True
+            await meanwhile()
+        return await update(*arguments, **options)
+
+    monkeypatch.setattr(house.sessions, "update", late)
+
+
+async def test_a_replica_that_stood_still_does_not_seal_by_confirmations_of_what_was_decided(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another replica refused the order; q was released from its promise, and has spooled a chunk since."""
+    other = SealDesk(
+        house.sessions,
+        house.sealer,
+        house.orders,
+        registry=house.registry,
+        uptime=house.uptime,
+        activity=house.activity,
+    )
+    await other.sweep()
+    assert names(await order(house, 5)) == ["q"]
+    await confirm(house, "q")
+
+    async def decided() -> None:
+        await other.sweep()
+        assert record(house).closing is None
+        assert names(await order(house, 2)) == ["q"]
+
+    _paused(house, monkeypatch, decided)
+    await house.desk.sweep()
+    assert record(house).status is OPEN
+
+
+async def test_a_processor_that_comes_while_a_replica_stands_still_is_waited_for(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.registry.forget("q")
+
+    async def comes() -> None:
+        await report(house, "new")
+
+    _paused(house, monkeypatch, comes)
+    assert sorted(names(await order(house, 2))) == ["new", "p"]
+    for name in ("p", "new"):
+        await confirm(house, name)
+    await house.desk.sweep()
+    assert record(house).status is SEALED
+
+
+async def test_a_promise_that_ran_out_while_another_seal_was_decided_does_not_count(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scan of a long session takes longer than p's promise binds."""
+    await house.registry.forget("q")
+    begun = Change(status=SEALING, seal_order=SealOrder(9, "recorder", EPOCH))
+    await house.sessions.update(A, OPEN, begun)
+    settle = house.sealer.settle
+
+    async def slow(which: SessionRecord) -> None:
+        await settle(which)
+        house.pass_seconds(100)
+        await report(house, "p")
+
+    monkeypatch.setattr(house.sealer, "settle", slow)
+    assert names(await order(house, 2, "p", until=60.0)) == ["p"]
+    assert record(house).status is OPEN
 
 
 async def test_a_seal_that_did_not_come_to_be_is_not_said_to_be_unheard(
@@ -615,12 +691,34 @@ async def test_for_a_session_that_nobody_opened_spools_that_hold_orders_are_not_
 ) -> None:
     """Else two processors that each spooled such an order would wait for each other for good; found by the model."""
     monkeypatch.setattr(seal_desk, "_UNKNOWN_SECONDS", 0.5)
-    asked = asyncio.create_task(refusal(order(house, 1, session=SessionId("nobody's"))))
+    monkeypatch.setattr(seal_desk, "_UNKNOWN_POLL_SECONDS", 0.05)
+    asked = asyncio.create_task(refusal(order(house, 1, session=SessionId("nobody's"), seconds=1)))
     while not asked.done():
         house.registry.set_back()  # each report is stored
         await house.registry.report(Report(name="q", holdings=Holdings(spooled_entries=1, spooled_seals=seals)))
         await asyncio.sleep(0.01)
     assert (await asked).code == code
+
+
+async def test_an_order_of_a_drainer_for_a_session_that_nobody_knows_is_answered_at_once(house: House) -> None:
+    """Some such orders, each waiting for seconds, kept all that was to be delivered; repeated they come to an end."""
+    nobody = SessionId("nobody's")
+    async with asyncio.timeout(0.5):
+        for _ in range(2):
+            assert (await refusal(order(house, 1, session=nobody))).code == "overloaded"
+        house.registry.set_back()
+        await report(house, "q")
+        assert (await refusal(order(house, 1, session=nobody))).code == "session-not-found"
+        assert (await refusal(order(house, 1, session=nobody))).code == "overloaded", "another order is asked for anew"
+
+
+async def test_orders_for_sessions_that_nobody_knows_take_bounded_memory(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seal_desk, "_UNKNOWN_KEPT", 3)
+    for number in range(9):
+        await refusal(order(house, 1, session=SessionId(f"n{number}")))
+    assert len(house.desk._unknown_since) == 3
 
 
 @pytest.mark.parametrize("begins", [True, False])
