@@ -213,8 +213,8 @@ class SealDesk:
                 await self._refused(session_id, order, error)
 
     async def _is_over(self, record: SessionRecord, order: WaitingOrder) -> bool:
-        if order.until_seconds is not None and order.until_seconds < await self._uptime.read():
-            return True
+        if order.until_seconds is not None:
+            return order.until_seconds < await self._uptime.read()
         # What a processor has handed over since the order may have made the session active again.
         return order.sealed_by == "idle" and not await self._activity.is_idle(record.session_id)
 

@@ -110,6 +110,13 @@ async def test_the_only_processor_says_with_its_order_that_it_holds_nothing(hous
     assert isinstance(await order(house, 2), Manifest)
 
 
+async def test_what_asks_for_an_idle_seal_has_looked_whether_it_is_idle(house: House) -> None:
+    """Only an order that waits is looked at again; else this request would order for ever."""
+    await house.registry.forget("q")
+    async with asyncio.timeout(5):
+        assert isinstance(await order(house, None, sealed_by="idle"), Manifest)
+
+
 async def test_no_session() -> None:
     house = House()
     for work in (order(house), house.desk.decide(A)):
