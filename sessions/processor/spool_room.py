@@ -33,7 +33,7 @@ class Room(StrEnum):
 
 
 _ORDER: Final = (Room.OK, Room.LOW, Room.CRITICAL, Room.FULL)
-_REACHED: Final = {Room.LOW: 0.5, Room.CRITICAL: 0.8, Room.FULL: 1.0}
+_REACHED: Final = {Room.LOW: 0.5, Room.CRITICAL: 0.8, Room.FULL: 0.95}
 _LEFT: Final = {Room.LOW: 0.4, Room.CRITICAL: 0.7, Room.FULL: 0.9}
 """How full a state begins, and below which it ends: apart, so that recording does not stop and go."""
 
@@ -70,7 +70,7 @@ class SpoolRoom:
         return max(self._used_bytes / self._max_bytes, self._entries / self._max_entries, by_disk)
 
     def require(self, size_bytes: int) -> None:
-        """Refuse what has no place.
+        """Refuse an entry that does not fit. It changes nothing for others: only what is used makes the spool full.
 
         Raises:
             DomainError: `spool-full`.
@@ -78,9 +78,7 @@ class SpoolRoom:
         left = self._max_bytes - self._used_bytes
         if self._free_bytes is not None:
             left = min(left, self._free_bytes - self._writing_bytes - self._free_min_bytes)
-        if size_bytes > left or self._entries >= self._max_entries:
-            self._enter(Room.FULL)
-        if self.state is Room.FULL:
+        if self.state is Room.FULL or size_bytes > left or self._entries >= self._max_entries:
             raise full(
                 f"session-storage is away, and the spool is full ({self._used_bytes // _MIB} of"
                 f" {self._max_bytes // _MIB} MiB, {self._entries} entries, {self._shown_free()} of its disk free)"

@@ -233,12 +233,27 @@ async def test_beyond_the_bound_it_is_refused_until_there_is_room_again(tmp_path
     assert count == 9
     error = await _error(_keep(spool, A, count, 4000))
     assert (error.code, error.retry_after_seconds) == ("spool-full", 30)
+    await _keep(spool, A, 100, 1000)
     assert spool.room.state is Room.FULL
-    assert (await _error(_keep(spool, A, 100, 1))).code == "spool-full", "not stop and go"
+    assert (await _error(_keep(spool, A, 101, 1))).code == "spool-full", "not stop and go"
     await spool.delivered(waiting_in(spool)[:3])
     assert spool.room.state is Room.LOW
-    await _keep(spool, A, 100, 1)
+    await _keep(spool, A, 101, 1)
     await spool.close()
+
+
+@pytest.mark.parametrize("used", [0, 949])
+def test_what_does_not_fit_closes_the_spool_to_nobody_else(used: int) -> None:
+    """One head of a request with a large Content-Length did, for as long as it was repeated."""
+    room = SpoolRoom(1000, 0)
+    room.note(used, 0)
+    before = room.state
+    with pytest.raises(DomainError):
+        room.require(10**12)
+    with pytest.raises(DomainError):
+        room.require(1001 - used)
+    assert room.state is before
+    room.require(51)
 
 
 async def test_entries_are_bounded_too(tmp_path: Path) -> None:
@@ -266,12 +281,12 @@ async def test_what_is_being_written_counts(tmp_path: Path) -> None:
 def test_states_by_bytes_with_hysteresis() -> None:
     room = SpoolRoom(1000, 0)
     seen = []
-    for used in (0, 499, 500, 450, 399, 500, 800, 750, 699, 800, 1000, 950, 899, 0):
+    for used in (0, 499, 500, 450, 399, 500, 800, 750, 699, 800, 949, 950, 900, 899, 0):
         room.note(used, 0)
         seen.append(room.state.value)
     assert seen == [
         *("ok", "ok", "low", "low", "ok", "low"),
-        *("critical", "critical", "low", "critical"),
+        *("critical", "critical", "low", "critical", "critical"),
         *("full", "full", "critical", "ok"),
     ]
 

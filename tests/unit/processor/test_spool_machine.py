@@ -128,7 +128,7 @@ class SpoolMachine(RuleBasedStateMachine):
             (self.spool.entries + more_entries) / MAX_ENTRIES,
             1 - 0.4 * (self.noted_free - FREE_MIN_BYTES) / FREE_MIN_BYTES,
         )
-        reached = sum(fill >= bound for bound in (0.5, 0.8, 1.0))
+        reached = sum(fill >= bound for bound in (0.5, 0.8, 0.95))
         kept = sum(fill >= bound for bound in (0.4, 0.7, 0.9))
         self.state = max(reached, min(self.state, kept))
 
@@ -156,9 +156,7 @@ class SpoolMachine(RuleBasedStateMachine):
                 continue
             needed = HEADER_BYTES + len(payload)
             left = min(MAX_BYTES - self.used(), self.noted_free - FREE_MIN_BYTES) - more_bytes
-            if needed > left or self.spool.entries + more_entries >= MAX_ENTRIES:
-                self.state = 3
-            if self.state == 3:
+            if self.state == 3 or needed > left or self.spool.entries + more_entries >= MAX_ENTRIES:
                 expected.append("spool-full")
                 continue
             under_way.add((session, index))
