@@ -15,14 +15,23 @@ WINDOW_ENTRIES: Final = 512
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One entry. `delivered`: session-storage has it. `index` is -1 for what is no envelope."""
+    """One entry. `delivered`: session-storage has it. `index` is -1 for what is no envelope.
+
+    `by` is the name of the token that sent it; None: the entry does not say.
+    """
 
     kind: Kind
     session: "SpooledSession"
     index: int
     place: Place
     plaintext_bytes: int
+    by: str | None = None
     delivered: bool = False
+
+    @property
+    def sender(self) -> str | None:
+        """Name of the token that sent it, or else of the one that opened its session here, as 0.1.0 noted it."""
+        return self.by or next((opening.by for opening in self.session.openings if opening.by), None)
 
 
 @dataclass(slots=True, eq=False)
@@ -42,8 +51,6 @@ class SpooledSession:
     """More than one when it was ordered twice at once."""
     kept_keys: set[DekId] = field(default_factory=set)
     """Keys that are known to be in one of the openings."""
-    by: str | None = None
-    """Name of the token that opened it here; None: not known."""
     foreign: set[DekId] = field(default_factory=set)
     """Keys that session-storage does not have in the ring: envelopes under them are encrypted under another first."""
     brought_again: set[DekId] = field(default_factory=set)

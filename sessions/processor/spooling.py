@@ -14,7 +14,7 @@ from sessions.processor.openings import read_key, read_opening
 from sessions.processor.promises import Promises
 from sessions.processor.quarantining import Quarantining
 from sessions.processor.spool import Spool
-from sessions.processor.spool_format import HEADER_BYTES, Kind
+from sessions.processor.spool_format import HEADER_BYTES, MAX_SENDER_BYTES, Kind
 from sessions.processor.spool_index import Entry, SpooledSession
 from sessions.processor.spool_room import full
 from sessions.processor.spool_segments import CorruptEntryError
@@ -27,7 +27,7 @@ from sessions.runtime.metadata import canonical_metadata
 from sessions.runtime.times import now, to_rfc3339
 
 T = TypeVar("T")
-ENVELOPE_OVERHEAD_BYTES: Final = HEADER_BYTES + 256
+ENVELOPE_OVERHEAD_BYTES: Final = HEADER_BYTES + MAX_SENDER_BYTES + 256
 """What an envelope and its entry have beside the chunk, at most."""
 MAX_GAPS: Final = 1000
 _ATTEMPTS: Final = 3

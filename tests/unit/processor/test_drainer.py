@@ -1,6 +1,7 @@
 """Recording while storage is away, and what becomes of it afterwards: storage is real over HTTP, on its twins."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -158,6 +159,41 @@ async def test_the_same_content_again_is_no_conflict(desk: Desk, other: Parts) -
     assert (await desk.put(0, b"same")).created
     await desk.drain()
     assert (await other.recording.read(A, 0), desk.set_aside) == (b"same", 0)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_conflict_takes_the_place_of_its_sender(
+    desk: Desk,
+    storage: StorageClient,
+    wrapper: FileKeyWrapper,
+    executor: ThreadPoolExecutor,
+    *,
+    restart: bool,
+) -> None:
+    """Not of the token that opened the session: a stranger used up the victim's share of the quarantine."""
+
+    async def put(index: int, content: bytes, by: str, session: SessionId = A) -> str:
+        return (await desk.recording.record(session, ChunkIndex(index), content, by)).durability
+
+    for index in range(4):
+        await put(index, b"x", "victim")
+    desk.away()
+    await put(4, b"x", "victim")
+    for index in range(4):  # of 8 MiB one token may have 2
+        assert await put(index, os.urandom(600_000), "evil") == "spooled"
+    again = desk
+    if restart:
+        await desk.spool.close()
+        again = desk_of(desk.folder, storage, wrapper, executor)
+    await again.drain()
+    assert {one.by for one in again.spool.quarantine.entries.values()} == {"evil"}
+    quarantine = again.spool.quarantine
+    assert (quarantine.is_full_for("evil"), quarantine.is_full_for("victim")) == (True, False)
+    again.away()
+    desk.recording = again.recording
+    assert await put(0, b"x", "victim", SessionId("victim-2")) == "spooled"
+    assert (await _error(put(0, b"x", "evil", SessionId("evil-2")))).code == "spool-full"
+    await again.spool.close()
 
 
 async def test_other_content_is_set_aside(desk: Desk, other: Parts) -> None:

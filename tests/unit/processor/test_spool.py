@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import resource
+import shutil
 import threading
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.devstack.process import ROOT
 from sessions.core.types import ChunkIndex, SessionId
 from sessions.processor import crypt
 from sessions.processor.keys import Dek
@@ -82,6 +84,45 @@ async def test_all_is_there_after_a_restart_in_order(spool: Spool, tmp_path: Pat
     again.sessions[A].isolating = True
     assert [entry.index for entry in again.sessions[A].window(MIB)] == [2]
     await again.close()
+
+
+async def test_each_entry_names_its_sender_also_after_a_restart(spool: Spool, tmp_path: Path) -> None:
+    opening = json.dumps({"session_id": A}).encode()
+    await spool.append(Kind.OPENING, A, opening, by="victim")
+    await spool.append(Kind.ENVELOPE, A, data := _envelope(A, 0), 0, by="evil")
+    await spool.append(Kind.SEAL, A, opening, by="third")
+    await _keep(spool, A, 1)
+    senders = [entry.sender for entry in waiting_in(spool)]
+    assert senders == ["victim", "evil", "third", "victim"]
+    await spool.close()
+    again = _spool(tmp_path)
+    found = waiting_in(again)
+    assert [entry.sender for entry in sorted(found, key=lambda entry: entry.place)] == senders
+    assert await again.read(found[1]) == data
+    await again.close()
+
+
+async def test_entries_of_version_0_1_0_are_of_the_token_that_opened_their_session(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "tests" / "fixtures" / "0.1.0" / "spool", tmp_path / "spool")
+    spool = _spool(tmp_path / "spool", 100 * MIB)
+    found = waiting_in(spool)
+    assert {entry.kind for entry in found} == set(Kind)
+    assert all(entry.by is None for entry in found)
+    for entry in found:
+        await spool.read(entry)
+    await spool.close()
+
+
+async def test_an_opening_of_an_earlier_version_names_its_sender_in_its_payload(tmp_path: Path) -> None:
+    segments = segments_in(tmp_path, 10_000)
+    segments.open()
+    opening = json.dumps({"session_id": A, "by": "desk"}).encode()
+    segments.append([(Kind.OPENING, opening), (Kind.ENVELOPE, _envelope(A, 0))])
+    segments.append([(Kind.SEAL, json.dumps({"session_id": B, "by": 7}).encode())])
+    segments.close()
+    spool = _spool(tmp_path)
+    assert [entry.sender for entry in waiting_in(spool)] == ["desk", "desk", None]
+    await spool.close()
 
 
 async def test_what_arrives_during_an_fsync_shares_the_next(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
