@@ -13,7 +13,7 @@ from sessions.core.types import SessionId, session_id
 from sessions.processor.promises import Promises
 from sessions.processor.quarantine import QUARANTINED, Quarantined
 from sessions.processor.spool import Spool
-from sessions.processor.spool_format import HEADER_BYTES, Kind, payload_of
+from sessions.processor.spool_format import Kind, entry_bytes, payload_of
 from sessions.processor.spool_index import Entry
 from sessions.processor.spool_segments import CorruptEntryError
 from sessions.runtime.errors import DomainError
@@ -135,7 +135,7 @@ class Quarantining:
         except (CoreError, ValueError, LookupError, TypeError):
             raise _damaged(name) from None
         opening = json.dumps(_opening(session, one)).encode() if kind is Kind.ENVELOPE and one.key else b""
-        self._spool.room.require(2 * HEADER_BYTES + len(opening) + len(payload))
+        self._spool.room.require(2 * entry_bytes(b"", one.by) + len(opening) + len(payload), one.by)
         if opening:
             self._require_no_promise(session)
             await self._spool.append(Kind.OPENING, session, opening, by=one.by)

@@ -59,7 +59,7 @@ class Spool:
         self._segments = segments
         self.room, self.quarantine = room, segments.quarantine
         self._arriving: Counter[SessionId] = Counter()
-        self._index = SpoolIndex()
+        self._index = SpoolIndex(room.shares)
         self.sessions = self._index.sessions
         self._writing_bytes = self._writing_entries = 0
         self._queue: deque[_Waiting] = deque()
@@ -161,7 +161,7 @@ class Spool:
         if kind is Kind.ENVELOPE and (found := await self.find(session_id, index)) is not None:
             return found, False
         size = entry_bytes(payload, by)
-        self.room.require(size)
+        self.room.require(size, by)
         done: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
         done.add_done_callback(lambda future: future.exception())  # whoever waited may be gone
         if kind is Kind.ENVELOPE:
@@ -169,6 +169,7 @@ class Spool:
         self._queue.append(_Waiting(kind, session_id, index, payload, plaintext_bytes, by, size, done))
         if kind is not Kind.SEAL:
             self._arriving[session_id] += 1
+        self.room.shares.take(by, size, order=kind is Kind.SEAL)
         self._writing_bytes += size
         self._writing_entries += 1
         self.note()
@@ -201,6 +202,7 @@ class Spool:
         except Exception as failure:  # noqa: BLE001 - each who waits is told; nothing was acknowledged
             error = self._failed(failure)
         for number, one in enumerate(group):
+            self.room.shares.give(one.by, one.entry_bytes, order=one.kind is Kind.SEAL)
             self._writing_bytes -= one.entry_bytes
             self._writing_entries -= 1
             self._pending.pop((one.session_id, one.index), None)

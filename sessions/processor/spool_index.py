@@ -8,6 +8,7 @@ from typing import Final
 from sessions.core.types import DekId, SessionId
 from sessions.processor.spool_format import Kind
 from sessions.processor.spool_segments import Place
+from sessions.processor.spool_shares import Shares
 
 WINDOW_ENTRIES: Final = 512
 """Limit on the envelopes that are delivered together."""
@@ -109,7 +110,9 @@ class SpooledSession:
 class SpoolIndex:
     """Sessions and their entries, in the order in which they came."""
 
-    def __init__(self) -> None:
+    def __init__(self, shares: Shares) -> None:
+        """Count in `shares` what each token has of the entries."""
+        self._shares = shares
         self.sessions: dict[SessionId, SpooledSession] = {}
         self.entries = 0
         self.seals = 0
@@ -137,6 +140,7 @@ class SpoolIndex:
         number = entry.place.segment
         self._live[number] = self._live.get(number, 0) + 1
         self.entries += 1
+        self._shares.take(entry.by, entry.place.entry_bytes, order=entry.kind is Kind.SEAL)
 
     def delivered(self, entry: Entry, *, more: bool = False) -> None:
         """Take an entry out; an opening counts for as long as the session has others, or `more` are on their way."""
@@ -177,6 +181,7 @@ class SpoolIndex:
     def _release(self, entry: Entry) -> None:
         self._live[entry.place.segment] -= 1
         self.entries -= 1
+        self._shares.give(entry.by, entry.place.entry_bytes, order=entry.kind is Kind.SEAL)
 
     def has(self, number: int) -> bool:
         """Whether anything of a segment is still needed."""

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import gc
+import itertools
 import json
 import os
 import resource
@@ -24,6 +25,7 @@ from sessions.processor.spool import Spool
 from sessions.processor.spool_format import HEADER_BYTES, Kind
 from sessions.processor.spool_room import MAX_ENTRIES, Room, SpoolRoom
 from sessions.processor.spool_segments import CorruptEntryError
+from sessions.processor.spool_shares import Holding
 from sessions.runtime.errors import DomainError
 from tests.unit.processor.spools import segments_in, waiting_in
 
@@ -295,6 +297,60 @@ def test_what_does_not_fit_closes_the_spool_to_nobody_else(used: int) -> None:
         room.require(1001 - used)
     assert room.state is before
     room.require(51)
+
+
+@pytest.mark.parametrize(
+    ("max_bytes", "max_entries", "size"), [(100_000, MAX_ENTRIES, 300), (MIB, 200, 1)], ids=["bytes", "entries"]
+)
+async def test_a_token_that_fills_the_spool_leaves_room_for_others(
+    tmp_path: Path, max_bytes: int, max_entries: int, size: int
+) -> None:
+    spool = _spool(tmp_path, max_bytes, max_entries=max_entries)
+    indexes = itertools.count()
+
+    async def fill(by: str) -> int:
+        """Return how many were taken."""
+        begun = spool.entries
+        session = SessionId(by)
+
+        async def endless() -> None:
+            for index in indexes:
+                await spool.append(Kind.ENVELOPE, session, _envelope(session, index, size), index, by=by)
+
+        assert (await _error(endless())).code == "spool-full"
+        return spool.entries - begun
+
+    await fill("evil")
+    assert 0.95 <= spool.room.fill() < 0.96, "a single token gets nearly all of it"
+    assert spool.room.state is Room.FULL
+    assert [await fill(by) > 0 for by in ("victim", "other", "evil")] == [True, True, False]
+    assert spool.room.fill() <= 1
+    await spool.delivered(list(spool.sessions[SessionId("victim")].waiting()))
+    assert await fill("victim") > 0, "what was delivered is not held against it"
+    await spool.close()
+
+
+async def test_entries_of_tokens_count_after_a_restart_and_not_after_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = _spool(tmp_path)
+    entry, _ = await spool.append(Kind.ENVELOPE, A, _envelope(A, 0), 0, by="desk")
+    order, _ = await spool.append(Kind.SEAL, A, json.dumps({"session_id": A}).encode(), by="desk")
+    held = Holding(entry.place.entry_bytes + order.place.entry_bytes, 2, 1)
+
+    def fail(_file: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fail)
+        await _error(spool.append(Kind.ENVELOPE, A, _envelope(A, 1), 1, by="desk"))
+    assert spool.room.shares.of("desk") == held
+    await spool.close()
+    again = _spool(tmp_path)
+    assert again.room.shares.of("desk") == held
+    await again.delivered(waiting_in(again))
+    assert again.room.shares.of("desk") == Holding()
+    await again.close()
 
 
 async def test_entries_are_bounded_too(tmp_path: Path) -> None:
