@@ -109,7 +109,8 @@ class ChunkEndpoint:
         request = Request(scope, receive)
         principal = require(request, self._authenticator, (Role.RECORD,))
         session, index = session_id(request.path_params["session_id"]), parse_index(request.path_params["index"])
-        self._recording.require_room(session, int(request.headers.get("content-length", 0)))
+        declared = body.declared_length(request.headers.get("content-length"), self._chunk_max_bytes)
+        self._recording.require_room(session, declared or 0, principal.name)
         async with body.bounded(request, self._budget, self._chunk_max_bytes, session) as plaintext:
             digest.check(request.headers.get("content-digest"), plaintext)
             recorded = await self._recording.record(session, index, plaintext, principal.name)

@@ -66,6 +66,8 @@ class KeyRings:
         self._rings: OrderedDict[SessionId, _Held] = OrderedDict()
         self._forgotten = 0
         self._fetching: dict[tuple[SessionId, str], asyncio.Task[OpenRing]] = {}
+        if spooling is not None:
+            spooling.knows = self._rings.__contains__
 
     async def open(
         self, session_id: SessionId, metadata: Mapping[str, Any] | None, by: str | None = None

@@ -33,6 +33,13 @@ class Promise:
     until_seconds: float = 0.0
 
 
+@dataclass(slots=True, eq=False)
+class Requests:
+    """The requests that stand by one promise and whose outcome is not known: in flight, or given up."""
+
+    unknown: int = 0
+
+
 class Promises:
     """The promises, in memory and in one file."""
 
@@ -41,6 +48,7 @@ class Promises:
         self._file = file
         self._promises: dict[SessionId, Promise] = {}
         self._saved: dict[SessionId, Promise] = {}
+        self._requests: dict[SessionId, Requests] = {}
 
     def __contains__(self, name: object) -> bool:
         """Return whether a session is kept out of the spool."""
@@ -60,6 +68,8 @@ class Promises:
         except (AttributeError, TypeError) as error:
             raise ValueError(f"{self._file.name} holds no promises") from error
         self._promises = dict(self._saved)
+        # The earlier process did not learn, or did not write down, what became of its requests.
+        self._requests = {name: Requests(1) for name, said in self._saved.items() if said.until_seconds}
 
     def page(self, turn: int, limit: int) -> dict[SessionId, Promise]:
         """Return so many promises at most, others in each turn."""
@@ -82,10 +92,26 @@ class Promises:
         self._promises[name] = Promise(ask_id, before.until_seconds)
 
     def hold(self, name: SessionId, until_seconds: float) -> None:
-        """Promise a session for a request of ours; with 0 its outcome is known, and only a question binds."""
+        """Promise a session for a request of ours, which may place an order until then."""
         before = self._promises.get(name, Promise(None))
-        until_seconds = max(before.until_seconds, until_seconds) if until_seconds else 0.0
-        self._promises[name] = Promise(before.ask_id, until_seconds)
+        self._promises[name] = Promise(before.ask_id, max(before.until_seconds, until_seconds))
+
+    def begin(self, name: SessionId) -> Requests:
+        """Count a request of ours as in flight, until `end` says that its outcome is known."""
+        requests = self._requests.setdefault(name, Requests()) if name in self._promises else Requests()
+        requests.unknown += 1
+        return requests
+
+    def end(self, name: SessionId, requests: Requests) -> None:
+        """Note that the outcome of a request is known.
+
+        Once that is so of all that stand by the promise, only a question binds it. Until then it lapses with its time:
+        a request that was given up may still place an order. A promise that was made since is another one.
+        """
+        requests.unknown -= 1
+        if self._requests.get(name) is requests:
+            before = self._promises[name]
+            self._promises[name] = Promise(before.ask_id, before.until_seconds if requests.unknown else 0.0)
 
     def settle(self, name: SessionId, reported: Promise, newest: str | None, uptime_seconds: float) -> None:
         """Release a promise that session-storage has no question for any more, or bind it to the newest question.
@@ -99,13 +125,14 @@ class Promises:
         if reported.until_seconds > latest:
             reported = self._promises[name] = Promise(reported.ask_id, latest)
         if newest is None and uptime_seconds >= reported.until_seconds:
-            del self._promises[name]
+            self.release(name)
         elif newest is not None and newest != reported.ask_id:
             self.bind(name, newest)
 
     def release(self, name: SessionId) -> None:
-        """Release a promise: the session is sealed."""
+        """Release a promise: the session is sealed, or nothing binds it any more."""
         self._promises.pop(name, None)
+        self._requests.pop(name, None)
 
     def save(self) -> None:
         """Write them to the file, if they changed. Blocking, for one thread; others may change them meanwhile.

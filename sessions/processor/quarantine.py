@@ -8,6 +8,7 @@ what they are is read from themselves. Blocking, and for one thread.
 """
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -49,7 +50,7 @@ _HEAD_BYTES: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """An entry in the quarantine. `by` is the token's name that opened the session here; None: not known."""
+    """An entry in the quarantine. `by` is the name of the token that sent it; None: not known."""
 
     name: str
     entry_bytes: int
@@ -209,10 +210,11 @@ def _described(file: Path, name: str, size: int) -> Quarantined:
             if header is None:
                 return Quarantined(name, size)
             kind = header.kind.name.lower()
+            opened.seek(header.sender_bytes, os.SEEK_CUR)
             if header.kind is Kind.ENVELOPE:
                 read = envelope.read_header(opened.read(_HEAD_BYTES))
                 return Quarantined(name, size, kind, read.session_id, int(read.index))
-            said = json.loads(opened.read(header.payload_bytes))
+            said = json.loads(opened.read(header.content_bytes))
             return Quarantined(name, size, kind, session_id(said["session_id"]))
     except (OSError, CoreError, ValueError, LookupError, TypeError):
         return Quarantined(name, size)

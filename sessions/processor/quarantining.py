@@ -13,7 +13,7 @@ from sessions.core.types import SessionId, session_id
 from sessions.processor.promises import Promises
 from sessions.processor.quarantine import QUARANTINED, Quarantined
 from sessions.processor.spool import Spool
-from sessions.processor.spool_format import HEADER_BYTES, Kind, read_header
+from sessions.processor.spool_format import Kind, entry_bytes, payload_of
 from sessions.processor.spool_index import Entry
 from sessions.processor.spool_segments import CorruptEntryError
 from sessions.runtime.errors import DomainError
@@ -41,7 +41,7 @@ class Quarantining:
     async def copy(self, entry: Entry, reason: str, **facts: Any) -> bool:
         """Write an entry to the quarantine, and leave it in the spool; return whether that was done."""
         session, is_envelope = entry.session, entry.kind is Kind.ENVELOPE
-        facts |= {"session_id": session.session_id, "kind": entry.kind.name.lower(), "by": session.by}
+        facts |= {"session_id": session.session_id, "kind": entry.kind.name.lower(), "by": entry.sender}
         facts["index"] = entry.index if is_envelope else None
 
         def keep() -> str:
@@ -109,10 +109,10 @@ class Quarantining:
             data = await self._spool.in_thread(lambda: self._quarantine.read(name))
         except FileNotFoundError:
             raise DomainError("not-found", f"the file of entry {name} is gone from the quarantine") from None
-        header = read_header(data)
-        if header is None or not header.fits(data[HEADER_BYTES:]):
+        found = payload_of(data)
+        if found is None:
             raise _damaged(name)
-        return header.kind, data[HEADER_BYTES:]
+        return found
 
     async def retry(self, name: str) -> None:
         """Put an entry back into the spool, from which it is delivered again, and then take it out of the quarantine.
@@ -135,7 +135,7 @@ class Quarantining:
         except (CoreError, ValueError, LookupError, TypeError):
             raise _damaged(name) from None
         opening = json.dumps(_opening(session, one)).encode() if kind is Kind.ENVELOPE and one.key else b""
-        self._spool.room.require(2 * HEADER_BYTES + len(opening) + len(payload))
+        self._spool.room.require(2 * entry_bytes(b"", one.by) + len(opening) + len(payload), one.by)
         if opening:
             self._require_no_promise(session)
             await self._spool.append(Kind.OPENING, session, opening, by=one.by)

@@ -68,14 +68,14 @@ class Recording:
         self._acknowledged = acknowledged
         self._turns = Turns()
 
-    def require_room(self, session_id: SessionId, size_bytes: int) -> None:
-        """Before a body is read: refuse a chunk of this size, should it have to go to a spool that has no room.
+    def require_room(self, session_id: SessionId, size_bytes: int, by: str | None = None) -> None:
+        """Before a body is read: refuse a token's chunk of this size, should it have to go to a spool that has no room.
 
         Raises:
             DomainError: `spool-full`.
         """
         if self._spooling is not None:
-            self._spooling.require_room(session_id, size_bytes)
+            self._spooling.require_room(session_id, size_bytes, by)
 
     async def record(
         self, session_id: SessionId, index: ChunkIndex, plaintext: Buffer, by: str | None = None

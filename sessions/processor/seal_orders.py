@@ -33,23 +33,24 @@ class SealOrders:
         if not await self._reporter.promise_own(session_id):
             return None
         promises = self._spooling.promises
+        request = promises.begin(session_id)
         claims: dict[str, Any] = self._reporter.claims(session_id, keep=keep, wait=wait)
         try:
             if claims:  # a process that comes after this one has to know what this order says of the spool
                 await self._spooling.spool.in_thread(promises.save)
-        except OSError as error:
-            promises.hold(session_id, 0)
+        except OSError as error:  # nothing was sent
+            promises.end(session_id, request)
             detail = f"the spool cannot be written: {error.strerror}"
             raise RequestFailedError(detail) from None
         try:
             answer = await self._storage.seal(session_id, chunk_count, **claims)
         except DomainError as error:
-            # Of a verdict nothing is left at session-storage; of what got no answer there may be.
+            # Of a verdict nothing is left at session-storage; of what got no answer, or was cancelled, there may be.
             if not is_transient(error):
-                promises.hold(session_id, 0)
+                promises.end(session_id, request)
             raise
         if answer.sealed is not None:
             promises.release(session_id)
         else:
-            promises.hold(session_id, 0)
+            promises.end(session_id, request)
         return answer

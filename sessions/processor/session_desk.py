@@ -69,11 +69,11 @@ class SessionDesk:
             return view
 
     async def seal(
-        self, session_id: SessionId, chunk_count: int | None, *, keep: bool = True
+        self, session_id: SessionId, chunk_count: int | None, by: str | None = None, *, keep: bool = True
     ) -> "dict[str, Any] | Queued":
         """Seal a session now, or as soon as storage and other processors have handed over what they hold of it.
 
-        Without `keep` it is sealed now, or nothing is ordered.
+        Without `keep` it is sealed now, or nothing is ordered. `by` is the name of the token that orders it.
 
         Raises:
             DomainError: `session-not-found`, `chunks-missing`, `chunk-count-mismatch`, `spool-full`; without `keep`
@@ -102,7 +102,7 @@ class SessionDesk:
         if not keep:
             detail = f"session {session_id} is not sealed, and nothing was ordered ({reason}); repeat the request"
             raise DomainError("storage-unavailable", detail, retry_after_seconds=5)
-        count, spooled = await spooling.order_seal(session_id, chunk_count)
+        count, spooled = await spooling.order_seal(session_id, chunk_count, by)
         return Queued(session_id, count, spooled)
 
 

@@ -5,7 +5,6 @@ In memory there is an index only; payloads are on disk. What arrives while an fs
 
 import asyncio
 import errno
-import json
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -17,12 +16,11 @@ import structlog
 from prometheus_client import Counter as Metric
 from prometheus_client import Histogram
 
-from sessions.core import envelope
-from sessions.core.errors import CoreError
-from sessions.core.types import Buffer, SessionId, session_id
+from sessions.core.types import Buffer, SessionId
 from sessions.processor.killpoints import Point
 from sessions.processor.quarantine import QUARANTINED
-from sessions.processor.spool_format import HEADER_BYTES, Kind
+from sessions.processor.recovered_entries import described
+from sessions.processor.spool_format import Kind, entry_bytes
 from sessions.processor.spool_index import Entry, SpoolIndex
 from sessions.processor.spool_room import SpoolRoom, full
 from sessions.processor.spool_segments import Place, Recovered, Segments
@@ -49,8 +47,9 @@ class _Waiting:
     index: int
     payload: Buffer = field(repr=False)
     plaintext_bytes: int
-    done: "asyncio.Future[Entry]"
     by: str | None
+    entry_bytes: int
+    done: "asyncio.Future[Entry]"
 
 
 class Spool:
@@ -60,7 +59,7 @@ class Spool:
         self._segments = segments
         self.room, self.quarantine = room, segments.quarantine
         self._arriving: Counter[SessionId] = Counter()
-        self._index = SpoolIndex()
+        self._index = SpoolIndex(room.shares)
         self.sessions = self._index.sessions
         self._writing_bytes = self._writing_entries = 0
         self._queue: deque[_Waiting] = deque()
@@ -103,18 +102,12 @@ class Spool:
 
     def _recovered(self, found: Recovered) -> None:
         try:
-            if found.kind is Kind.ENVELOPE:
-                header = envelope.read_header(found.head)
-                name, index, size = header.session_id, int(header.index), header.plaintext_bytes
-            else:
-                name, index, size = session_id(json.loads(found.head)["session_id"]), -1, 0
-        except (CoreError, ValueError, LookupError, TypeError):
+            said = described(found)
+        except ValueError:
             self.quarantine.keep(found.place.name, self._segments.raw(found.place), reason="damaged")
             return
-        session = self._index.session(name)
-        if found.kind is Kind.OPENING:
-            session.by = session.by or json.loads(found.head).get("by")
-        self._index.add(Entry(found.kind, session, index, found.place, size))
+        session = self._index.session(said.session_id)
+        self._index.add(Entry(found.kind, session, said.chunk_index, found.place, said.plaintext_bytes, said.by))
 
     @property
     def entries(self) -> int:
@@ -157,7 +150,9 @@ class Spool:
         plaintext_bytes: int = 0,
         by: str | None = None,
     ) -> tuple[Entry, bool]:
-        """Have an entry on the disk. For an index that is there, or under way, gives that one, and False.
+        """Write an entry to the disk, sent `by` a token.
+
+        For an index that is there, or under way, return that one and False.
 
         Raises:
             DomainError: `spool-full`; or `storage-unavailable`, when the disk fails otherwise.
@@ -165,15 +160,16 @@ class Spool:
         key = (session_id, index)
         if kind is Kind.ENVELOPE and (found := await self.find(session_id, index)) is not None:
             return found, False
-        size = HEADER_BYTES + memoryview(payload).nbytes
-        self.room.require(size)
+        size = entry_bytes(payload, by)
+        self.room.require(size, by)
         done: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
         done.add_done_callback(lambda future: future.exception())  # whoever waited may be gone
         if kind is Kind.ENVELOPE:
             self._pending[key] = done
-        self._queue.append(_Waiting(kind, session_id, index, payload, plaintext_bytes, done, by))
+        self._queue.append(_Waiting(kind, session_id, index, payload, plaintext_bytes, by, size, done))
         if kind is not Kind.SEAL:
             self._arriving[session_id] += 1
+        self.room.shares.take(by, size, order=kind is Kind.SEAL)
         self._writing_bytes += size
         self._writing_entries += 1
         self.note()
@@ -195,7 +191,7 @@ class Spool:
 
     async def _write_group(self, group: list[_Waiting]) -> None:
         loop = asyncio.get_running_loop()
-        entries = [(one.kind, one.payload) for one in group]
+        entries = [(one.kind, one.payload, one.by) for one in group]
         error: DomainError | None = None
         places: list[Place] = []
         free: int | None = None
@@ -206,7 +202,8 @@ class Spool:
         except Exception as failure:  # noqa: BLE001 - each who waits is told; nothing was acknowledged
             error = self._failed(failure)
         for number, one in enumerate(group):
-            self._writing_bytes -= HEADER_BYTES + len(one.payload)
+            self.room.shares.give(one.by, one.entry_bytes, order=one.kind is Kind.SEAL)
+            self._writing_bytes -= one.entry_bytes
             self._writing_entries -= 1
             self._pending.pop((one.session_id, one.index), None)
             if one.kind is not Kind.SEAL:
@@ -217,8 +214,7 @@ class Spool:
                 self._none_arrives(one.session_id)
                 continue
             session = self._index.session(one.session_id)
-            session.by = session.by or one.by
-            entry = Entry(one.kind, session, one.index, places[number], one.plaintext_bytes)
+            entry = Entry(one.kind, session, one.index, places[number], one.plaintext_bytes, one.by)
             self._index.add(entry)
             SPOOLED.labels(one.kind.name.lower()).inc()
             one.done.set_result(entry)

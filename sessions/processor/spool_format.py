@@ -1,14 +1,16 @@
 """The spool's files: how entries lie in a segment. Bytes only.
 
-    magic "LSP1" | kind u8 | 3 zero bytes | payload length u32 | SHA-256 of the payload 32 | CRC-32 of all before u32
-    | payload
+    magic "LSP1" | kind u8 | sender length u8 | 2 zero bytes | content length u32 | SHA-256 of the content 32
+    | CRC-32 of all before u32 | content: sender | payload
 
-Big-endian. The header has a checksum of its own, so that its length can be trusted where the payload cannot: what is
+Big-endian. The sender is the name of the token that sent the entry, in UTF-8. Entries of version 0.1.0 have none: its
+length is 0. The header has a checksum of its own, so that its length can be trusted where the content cannot: what is
 damaged costs itself, and not what comes after it.
 """
 
 import hashlib
 import struct
+import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,9 +20,11 @@ from typing import Final
 from sessions.core.types import Buffer
 
 MAGIC: Final = b"LSP1"
-_HEAD: Final = struct.Struct(">4sB3sI32s")
+_HEAD: Final = struct.Struct(">4sBB2sI32s")
 _CRC: Final = struct.Struct(">I")
 HEADER_BYTES: Final = _HEAD.size + _CRC.size
+MAX_SENDER_BYTES: Final = 255
+"""Limit on the bytes of a sender's name in an entry; a longer one is cut off."""
 
 
 class Kind(IntEnum):
@@ -33,26 +37,49 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """An entry's header. `payload_bytes` follow it."""
+    """An entry's header. `content_bytes` follow it, the first `sender_bytes` of which are the sender's name."""
 
     kind: Kind
-    payload_bytes: int
+    sender_bytes: int
+    content_bytes: int
     sha256: bytes
 
     @property
     def entry_bytes(self) -> int:
-        """Header and payload."""
-        return HEADER_BYTES + self.payload_bytes
+        """Header and content."""
+        return HEADER_BYTES + self.content_bytes
 
-    def fits(self, payload: Buffer) -> bool:
-        """Whether this is the payload that was written."""
-        return memoryview(payload).nbytes == self.payload_bytes and hashlib.sha256(payload).digest() == self.sha256
+    def fits(self, content: Buffer) -> bool:
+        """Return whether this is the content that was written."""
+        return memoryview(content).nbytes == self.content_bytes and hashlib.sha256(content).digest() == self.sha256
+
+    def sender(self, content: bytes) -> str | None:
+        """Return the sender's name, by the beginning of the content; None when the entry has none."""
+        name = content[: self.sender_bytes].decode(errors="replace")
+        return sys.intern(name) if name else None  # one string for all entries of a token
 
 
-def header(kind: Kind, payload: Buffer) -> bytes:
-    """The header of an entry."""
-    head = _HEAD.pack(MAGIC, kind, bytes(3), memoryview(payload).nbytes, hashlib.sha256(payload).digest())
-    return head + _CRC.pack(zlib.crc32(head))
+def header(kind: Kind, payload: Buffer, by: str | None = None) -> bytes:
+    """Return what an entry has before its payload: its header, and its sender's name."""
+    sender = (by or "").encode()[:MAX_SENDER_BYTES]
+    content = hashlib.sha256(sender)
+    content.update(payload)
+    size = len(sender) + memoryview(payload).nbytes
+    head = _HEAD.pack(MAGIC, kind, len(sender), bytes(2), size, content.digest())
+    return head + _CRC.pack(zlib.crc32(head)) + sender
+
+
+def entry_bytes(payload: Buffer, by: str | None) -> int:
+    """Return the size of an entry."""
+    return HEADER_BYTES + len((by or "").encode()[:MAX_SENDER_BYTES]) + memoryview(payload).nbytes
+
+
+def payload_of(entry: bytes) -> tuple[Kind, bytes] | None:
+    """Return the kind and the payload of a whole entry; None when its bytes are not those that were written."""
+    read = read_header(entry)
+    if read is None or not read.fits(memoryview(entry)[HEADER_BYTES:]):
+        return None
+    return read.kind, entry[HEADER_BYTES + read.sender_bytes :]
 
 
 def read_header(data: Buffer, offset: int = 0) -> Header | None:
@@ -60,17 +87,17 @@ def read_header(data: Buffer, offset: int = 0) -> Header | None:
     view = memoryview(data)[offset : offset + HEADER_BYTES]
     if len(view) < HEADER_BYTES:
         return None
-    magic, kind, zero, payload_bytes, sha256 = _HEAD.unpack_from(view)
-    if magic != MAGIC or any(zero) or kind not in Kind.__members__.values():
+    magic, kind, sender_bytes, zero, content_bytes, sha256 = _HEAD.unpack_from(view)
+    if magic != MAGIC or any(zero) or kind not in Kind.__members__.values() or sender_bytes > content_bytes:
         return None
     if zlib.crc32(view[: _HEAD.size]) != _CRC.unpack_from(view, _HEAD.size)[0]:
         return None
-    return Header(Kind(kind), payload_bytes, sha256)
+    return Header(Kind(kind), sender_bytes, content_bytes, sha256)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An entry in a segment. Its payload was not looked at."""
+    """An entry in a segment. Its content was not looked at."""
 
     offset: int
     header: Header

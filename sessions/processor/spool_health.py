@@ -23,7 +23,7 @@ async def spool_checks(spooling: Spooling, storage: StorageClient) -> Mapping[st
     if problem is not None:
         what = "chunks go to the spool"
         if full:
-            what = "and the spool is full: nothing is recorded"
+            what = "and the spool is full: chunks are refused"
         elif not spooling.introduced:
             what = "and it does not know this new spool yet: nothing is recorded"
         takes = spooling.introduced and not full

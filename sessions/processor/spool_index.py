@@ -8,6 +8,7 @@ from typing import Final
 from sessions.core.types import DekId, SessionId
 from sessions.processor.spool_format import Kind
 from sessions.processor.spool_segments import Place
+from sessions.processor.spool_shares import Shares
 
 WINDOW_ENTRIES: Final = 512
 """Limit on the envelopes that are delivered together."""
@@ -15,14 +16,23 @@ WINDOW_ENTRIES: Final = 512
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One entry. `delivered`: session-storage has it. `index` is -1 for what is no envelope."""
+    """One entry. `delivered`: session-storage has it. `index` is -1 for what is no envelope.
+
+    `by` is the name of the token that sent it; None: the entry does not say.
+    """
 
     kind: Kind
     session: "SpooledSession"
     index: int
     place: Place
     plaintext_bytes: int
+    by: str | None = None
     delivered: bool = False
+
+    @property
+    def sender(self) -> str | None:
+        """Name of the token that sent it, or else of the one that opened its session here, as 0.1.0 noted it."""
+        return self.by or next((opening.by for opening in self.session.openings if opening.by), None)
 
 
 @dataclass(slots=True, eq=False)
@@ -42,8 +52,6 @@ class SpooledSession:
     """More than one when it was ordered twice at once."""
     kept_keys: set[DekId] = field(default_factory=set)
     """Keys that are known to be in one of the openings."""
-    by: str | None = None
-    """Name of the token that opened it here; None: not known."""
     foreign: set[DekId] = field(default_factory=set)
     """Keys that session-storage does not have in the ring: envelopes under them are encrypted under another first."""
     brought_again: set[DekId] = field(default_factory=set)
@@ -102,7 +110,9 @@ class SpooledSession:
 class SpoolIndex:
     """Sessions and their entries, in the order in which they came."""
 
-    def __init__(self) -> None:
+    def __init__(self, shares: Shares) -> None:
+        """Count in `shares` what each token has of the entries."""
+        self._shares = shares
         self.sessions: dict[SessionId, SpooledSession] = {}
         self.entries = 0
         self.seals = 0
@@ -130,6 +140,7 @@ class SpoolIndex:
         number = entry.place.segment
         self._live[number] = self._live.get(number, 0) + 1
         self.entries += 1
+        self._shares.take(entry.by, entry.place.entry_bytes, order=entry.kind is Kind.SEAL)
 
     def delivered(self, entry: Entry, *, more: bool = False) -> None:
         """Take an entry out; an opening counts for as long as the session has others, or `more` are on their way."""
@@ -170,6 +181,7 @@ class SpoolIndex:
     def _release(self, entry: Entry) -> None:
         self._live[entry.place.segment] -= 1
         self.entries -= 1
+        self._shares.give(entry.by, entry.place.entry_bytes, order=entry.kind is Kind.SEAL)
 
     def has(self, number: int) -> bool:
         """Whether anything of a segment is still needed."""

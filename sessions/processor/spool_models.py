@@ -8,7 +8,7 @@ from sessions.runtime.models import Timestamp
 class QuarantinedModel(BaseModel):
     """An entry that session-storage did not take. Null is what its bytes do not say, or version 0.1.0 did not keep.
 
-    `by` is the name of the token that opened the session here; `index` that of a chunk.
+    `by` is the name of the token that sent it; `index` that of a chunk.
     """
 
     name: str

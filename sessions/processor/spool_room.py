@@ -6,6 +6,7 @@ from typing import Final
 import structlog
 from prometheus_client import Gauge
 
+from sessions.processor.spool_shares import Shares
 from sessions.runtime.errors import DomainError
 from sessions.runtime.metrics import UNKNOWN
 
@@ -33,7 +34,7 @@ class Room(StrEnum):
 
 
 _ORDER: Final = (Room.OK, Room.LOW, Room.CRITICAL, Room.FULL)
-_REACHED: Final = {Room.LOW: 0.5, Room.CRITICAL: 0.8, Room.FULL: 1.0}
+_REACHED: Final = {Room.LOW: 0.5, Room.CRITICAL: 0.8, Room.FULL: 0.95}
 _LEFT: Final = {Room.LOW: 0.4, Room.CRITICAL: 0.7, Room.FULL: 0.9}
 """How full a state begins, and below which it ends: apart, so that recording does not stop and go."""
 
@@ -50,6 +51,7 @@ class SpoolRoom:
         self._free_bytes: int | None = None
         self._writing_bytes = 0
         self.state = Room.OK
+        self.shares = Shares()
         LIMIT_BYTES.set(max_bytes)
 
     def note(self, used_bytes: int, entries: int, free_bytes: int | None = None, writing_bytes: int = 0) -> None:
@@ -69,8 +71,10 @@ class SpoolRoom:
             by_disk = 1 - 0.4 * (self._free_bytes - self._free_min_bytes) / self._free_min_bytes
         return max(self._used_bytes / self._max_bytes, self._entries / self._max_entries, by_disk)
 
-    def require(self, size_bytes: int) -> None:
-        """Refuse what has no place.
+    def require(self, size_bytes: int, by: str | None = None) -> None:
+        """Refuse an entry that does not fit. It changes nothing for others: only what is used makes the spool full.
+
+        In a full spool a token still gets some of what is left, as long as it holds no more than that.
 
         Raises:
             DomainError: `spool-full`.
@@ -78,9 +82,9 @@ class SpoolRoom:
         left = self._max_bytes - self._used_bytes
         if self._free_bytes is not None:
             left = min(left, self._free_bytes - self._writing_bytes - self._free_min_bytes)
-        if size_bytes > left or self._entries >= self._max_entries:
-            self._enter(Room.FULL)
-        if self.state is Room.FULL:
+        left_entries = self._max_entries - self._entries
+        fits = size_bytes <= left and left_entries > 0
+        if not fits or (self.state is Room.FULL and not self.shares.is_little(by, size_bytes, left, left_entries)):
             raise full(
                 f"session-storage is away, and the spool is full ({self._used_bytes // _MIB} of"
                 f" {self._max_bytes // _MIB} MiB, {self._entries} entries, {self._shown_free()} of its disk free)"

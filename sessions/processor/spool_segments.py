@@ -20,7 +20,7 @@ from sessions.core.types import Buffer
 from sessions.processor.files import sync_folder
 from sessions.processor.killpoints import Point
 from sessions.processor.quarantine import Quarantine
-from sessions.processor.spool_format import HEADER_BYTES, Damage, Found, Kind, header, read_header, scan
+from sessions.processor.spool_format import HEADER_BYTES, Damage, Found, Kind, header, payload_of, scan
 from sessions.runtime.killpoints import reach
 
 SEGMENT_BYTES: Final = 8 * 1024 * 1024
@@ -58,6 +58,8 @@ class Recovered(NamedTuple):
     kind: Kind
     place: Place
     head: bytes
+    by: str | None
+    """Name of the token that sent it; None: the entry does not say."""
 
 
 class Segments:
@@ -124,9 +126,11 @@ class Segments:
                         continue
                     entries += 1
                     place = Place(number, found.offset, found.header.entry_bytes)
+                    by = found.header.sender(data[start : start + found.header.sender_bytes])
+                    start += found.header.sender_bytes
                     if found.header.kind is Kind.ENVELOPE:
                         end = min(end, start + _HEAD_BYTES)
-                    yield Recovered(found.header.kind, place, data[start:end])
+                    yield Recovered(found.header.kind, place, data[start:end], by)
                     continue
                 # Not even the beginning of an entry was acknowledged: one is when all of it is on the disk.
                 if not (found.torn and last):
@@ -145,8 +149,8 @@ class Segments:
             place = Place(number, damage.start, damage.end - damage.start)
             self.quarantine.keep(place.name, data, reason="damaged")
 
-    def append(self, entries: Sequence[tuple[Kind, Buffer]]) -> list[Place]:
-        """Write entries behind the last one; they are on the disk when this returns.
+    def append(self, entries: Sequence[tuple[Kind, Buffer] | tuple[Kind, Buffer, str | None]]) -> list[Place]:
+        """Write entries behind the last one, each with its sender; they are on the disk when this returns.
 
         Raises:
             OSError: then none of them is in the spool.
@@ -157,9 +161,9 @@ class Segments:
         start = at = self.sizes[self._number]
         places: list[Place] = []
         try:
-            for kind, payload in entries:
+            for kind, payload, *by in entries:
                 reach(Point.SPOOL_BEFORE_WRITE)
-                size = _write(self._file, (header(kind, payload), payload))
+                size = _write(self._file, (header(kind, payload, *by), payload))
                 places.append(Place(self._number, at, size))
                 at += size
             reach(Point.SPOOL_BEFORE_FSYNC)
@@ -225,11 +229,10 @@ class Segments:
             CorruptEntryError: its bytes are not those that were written.
             FileNotFoundError: its segment is gone.
         """
-        data = self.raw(place)
-        read, payload = read_header(data), data[HEADER_BYTES:]
-        if read is None or not read.fits(payload):
+        found = payload_of(self.raw(place))
+        if found is None:
             raise CorruptEntryError(f"segment {place.segment}, byte {place.offset}")
-        return payload
+        return found[1]
 
     def erase(self, places: Sequence[Place]) -> None:
         """Overwrite entries with zeros, which hold nothing: what was shredded must not stay on the disk.

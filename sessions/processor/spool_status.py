@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any, Final
 
-from sessions.processor.spool_format import HEADER_BYTES
+from sessions.processor.spool_format import entry_bytes
 from sessions.processor.spool_index import SpooledSession
 
 MAX_GAPS: Final = 1000
@@ -18,7 +18,7 @@ async def status_of(session: SpooledSession, opened_at: str) -> dict[str, Any]:
         "status": "open",
         "chunk_count": len(entries),
         "plaintext_bytes": sum(entry.plaintext_bytes for entry in entries),
-        "envelope_bytes": sum(entry.place.entry_bytes - HEADER_BYTES for entry in entries),
+        "envelope_bytes": sum(entry.place.entry_bytes - entry_bytes(b"", entry.by) for entry in entries),
         "opened_at": opened_at,
         "sealed_at": None,
         "root": None,

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
@@ -14,7 +14,7 @@ from sessions.processor.openings import read_key, read_opening
 from sessions.processor.promises import Promises
 from sessions.processor.quarantining import Quarantining
 from sessions.processor.spool import Spool
-from sessions.processor.spool_format import HEADER_BYTES, Kind
+from sessions.processor.spool_format import HEADER_BYTES, MAX_SENDER_BYTES, Kind
 from sessions.processor.spool_index import Entry, SpooledSession
 from sessions.processor.spool_room import full
 from sessions.processor.spool_segments import CorruptEntryError
@@ -27,12 +27,14 @@ from sessions.runtime.metadata import canonical_metadata
 from sessions.runtime.times import now, to_rfc3339
 
 T = TypeVar("T")
-ENVELOPE_OVERHEAD_BYTES: Final = HEADER_BYTES + 256
+ENVELOPE_OVERHEAD_BYTES: Final = HEADER_BYTES + MAX_SENDER_BYTES + 256
 """What an envelope and its entry have beside the chunk, at most."""
-MAX_GAPS: Final = 1000
 _ATTEMPTS: Final = 3
 MAX_ORDERS: Final = 8
 """Limit on the orders of one session that wait, each with another chunk count: the first that can be is carried out."""
+
+MAX_UNKNOWN_ORDERS: Final = 1000
+"""Limit on the orders of one token that wait, for a further one of a session of which this processor knows nothing."""
 
 
 class Spooling:
@@ -45,6 +47,8 @@ class Spooling:
         self.promises = promises
         self.introduced = introduced
         self.retain_days = 0
+        self.knows: Callable[[SessionId], bool] = lambda _: False
+        """Whether this process has used a session's keys lately: it exists, perhaps at session-storage alone."""
         self.quarantining = Quarantining(spool, promises)
         self._keeping: dict[tuple[SessionId, DekId], asyncio.Task[None]] = {}
 
@@ -63,14 +67,14 @@ class Spooling:
         session = self.spool.sessions.get(session_id)
         return session is not None and (session.opening_waits or session.failures > 0)
 
-    def require_room(self, session_id: SessionId, chunk_bytes: int) -> None:
-        """Before a body is read: refuse a chunk that the spool could not keep.
+    def require_room(self, session_id: SessionId, chunk_bytes: int, by: str | None) -> None:
+        """Before a body is read: refuse a token's chunk that the spool could not keep.
 
         Raises:
             DomainError: `spool-full`.
         """
         if self.takes(session_id):
-            self.spool.room.require(chunk_bytes + ENVELOPE_OVERHEAD_BYTES)
+            self.spool.room.require(chunk_bytes + ENVELOPE_OVERHEAD_BYTES, by)
 
     async def attempt(self, call: Awaitable[T]) -> T:
         """Ask session-storage, but not for long.
@@ -242,7 +246,9 @@ class Spooling:
             await self.quarantining.quarantine(entry, "damaged")
             return None
 
-    async def order_seal(self, session_id: SessionId, chunk_count: int | None) -> tuple[int | None, int]:
+    async def order_seal(
+        self, session_id: SessionId, chunk_count: int | None, by: str | None = None
+    ) -> tuple[int | None, int]:
         """Keep the order to seal a session; return its chunk count, and how many chunks are spooled.
 
         Raises:
@@ -259,10 +265,16 @@ class Spooling:
             if len(ordered) >= MAX_ORDERS:
                 raise _count(session_id, chunk_count or 0, f"{MAX_ORDERS} other orders wait already")
             payload = {"session_id": session_id, "chunk_count": chunk_count, "ordered_at": to_rfc3339(now())}
-            await self.spool.append(Kind.SEAL, session_id, json.dumps(payload).encode())
+            if not (self.spool.holds(session_id) or self.knows(session_id)):
+                self._require_few_orders(by)
+            await self.spool.append(Kind.SEAL, session_id, json.dumps(payload).encode(), by=by)
             reach(Point.SEAL_SPOOLED)
         session = self.spool.sessions.get(session_id)
         return chunk_count, 0 if session is None else len(session.chunks)
+
+    def _require_few_orders(self, by: str | None) -> None:
+        if self.spool.room.shares.of(by).orders >= MAX_UNKNOWN_ORDERS:
+            raise full(f"session-storage is away, and {MAX_UNKNOWN_ORDERS} orders to seal of this token wait already")
 
     async def _ordered(self, session: SpooledSession | None) -> list[int | None]:
         """Return the chunk counts of the orders that wait; None: all."""

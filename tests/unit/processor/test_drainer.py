@@ -1,6 +1,7 @@
 """Recording while storage is away, and what becomes of it afterwards: storage is real over HTTP, on its twins."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import pytest
 from sessions.core.key_ring import MAX_KEYS, key_from_json
 from sessions.core.types import ChunkIndex, SessionId
 from sessions.processor import crypt
+from sessions.processor import spooling as spooling_module
 from sessions.processor.acknowledged import Acknowledged
 from sessions.processor.delivery import Delivery
 from sessions.processor.drainer import Drainer
@@ -158,6 +160,84 @@ async def test_the_same_content_again_is_no_conflict(desk: Desk, other: Parts) -
     assert (await desk.put(0, b"same")).created
     await desk.drain()
     assert (await other.recording.read(A, 0), desk.set_aside) == (b"same", 0)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_conflict_takes_the_place_of_its_sender(
+    desk: Desk,
+    storage: StorageClient,
+    wrapper: FileKeyWrapper,
+    executor: ThreadPoolExecutor,
+    *,
+    restart: bool,
+) -> None:
+    """Not of the token that opened the session: a stranger used up the victim's share of the quarantine."""
+
+    async def put(index: int, content: bytes, by: str, session: SessionId = A) -> str:
+        return (await desk.recording.record(session, ChunkIndex(index), content, by)).durability
+
+    for index in range(4):
+        await put(index, b"x", "victim")
+    desk.away()
+    await put(4, b"x", "victim")
+    for index in range(4):  # of 8 MiB one token may have 2
+        assert await put(index, os.urandom(600_000), "evil") == "spooled"
+    again = desk
+    if restart:
+        await desk.spool.close()
+        again = desk_of(desk.folder, storage, wrapper, executor)
+    await again.drain()
+    assert {one.by for one in again.spool.quarantine.entries.values()} == {"evil"}
+    quarantine = again.spool.quarantine
+    assert (quarantine.is_full_for("evil"), quarantine.is_full_for("victim")) == (True, False)
+    again.away()
+    desk.recording = again.recording
+    assert await put(0, b"x", "victim", SessionId("victim-2")) == "spooled"
+    assert (await _error(put(0, b"x", "evil", SessionId("evil-2")))).code == "spool-full"
+    await again.spool.close()
+
+
+async def test_orders_of_one_token_for_sessions_that_are_nowhere_are_bounded(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spooling_module, "MAX_UNKNOWN_ORDERS", 5)
+
+    async def order(name: str, by: str) -> bool:
+        answers = await asyncio.gather(desk.desk.seal(SessionId(name), 1, by), return_exceptions=True)
+        (code,) = [answer.code if isinstance(answer, DomainError) else "" for answer in answers]
+        assert code in {"", "spool-full"}
+        return not code
+
+    stored, spooled = SessionId("stored"), SessionId("spooled")
+    await desk.put(0, b"x", stored)
+    desk.away()
+    await desk.put(0, b"x", spooled)
+    assert [await order(f"nobody-{number}", "evil") for number in range(7)] == [True] * 5 + [False] * 2
+    assert await order(stored, "evil"), "it has recorded it"
+    assert await order(spooled, "evil")
+    assert await order("of-another-processor", "victim")
+    await desk.drain()
+    desk.away()
+    assert await order("nobody-7", "evil"), "the earlier ones are gone"
+
+
+async def test_a_token_that_orders_seals_leaves_room_for_others(desk: Desk) -> None:
+    """Orders are entries of the token that gave them."""
+    desk.spool.room._max_entries = 200
+    desk.away()
+
+    async def fill() -> None:
+        for number in range(200):
+            await desk.desk.seal(SessionId(f"nobody-{number}"), 1, "evil")
+
+    assert (await _error(fill())).code == "spool-full"
+    victim = SessionId("victim")
+    done = await desk.recording.record(victim, ChunkIndex(0), b"x", "victim")
+    assert done.durability == "spooled"
+    desk.recording.require_room(victim, 1, "victim")
+    with pytest.raises(DomainError):
+        desk.recording.require_room(victim, 1, "evil")
+    assert isinstance(await desk.desk.seal(victim, 1, "victim"), Queued)
 
 
 async def test_other_content_is_set_aside(desk: Desk, other: Parts) -> None:

@@ -80,8 +80,52 @@ def test_a_later_request_binds_for_longer_and_none_for_shorter(promises: Promise
     assert _reported(promises).until_seconds == 70.0
     promises.bind(A, ASK)
     assert _reported(promises) == Promise(ASK, 70.0)
-    promises.hold(A, 0)
+    promises.end(A, promises.begin(A))
     assert _reported(promises) == Promise(ASK, 0.0), "its outcome is known; the question binds still"
+
+
+def test_a_request_takes_back_no_promise_that_another_stands_by(promises: Promises) -> None:
+    promises.hold(A, 60.0)
+    first, second = promises.begin(A), promises.begin(A)
+    promises.end(A, second)
+    assert _reported(promises) == Promise(None, 60.0)
+    promises.hold(A, 70.0)
+    third = promises.begin(A)
+    promises.end(A, first)
+    assert _reported(promises) == Promise(None, 70.0)
+    reported = _reported(promises)
+    promises.end(A, third)
+    assert _reported(promises) == Promise(None, 0.0)
+    promises.settle(A, reported, None, 1e9)
+    assert A in promises, "the answer is older than the order"
+
+
+@pytest.mark.parametrize("over", ["lapsed", "sealed"])
+def test_requests_are_counted_from_zero_once_there_is_no_promise_any_more(promises: Promises, over: str) -> None:
+    promises.hold(A, 60.0)
+    late, _ = promises.begin(A), promises.begin(A)
+    if over == "sealed":
+        promises.release(A)
+    else:
+        promises.settle(A, _reported(promises), None, 60.0)
+    promises.end(A, promises.begin(A))
+    assert (A in promises, promises._requests) == (False, {}), "what has no promise is not counted"
+    promises.hold(A, 160.0)
+    request = promises.begin(A)
+    promises.end(A, late)
+    assert _reported(promises) == Promise(None, 160.0), "the late one stood by another promise"
+    promises.end(A, request)
+    assert _reported(promises) == Promise(None, 0.0)
+
+
+def test_requests_of_an_earlier_process_have_no_known_outcome(promises: Promises, tmp_path: Path) -> None:
+    promises.hold(A, 60.0)
+    promises.bind(B, ASK)
+    promises.save()
+    again = _again(tmp_path)
+    for name in (A, B):
+        again.end(name, again.begin(name))
+    assert again.page(0, 9) == {A: Promise(None, 60.0), B: Promise(ASK, 0.0)}
 
 
 @pytest.mark.parametrize("change", ["hold", "bind", "hold again", "release and hold"])

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -364,6 +365,26 @@ def test_a_recovery_key_that_is_none(tmp_path: Path) -> None:
 def test_a_spool_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"SPOOL_DIR: .*make it.*SPOOL=off"):
         main.build(_settings(tmp_path, "http://127.0.0.1:1", spool="on", spool_dir=tmp_path / "none"))
+
+
+async def test_a_declared_length_closes_the_spool_to_nobody(tmp_path: Path) -> None:
+    """Of a request whose body never comes the head alone is judged, and for this request alone."""
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    (spool / "processor.json").write_text(json.dumps({"name": "p", "introduced": True}))
+    values = {"spool": "on", "spool_dir": spool, "spool_free_min_bytes": 0}
+    values |= {"spool_max_bytes": MIB, "chunk_max_bytes": 2 * MIB}
+    app = main.build(_settings(tmp_path, "http://127.0.0.1:1", **values))
+    async with app.router.lifespan_context(app), client_of(app, headers=_as("record")) as client:
+
+        async def put(index: int, length: int = 1) -> int:
+            headers = {"content-length": str(length)}
+            return (await client.put(f"{URL}/chunks/{index}", content=b"x", headers=headers)).status_code
+
+        assert await put(0) == 201
+        for index, (length, status) in enumerate(((10**12, 413), (2 * MIB, 507)), 1):
+            assert await put(index, length) == status
+            assert await put(index) == 201
 
 
 async def test_a_spool_that_another_processor_has(storage_url: str, tmp_path: Path) -> None:

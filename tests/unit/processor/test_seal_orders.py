@@ -141,6 +141,72 @@ async def test_what_got_no_answer_may_have_been_ordered(
     assert (await _error(one.put(1, b"y"))).code == "storage-unavailable"
 
 
+@pytest.mark.parametrize("fate", ["in flight", "given up", "cancelled"])
+async def test_a_verdict_takes_back_no_promise_of_another_order(
+    desks: list[Desk], house: House, monkeypatch: pytest.MonkeyPatch, fate: str
+) -> None:
+    """The other order still says that the spool holds nothing, and comes through after the verdict."""
+    one, two = desks
+    await house.registry.forget(two.reporter.identity.name)
+    await one.put(0, b"x")
+    seal, sent, goes_on = one.recording._storage.seal, list[Any](), asyncio.Event()
+
+    async def slow(*arguments: Any, **claims: Any) -> SealAnswer:
+        if arguments[1] is None:
+            sent.append((arguments, claims))
+            if fate == "given up":
+                raise OverdueError("late")
+            await goes_on.wait()
+        return await seal(*arguments, **claims)
+
+    monkeypatch.setattr(one.recording._storage, "seal", slow)
+    first = asyncio.create_task(_orders(one).place(A, None))
+    while not sent:
+        await asyncio.sleep(0)
+    if fate == "given up":
+        assert isinstance(await _error(first), OverdueError)
+    elif fate == "cancelled":
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+    assert (await _error(_orders(one).place(A, 7))).code == "chunks-missing"
+    await one.reporter.report()
+    assert _promise(one) is not None
+    one.away()
+    assert (await _error(one.put(1, b"y"))).code == "storage-unavailable"
+    ((arguments, claims),) = sent
+    goes_on.set()
+    await (first if fate == "in flight" else seal(*arguments, **claims))
+    assert house.sessions.records[A].status is SessionStatus.SEALED
+    one.back()
+    await one.reporter.report()
+    assert (_promise(one) is None) == (fate == "in flight"), "else it lapses with its time"
+    house.pass_seconds(61)
+    await one.reporter.report()
+    assert _promise(one) is None
+
+
+async def test_an_order_that_is_not_sent_takes_back_no_promise_of_another(
+    desks: list[Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = desks
+    await one.put(0, b"x")
+
+    async def late(*_: object, **__: object) -> SealAnswer:
+        raise OverdueError("late")
+
+    def refuse() -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(one.recording._storage, "seal", late)
+    await _error(_orders(one).place(A, None))
+    held = _promise(one)
+    assert held is not None
+    assert held.until_seconds > 0
+    monkeypatch.setattr(one.spooling.promises, "save", refuse)
+    await _error(_orders(one).place(A, None))
+    assert _promise(one) == held
+
+
 async def test_an_order_that_comes_late_does_not_say_what_holds_no_more(
     desks: list[Desk], house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

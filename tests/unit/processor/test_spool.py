@@ -3,9 +3,11 @@
 import asyncio
 import errno
 import gc
+import itertools
 import json
 import os
 import resource
+import shutil
 import threading
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.devstack.process import ROOT
 from sessions.core.types import ChunkIndex, SessionId
 from sessions.processor import crypt
 from sessions.processor.keys import Dek
@@ -22,6 +25,7 @@ from sessions.processor.spool import Spool
 from sessions.processor.spool_format import HEADER_BYTES, Kind
 from sessions.processor.spool_room import MAX_ENTRIES, Room, SpoolRoom
 from sessions.processor.spool_segments import CorruptEntryError
+from sessions.processor.spool_shares import Holding
 from sessions.runtime.errors import DomainError
 from tests.unit.processor.spools import segments_in, waiting_in
 
@@ -82,6 +86,45 @@ async def test_all_is_there_after_a_restart_in_order(spool: Spool, tmp_path: Pat
     again.sessions[A].isolating = True
     assert [entry.index for entry in again.sessions[A].window(MIB)] == [2]
     await again.close()
+
+
+async def test_each_entry_names_its_sender_also_after_a_restart(spool: Spool, tmp_path: Path) -> None:
+    opening = json.dumps({"session_id": A}).encode()
+    await spool.append(Kind.OPENING, A, opening, by="victim")
+    await spool.append(Kind.ENVELOPE, A, data := _envelope(A, 0), 0, by="evil")
+    await spool.append(Kind.SEAL, A, opening, by="third")
+    await _keep(spool, A, 1)
+    senders = [entry.sender for entry in waiting_in(spool)]
+    assert senders == ["victim", "evil", "third", "victim"]
+    await spool.close()
+    again = _spool(tmp_path)
+    found = waiting_in(again)
+    assert [entry.sender for entry in sorted(found, key=lambda entry: entry.place)] == senders
+    assert await again.read(found[1]) == data
+    await again.close()
+
+
+async def test_entries_of_version_0_1_0_are_of_the_token_that_opened_their_session(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "tests" / "fixtures" / "0.1.0" / "spool", tmp_path / "spool")
+    spool = _spool(tmp_path / "spool", 100 * MIB)
+    found = waiting_in(spool)
+    assert {entry.kind for entry in found} == set(Kind)
+    assert all(entry.by is None for entry in found)
+    for entry in found:
+        await spool.read(entry)
+    await spool.close()
+
+
+async def test_an_opening_of_an_earlier_version_names_its_sender_in_its_payload(tmp_path: Path) -> None:
+    segments = segments_in(tmp_path, 10_000)
+    segments.open()
+    opening = json.dumps({"session_id": A, "by": "desk"}).encode()
+    segments.append([(Kind.OPENING, opening), (Kind.ENVELOPE, _envelope(A, 0))])
+    segments.append([(Kind.SEAL, json.dumps({"session_id": B, "by": 7}).encode())])
+    segments.close()
+    spool = _spool(tmp_path)
+    assert [entry.sender for entry in waiting_in(spool)] == ["desk", "desk", None]
+    await spool.close()
 
 
 async def test_what_arrives_during_an_fsync_shares_the_next(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,12 +276,81 @@ async def test_beyond_the_bound_it_is_refused_until_there_is_room_again(tmp_path
     assert count == 9
     error = await _error(_keep(spool, A, count, 4000))
     assert (error.code, error.retry_after_seconds) == ("spool-full", 30)
+    await _keep(spool, A, 100, 1000)
     assert spool.room.state is Room.FULL
-    assert (await _error(_keep(spool, A, 100, 1))).code == "spool-full", "not stop and go"
+    assert (await _error(_keep(spool, A, 101, 1))).code == "spool-full", "not stop and go"
     await spool.delivered(waiting_in(spool)[:3])
     assert spool.room.state is Room.LOW
-    await _keep(spool, A, 100, 1)
+    await _keep(spool, A, 101, 1)
     await spool.close()
+
+
+@pytest.mark.parametrize("used", [0, 949])
+def test_what_does_not_fit_closes_the_spool_to_nobody_else(used: int) -> None:
+    """One head of a request with a large Content-Length did, for as long as it was repeated."""
+    room = SpoolRoom(1000, 0)
+    room.note(used, 0)
+    before = room.state
+    with pytest.raises(DomainError):
+        room.require(10**12)
+    with pytest.raises(DomainError):
+        room.require(1001 - used)
+    assert room.state is before
+    room.require(51)
+
+
+@pytest.mark.parametrize(
+    ("max_bytes", "max_entries", "size"), [(100_000, MAX_ENTRIES, 300), (MIB, 200, 1)], ids=["bytes", "entries"]
+)
+async def test_a_token_that_fills_the_spool_leaves_room_for_others(
+    tmp_path: Path, max_bytes: int, max_entries: int, size: int
+) -> None:
+    spool = _spool(tmp_path, max_bytes, max_entries=max_entries)
+    indexes = itertools.count()
+
+    async def fill(by: str) -> int:
+        """Return how many were taken."""
+        begun = spool.entries
+        session = SessionId(by)
+
+        async def endless() -> None:
+            for index in indexes:
+                await spool.append(Kind.ENVELOPE, session, _envelope(session, index, size), index, by=by)
+
+        assert (await _error(endless())).code == "spool-full"
+        return spool.entries - begun
+
+    await fill("evil")
+    assert 0.95 <= spool.room.fill() < 0.96, "a single token gets nearly all of it"
+    assert spool.room.state is Room.FULL
+    assert [await fill(by) > 0 for by in ("victim", "other", "evil")] == [True, True, False]
+    assert spool.room.fill() <= 1
+    await spool.delivered(list(spool.sessions[SessionId("victim")].waiting()))
+    assert await fill("victim") > 0, "what was delivered is not held against it"
+    await spool.close()
+
+
+async def test_entries_of_tokens_count_after_a_restart_and_not_after_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = _spool(tmp_path)
+    entry, _ = await spool.append(Kind.ENVELOPE, A, _envelope(A, 0), 0, by="desk")
+    order, _ = await spool.append(Kind.SEAL, A, json.dumps({"session_id": A}).encode(), by="desk")
+    held = Holding(entry.place.entry_bytes + order.place.entry_bytes, 2, 1)
+
+    def fail(_file: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fail)
+        await _error(spool.append(Kind.ENVELOPE, A, _envelope(A, 1), 1, by="desk"))
+    assert spool.room.shares.of("desk") == held
+    await spool.close()
+    again = _spool(tmp_path)
+    assert again.room.shares.of("desk") == held
+    await again.delivered(waiting_in(again))
+    assert again.room.shares.of("desk") == Holding()
+    await again.close()
 
 
 async def test_entries_are_bounded_too(tmp_path: Path) -> None:
@@ -266,12 +378,12 @@ async def test_what_is_being_written_counts(tmp_path: Path) -> None:
 def test_states_by_bytes_with_hysteresis() -> None:
     room = SpoolRoom(1000, 0)
     seen = []
-    for used in (0, 499, 500, 450, 399, 500, 800, 750, 699, 800, 1000, 950, 899, 0):
+    for used in (0, 499, 500, 450, 399, 500, 800, 750, 699, 800, 949, 950, 900, 899, 0):
         room.note(used, 0)
         seen.append(room.state.value)
     assert seen == [
         *("ok", "ok", "low", "low", "ok", "low"),
-        *("critical", "critical", "low", "critical"),
+        *("critical", "critical", "low", "critical", "critical"),
         *("full", "full", "critical", "ok"),
     ]
 

@@ -25,7 +25,7 @@ from sessions.processor.promises import Promises
 from sessions.processor.quarantine import Quarantine
 from sessions.processor.quarantining import Quarantining
 from sessions.processor.spool import Spool
-from sessions.processor.spool_format import HEADER_BYTES, Kind
+from sessions.processor.spool_format import HEADER_BYTES, Kind, payload_of
 from sessions.processor.spool_index import Entry
 from sessions.processor.spool_room import Room, SpoolRoom
 from sessions.processor.spool_segments import CorruptEntryError, Place, Segments
@@ -41,10 +41,12 @@ DEK = Dek.generate()
 
 SESSIONS = st.sampled_from([SessionId("a"), SessionId("b"), SessionId("c")])
 SIZES = st.integers(0, 700)
-CHUNKS = st.tuples(st.just(Kind.ENVELOPE), SESSIONS, st.integers(0, 6), SIZES)
-OTHERS = st.tuples(st.sampled_from([Kind.OPENING, Kind.SEAL]), SESSIONS, st.just(-1), SIZES)
+SENDERS = st.sampled_from([None, "desk", "tower"])
+CHUNKS = st.tuples(st.just(Kind.ENVELOPE), SESSIONS, st.integers(0, 6), SIZES, SENDERS)
+OTHERS = st.tuples(st.sampled_from([Kind.OPENING, Kind.SEAL]), SESSIONS, st.just(-1), SIZES, SENDERS)
 PUTS = st.one_of(CHUNKS, OTHERS)
-SMALL = st.tuples(st.just(Kind.ENVELOPE), SESSIONS, st.integers(0, 6), st.integers(0, 200))
+SMALL = st.tuples(st.just(Kind.ENVELOPE), SESSIONS, st.integers(0, 6), st.integers(0, 200), SENDERS)
+Put = tuple[Kind, SessionId, int, int, str | None]
 
 
 class Disk(Segments):
@@ -56,7 +58,7 @@ class Disk(Segments):
     def free_bytes(self) -> int:
         return self.free
 
-    def append(self, entries: Sequence[tuple[Kind, Buffer]]) -> list[Place]:
+    def append(self, entries: Sequence[tuple[Kind, Buffer] | tuple[Kind, Buffer, str | None]]) -> list[Place]:
         if self.file_bytes is None:
             return super().append(entries)
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -75,6 +77,7 @@ class Item:
     session: SessionId
     index: int
     payload: bytes = field(repr=False)
+    by: str | None
     delivered: bool = False
     damaged: bool = False
 
@@ -121,6 +124,15 @@ class SpoolMachine(RuleBasedStateMachine):
         """Openings that were delivered, and are needed for as long as their session has others."""
         return sum(opening.delivered for session in self.spool.sessions.values() for opening in session.openings)
 
+    def held(self) -> dict[str | None, tuple[int, int]]:
+        """What each token has of the spool: bytes and entries."""
+        held: dict[str | None, tuple[int, int]] = {}
+        kept = {one.place for session in self.spool.sessions.values() for one in session.openings if one.delivered}
+        for place in [*self.waiting(), *kept]:
+            size_bytes, entries = held.get(self.items[place].by, (0, 0))
+            held[self.items[place].by] = size_bytes + place.entry_bytes, entries + 1
+        return held
+
     def note(self, more_bytes: int = 0, more_entries: int = 0) -> None:
         """How full it is now, and so its state: one begins at the first bounds, and ends below the second."""
         fill = max(
@@ -128,7 +140,7 @@ class SpoolMachine(RuleBasedStateMachine):
             (self.spool.entries + more_entries) / MAX_ENTRIES,
             1 - 0.4 * (self.noted_free - FREE_MIN_BYTES) / FREE_MIN_BYTES,
         )
-        reached = sum(fill >= bound for bound in (0.5, 0.8, 1.0))
+        reached = sum(fill >= bound for bound in (0.5, 0.8, 0.95))
         kept = sum(fill >= bound for bound in (0.4, 0.7, 0.9))
         self.state = max(reached, min(self.state, kept))
 
@@ -138,9 +150,7 @@ class SpoolMachine(RuleBasedStateMachine):
     def segment(self, number: int) -> Path:
         return self.folder / f"{number:016d}.seg"
 
-    def put_all(
-        self, puts: list[tuple[Kind, SessionId, int, int]], delivered: Sequence[Entry] = ()
-    ) -> dict[Place, Item]:
+    def put_all(self, puts: list[Put], delivered: Sequence[Entry] = ()) -> dict[Place, Item]:
         """Put them at once, each of which is taken or refused as the model says; gives those that are new.
 
         `delivered` are entries that are taken out at the same time.
@@ -148,27 +158,30 @@ class SpoolMachine(RuleBasedStateMachine):
         expected, made = [], []
         more_bytes = more_entries = 0
         under_way = {(item.session, item.index) for item in self.waiting().values() if item.kind is Kind.ENVELOPE}
-        for kind, session, index, size in puts:
+        held = self.held()
+        for kind, session, index, size, by in puts:
             payload = _payload(kind, session, index, size)
-            made.append(Item(kind, session, index, payload))
+            made.append(Item(kind, session, index, payload, by))
             if kind is Kind.ENVELOPE and (session, index) in under_way:
                 expected.append("there")
                 continue
-            needed = HEADER_BYTES + len(payload)
+            needed = HEADER_BYTES + len(by or "") + len(payload)
+            left_entries = MAX_ENTRIES - self.spool.entries - more_entries
             left = min(MAX_BYTES - self.used(), self.noted_free - FREE_MIN_BYTES) - more_bytes
-            if needed > left or self.spool.entries + more_entries >= MAX_ENTRIES:
-                self.state = 3
-            if self.state == 3:
+            size_bytes, entries = held.get(by, (0, 0))
+            is_little = size_bytes + 2 * needed <= left and entries + 2 <= left_entries
+            if needed > left or left_entries < 1 or (self.state == 3 and not is_little):
                 expected.append("spool-full")
                 continue
             under_way.add((session, index))
+            held[by] = size_bytes + needed, entries + 1
             more_bytes, more_entries = more_bytes + needed, more_entries + 1
             self.note(more_bytes, more_entries)
             expected.append("new")
 
         async def one(item: Item) -> tuple[str, Place | None]:
             try:
-                entry, created = await self.spool.append(item.kind, item.session, item.payload, item.index)
+                entry, created = await self.spool.append(item.kind, item.session, item.payload, item.index, by=item.by)
             except DomainError as error:
                 return error.code, None
             return ("new", entry.place) if created else ("there", None)
@@ -188,12 +201,12 @@ class SpoolMachine(RuleBasedStateMachine):
         return {place: item for (_, place), item in zip(answers, made, strict=True) if place is not None}
 
     @rule(puts=st.lists(PUTS, min_size=1, max_size=6))
-    def put(self, puts: list[tuple[Kind, SessionId, int, int]]) -> None:
+    def put(self, puts: list[Put]) -> None:
         self.items |= self.put_all(puts)
 
     @rule(puts=st.lists(SMALL, min_size=1, max_size=3))
     @precondition(lambda self: self.state == 0)
-    def put_while_all_is_taken_out(self, puts: list[tuple[Kind, SessionId, int, int]]) -> None:
+    def put_while_all_is_taken_out(self, puts: list[Put]) -> None:
         window = waiting_in(self.spool)
         for entry in window:
             self.items[entry.place].delivered = True
@@ -267,7 +280,7 @@ class SpoolMachine(RuleBasedStateMachine):
             self.runner.run(Quarantining(self.spool, Promises(None)).quarantine(entry, "conflict", detail="why"))
             self.damages.append((entry.place.segment, entry.place.offset, entry.place.offset + entry.place.entry_bytes))
             name = f"{entry.place.segment:016d}-{entry.place.offset:012d}.entry"
-            assert (self.folder / "quarantine" / name).read_bytes()[HEADER_BYTES:] == item.payload
+            assert payload_of((self.folder / "quarantine" / name).read_bytes()) == (item.kind, item.payload)
             kept = self.spool.quarantine.entries[entry.place.name]
             assert (kept.session_id, kept.kind, kept.reason) == (item.session, item.kind.name.lower(), "conflict")
             assert kept.index == (item.index if item.kind is Kind.ENVELOPE else None)
@@ -309,9 +322,7 @@ class SpoolMachine(RuleBasedStateMachine):
         hole=st.tuples(st.floats(0, 1), st.floats(0, 1)),
         garbage=st.one_of(st.just(b""), st.binary(max_size=100), st.just(bytes(500))),
     )
-    def crash_while_writing(
-        self, puts: list[tuple[Kind, SessionId, int, int]], left: float, hole: tuple[float, float], garbage: bytes
-    ) -> None:
+    def crash_while_writing(self, puts: list[Put], left: float, hole: tuple[float, float], garbage: bytes) -> None:
         """Of what was not acknowledged any part is on the disk: an end is missing, pages are empty, something follows."""
         before = dict(self.disk.sizes)
         unanswered = self.put_all(puts)
@@ -387,6 +398,7 @@ class SpoolMachine(RuleBasedStateMachine):
         for entry in entries:
             item = waiting[entry.place]
             assert (entry.kind, entry.session.session_id, entry.index) == (item.kind, item.session, item.index)
+            assert entry.by == item.by
             assert self.disk.read(entry.place) == item.payload
             assert self.spool.sessions[item.session] is entry.session
         for session in ("a", "b", "c"):
@@ -403,6 +415,9 @@ class SpoolMachine(RuleBasedStateMachine):
             return
         assert self.spool.entries == len(self.waiting()) + self.kept_openings()
         assert self.spool.used_bytes == self.used()
+        shares = {by: self.spool.room.shares.of(by) for by in (None, "desk", "tower")}
+        assert {by: (one.size_bytes, one.entries) for by, one in shares.items() if one.entries} == self.held()
+        assert sum(one.orders for one in shares.values()) == self.spool.seals
         assert self.spool.room.state is STATES[self.state]
         assert self.spool.entries <= MAX_ENTRIES or self.recovered_over()
         assert self.spool.arrived.is_set() == bool(self.spool.entries)

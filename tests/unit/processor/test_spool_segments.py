@@ -1,10 +1,13 @@
 """The spool's files: what a crash leaves of them, at any byte."""
 
+import hashlib
 import json
 import os
 import shutil
 import stat
+import struct
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +17,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from sessions.processor import spool_segments
-from sessions.processor.spool_format import HEADER_BYTES, MAGIC, Damage, Found, Kind, header, read_header, scan
+from sessions.processor.spool_format import (
+    HEADER_BYTES,
+    MAGIC,
+    Damage,
+    Found,
+    Kind,
+    entry_bytes,
+    header,
+    payload_of,
+    read_header,
+    scan,
+)
 from sessions.processor.spool_segments import CorruptEntryError, Place, Segments, SpoolFolderError
 from tests.unit.processor.spools import segments_in
 
@@ -41,15 +55,36 @@ def _reopened(segments: Segments, folder: Path) -> tuple[Segments, dict[Place, b
     return again, {one.place: again.read(one.place) for one in found}
 
 
-@given(st.lists(st.tuples(st.sampled_from(Kind), st.binary(max_size=50)), max_size=5))
-def test_what_is_written_is_found(entries: list[tuple[Kind, bytes]]) -> None:
-    data = b"".join(header(kind, payload) + payload for kind, payload in entries)
+SENDERS = st.sampled_from([None, "desk-17", "k\u00fcche"])
+
+
+@given(st.lists(st.tuples(st.sampled_from(Kind), st.binary(max_size=50), SENDERS), max_size=5))
+def test_what_is_written_is_found(entries: list[tuple[Kind, bytes, str | None]]) -> None:
+    data = b"".join(header(kind, payload, by) + payload for kind, payload, by in entries)
     found = list(scan(data))
     assert all(isinstance(one, Found) for one in found)
-    for one, (kind, payload) in zip(found, entries, strict=True):
-        assert one.header.kind is kind
-        assert one.header.fits(data[one.offset + HEADER_BYTES : one.offset + one.header.entry_bytes])
-        assert one.header.payload_bytes == len(payload)
+    for one, (kind, payload, by) in zip(found, entries, strict=True):
+        assert one.header.entry_bytes == entry_bytes(payload, by)
+        entry = data[one.offset : one.offset + one.header.entry_bytes]
+        assert one.header.fits(entry[HEADER_BYTES:])
+        assert one.header.sender(entry[HEADER_BYTES:]) == by
+        assert payload_of(entry) == (kind, payload)
+        assert payload_of(entry + b"x") is None
+
+
+def test_an_entry_without_a_sender_is_as_version_0_1_0_wrote_it() -> None:
+    head = struct.pack(">4sB3sI32s", b"LSP1", 2, bytes(3), 1, hashlib.sha256(b"x").digest())
+    assert header(Kind.ENVELOPE, b"x") == head + struct.pack(">I", zlib.crc32(head))
+
+
+def test_a_sender_that_is_damaged_or_too_long() -> None:
+    entry = bytearray(header(Kind.SEAL, b"x", "desk") + b"x")
+    entry[HEADER_BYTES] ^= 1
+    assert payload_of(bytes(entry)) is None, "it is part of the content"
+    long = header(Kind.SEAL, b"x", "d" * 300) + b"x"
+    assert (len(long), payload_of(long)) == (entry_bytes(b"x", "d" * 300), (Kind.SEAL, b"x"))
+    head = struct.pack(">4sBB2sI32s", MAGIC, 3, 5, bytes(2), 4, bytes(32))
+    assert read_header(head + struct.pack(">I", zlib.crc32(head))) is None, "a sender longer than the content"
 
 
 @given(st.lists(PAYLOADS, min_size=1, max_size=4), st.data())
