@@ -48,7 +48,6 @@ def router(
     """All routes under /api/v1/sessions."""
     routes = APIRouter(prefix="/api/v1/sessions", tags=["sessions"], route_class=JsonRoute)
     recorders = allow(Role.RECORD)
-    by_recorder = [Depends(recorders)]
     shredders = allow(Role.ADMIN, act=Action.SESSION_SHRED)
     by_anyone = [Depends(allow(Role.RECORD, Role.REPLAY, Role.AUDIT))]
 
@@ -92,7 +91,6 @@ def router(
 
     @routes.post(
         "/{session_id}/seal",
-        dependencies=by_recorder,
         response_model=Sealed | SealQueued,
         responses={
             200: {"model": Sealed},
@@ -107,14 +105,19 @@ def router(
             ),
         },
     )
-    async def seal(session_id: SessionIdPath, response: Response, request: SealRequest | None = None) -> Any:
+    async def seal(
+        session_id: SessionIdPath,
+        response: Response,
+        principal: Annotated[Principal, Depends(recorders)],
+        request: SealRequest | None = None,
+    ) -> Any:
         """Seal a session: fix its chunk count and root. Repeated, it gives the same answer.
 
         202 while session-storage is away, or another processor has not handed over what it holds of the session: the
         seal is kept, and happens after that. Ask again for the manifest.
         """
         name = require_recording(checked(session_id))
-        answer = await desk.seal(name, request.chunk_count if request else None)
+        answer = await desk.seal(name, request.chunk_count if request else None, by=principal.name)
         if isinstance(answer, Queued):
             response.status_code = 202
             return answer.to_json()
