@@ -1,6 +1,7 @@
 """Delivers what the spool has of one session: its openings with their keys, its envelopes, and the order to seal it."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 import structlog
@@ -28,6 +29,12 @@ from sessions.processor.undelivered import DRAINED, EntryFailedError, unreadable
 from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
 
+TURN_SECONDS: Final = 0.25
+"""Time in seconds after which a session's turn ends with the window that is under way, if others wait."""
+_CONTESTED_ENTRIES: Final = 32
+"""Limit on the envelopes that are delivered together after some have met a conflict."""
+_SETTLE_SECONDS: Final = 0.25
+"""Time for the conflicts of one window in seconds. Those that are left are submitted again in a later one."""
 _LOST: Final = ("unknown-session", "unknown-key")
 SEALS_REFUSED = Counter("lucid_spool_seals_refused_total", "Seals that waited and were refused; the session is open.")
 _log = structlog.get_logger()
@@ -56,21 +63,32 @@ class Delivery:
         self._orders = orders
         self._openings = OpeningDelivery(spooling, storage)
 
-    async def deliver(self, session: SpooledSession, at_once: int) -> None:
-        """Deliver all that there is of a session; `at_once` sessions share the memory for it.
+    async def deliver(self, session: SpooledSession, at_once: int, others_wait: Callable[[], bool]) -> None:
+        """Deliver openings and envelopes of a session, and when it has none, one order to seal it.
+
+        Once others wait, stop after the window in which `TURN_SECONDS` are over. `at_once` sessions share the memory
+        for it.
 
         Raises:
             EntryFailedError: some entries could not be delivered, for now.
         """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + TURN_SECONDS
         try:
+            if not session.holds:
+                for entry in session.seals[:1]:
+                    await self._seal(entry)
+                return
             await self._openings.deliver(session)
             while entries := session.window(POST_BYTES // max(1, at_once)):
+                if session.contested:
+                    entries = entries[:_CONTESTED_ENTRIES]
                 await self._envelopes(session, entries)
                 if not any(entry.delivered for entry in entries):  # a disk that takes nothing into the quarantine
                     error = DomainError("internal", "entries can neither be delivered nor quarantined")
                     raise EntryFailedError(tuple(entries), error)
-            for entry in list(session.seals):
-                await self._seal(entry)
+                if loop.time() >= until and others_wait():
+                    return
         except EntryFailedError as failed:
             if failed.error.code != "session-shredded":
                 raise
@@ -118,8 +136,13 @@ class Delivery:
                 settle.append((entry, payload, verdict))
         await self._spool.delivered(delivered)
         DRAINED.labels("envelope").inc(len(delivered))
+        session.contested = bool(settle)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _SETTLE_SECONDS
         for entry, payload, verdict in settle:
             await self._settle(entry, payload, verdict)
+            if loop.time() >= until:
+                break
         if failure is not None:
             raise EntryFailedError(tuple(failed), failure)
 

@@ -166,7 +166,8 @@ class LucidRecorder:
 def router(recorder: LucidRecorder, storage: StorageClient, desk: SessionDesk) -> APIRouter:
     """The four routes of the Lucid recorder."""
     routes = APIRouter(prefix="/api/v1", tags=["Lucid recorder"])
-    by_recorder = [Depends(allow(Role.RECORD))]
+    recorders = allow(Role.RECORD)
+    by_recorder = [Depends(recorders)]
     in_body = allow(Role.RECORD, session_in_body=True)
     refusals = responses(
         "chunk-conflict",
@@ -202,14 +203,13 @@ def router(recorder: LucidRecorder, storage: StorageClient, desk: SessionDesk) -
 
     @routes.post(
         "/sessions/{session_id}/finalize",
-        dependencies=by_recorder,
         response_model=models.LucidFinalized,
         responses=responses("session-not-found", "chunks-missing", "chunk-count-mismatch", "session-reserved"),
     )
-    async def finalize(session_id: SessionIdPath) -> Any:
+    async def finalize(session_id: SessionIdPath, principal: Annotated[Principal, Depends(recorders)]) -> Any:
         """Seal a session."""
         # This route's answer is the root. While there is none nothing is promised, so nothing is ordered either.
-        sealed = await desk.seal(require_recording(checked(session_id)), None, keep=False)
+        sealed = await desk.seal(require_recording(checked(session_id)), None, keep=False, by=principal.name)
         if isinstance(sealed, Queued):
             detail = f"session {session_id} is not sealed yet; repeat the request"
             raise DomainError("storage-unavailable", detail, retry_after_seconds=5)

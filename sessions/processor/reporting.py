@@ -17,7 +17,7 @@ from sessions.processor.promises import OWN_PROMISE_SECONDS
 from sessions.processor.spooling import Spooling
 from sessions.processor.storage_answers import ReportAnswer
 from sessions.processor.storage_client import StorageClient
-from sessions.processor.storage_errors import RequestFailedError, is_away
+from sessions.processor.storage_errors import RequestFailedError, UnheardError
 from sessions.runtime.errors import DomainError
 
 REPORT_SECONDS: Final = 1.0
@@ -168,10 +168,9 @@ class Reporter:
             return
         self.identity.withdraw()
         try:
-            await self._storage.report(self.identity.name, {**self._report([]), "leaving": True})
-        except DomainError as error:
-            if error.code == "storage-unavailable" and is_away(error):  # it has not even heard it
-                self.identity.introduce()
+            await self._storage.say_goodbye(self.identity.name, {**self._report([]), "leaving": True})
+        except UnheardError:
+            self.identity.introduce()
             raise
 
     async def report(self) -> bool:

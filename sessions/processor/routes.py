@@ -117,7 +117,7 @@ def router(
         seal is kept, and happens after that. Ask again for the manifest.
         """
         name = require_recording(checked(session_id))
-        answer = await desk.seal(name, request.chunk_count if request else None, principal.name)
+        answer = await desk.seal(name, request.chunk_count if request else None, by=principal.name)
         if isinstance(answer, Queued):
             response.status_code = 202
             return answer.to_json()

@@ -20,12 +20,18 @@ class SealOrders:
         self._reporter = reporter
 
     async def place(
-        self, session_id: SessionId, chunk_count: int | None, *, keep: bool = True, wait: bool = True
+        self,
+        session_id: SessionId,
+        chunk_count: int | None,
+        *,
+        keep: bool = True,
+        wait: bool = True,
+        by: str | None = None,
     ) -> SealAnswer | None:
         """Have session-storage seal a session; None when the spool holds some of it, which goes first.
 
         With `keep` session-storage keeps an order that has to wait for other processors; with `wait` it answers some
-        seconds later if they may hand over in this time.
+        seconds later if they may hand over in this time. `by` names the token that asks for it.
 
         Raises:
             DomainError: what session-storage answered.
@@ -43,7 +49,7 @@ class SealOrders:
             detail = f"the spool cannot be written: {error.strerror}"
             raise RequestFailedError(detail) from None
         try:
-            answer = await self._storage.seal(session_id, chunk_count, **claims)
+            answer = await self._storage.seal(session_id, chunk_count, owner=by or "", **claims)
         except DomainError as error:
             # Of a verdict nothing is left at session-storage; of what got no answer, or was cancelled, there may be.
             if not is_transient(error):

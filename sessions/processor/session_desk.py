@@ -69,7 +69,7 @@ class SessionDesk:
             return view
 
     async def seal(
-        self, session_id: SessionId, chunk_count: int | None, by: str | None = None, *, keep: bool = True
+        self, session_id: SessionId, chunk_count: int | None, *, keep: bool = True, by: str | None = None
     ) -> "dict[str, Any] | Queued":
         """Seal a session now, or as soon as storage and other processors have handed over what they hold of it.
 
@@ -81,13 +81,13 @@ class SessionDesk:
         """
         spooling = self._spooling
         if spooling is None or self._drainer is None or self._orders is None:
-            answer = await self._storage.seal(session_id, chunk_count)
+            answer = await self._storage.seal(session_id, chunk_count, owner=by or "")
             return answer.sealed or Queued(session_id, chunk_count, 0, answer.waiting_for)
         reason = spooling.watch.reason
         if spooling.watch.answers and await self._drainer.hurry(session_id):
             try:
                 # As long as it takes: there is no chunk that waits for it.
-                placed = await self._orders.place(session_id, chunk_count, keep=keep)
+                placed = await self._orders.place(session_id, chunk_count, keep=keep, by=by)
             except DomainError as error:
                 spooling.watch.lost(error)
                 if not is_away(error) and not (is_transient(error) and keep):

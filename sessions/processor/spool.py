@@ -60,7 +60,7 @@ class Spool:
         self.room, self.quarantine = room, segments.quarantine
         self._arriving: Counter[SessionId] = Counter()
         self._index = SpoolIndex(room.shares)
-        self.sessions = self._index.sessions
+        self.sessions, self.fresh = self._index.sessions, self._index.fresh
         self._writing_bytes = self._writing_entries = 0
         self._queue: deque[_Waiting] = deque()
         self._pending: dict[tuple[SessionId, int], asyncio.Future[Entry]] = {}

@@ -61,6 +61,10 @@ class SpooledSession:
     failing_since: float = 0.0
     retry_at: float = 0.0
     """Monotonic time before which nothing of it is delivered."""
+    overloads: int = 0
+    """Deliveries in a row that session-storage answered with `overloaded`."""
+    contested: bool = False
+    """Its last envelopes met others at session-storage. Such conflicts take long, so the next windows are short."""
     suspect: "Entry | None" = None
     """The entry whose delivery failed last, alone; failures are counted for it."""
     isolating: bool = False
@@ -114,6 +118,8 @@ class SpoolIndex:
         """Count in `shares` what each token has of the entries."""
         self._shares = shares
         self.sessions: dict[SessionId, SpooledSession] = {}
+        self.fresh: dict[SessionId, None] = {}
+        """Sessions that are new, or hold more than orders to seal again. The drainer takes them out."""
         self.entries = 0
         self.seals = 0
         self._live: dict[int, int] = {}
@@ -128,6 +134,8 @@ class SpoolIndex:
     def add(self, entry: Entry) -> None:
         """Note an entry behind all others."""
         session = entry.session
+        if not session.holds:
+            self.fresh[session.session_id] = None
         if entry.kind is Kind.OPENING:
             session.openings.append(entry)
         elif entry.kind is Kind.SEAL:

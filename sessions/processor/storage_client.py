@@ -1,9 +1,9 @@
 """Client for session-storage. Every call is idempotent."""
 
+import asyncio
 import json
 import ssl
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlencode
@@ -25,22 +25,26 @@ from sessions.processor.storage_answers import (
     key_json,
     read_keys,
 )
+from sessions.processor.storage_calls import NoSuchRouteError, answered, object_of, overloaded, understood, why
 from sessions.processor.storage_errors import RequestFailedError
-from sessions.processor.wire import CONNECT_SECONDS, Answer, BrokenOffError, NoConnectionError, Wire, WireError
+from sessions.processor.wire import CONNECT_SECONDS, Answer, NoRoomError, Wire, WireError
 from sessions.runtime import tracing
-from sessions.runtime.errors import PROBLEMS, DomainError
+from sessions.runtime.budget import ByteBudget
+from sessions.runtime.errors import DomainError
 from sessions.runtime.log import REQUEST_ID_HEADER, request_id
 from sessions.runtime.metadata import canonical_metadata
+from sessions.runtime.tasks import end_all
 
 _OK: Final = 200
 _CREATED: Final = 201
 _ACCEPTED: Final = 202
+SEAL_CONNECTIONS: Final = 16
+"""Limit on the requests to seal sessions that are in flight; session-storage may hold each for seconds."""
+_SEAL_WAIT_SECONDS: Final = 10.0
+"""Longest time that a seal waits for one of them, in seconds. Recorders' tokens take turns."""
+_STATUS_CONNECTIONS: Final = 8
 _SUBMIT: Final = "/api/v1/envelopes?results=2"
 """`results=2`: this processor knows all results of today."""
-
-
-class NoSuchRouteError(RequestFailedError):
-    """What answers has no such route: it is another service, or an older session-storage."""
 
 
 class StorageClient:
@@ -52,8 +56,12 @@ class StorageClient:
     def __init__(self, url: str, token: str, timeout_seconds: float, tls: ssl.SSLContext | None = None) -> None:
         headers = {"authorization": f"Bearer {token}"}
         self._wire = Wire(url, headers, timeout_seconds, tls)
-        # Of their own, so that envelopes never wait for a connection behind what else is asked.
+        # Separate pools, so that uploads, probes and reports never queue behind other requests.
         self._submits = Wire(url, headers, timeout_seconds, tls)
+        self._status = Wire(url, headers, timeout_seconds, tls, _STATUS_CONNECTIONS)
+        self._seals = Wire(url, headers, timeout_seconds, tls, SEAL_CONNECTIONS)
+        self._seal_turns = ByteBudget(SEAL_CONNECTIONS, min(_SEAL_WAIT_SECONDS, timeout_seconds))
+        self._probe: asyncio.Task[str | None] | None = None
 
     async def __aenter__(self) -> Self:
         """Ready to use."""
@@ -63,8 +71,9 @@ class StorageClient:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         """Close the connections."""
-        self._wire.close()
-        self._submits.close()
+        await end_all([self._probe] if self._probe is not None else [])
+        for wire in (self._wire, self._submits, self._status, self._seals):
+            wire.close()
 
     async def open(
         self, session_id: SessionId, metadata: Mapping[str, Any] | None, key: WrappedDek
@@ -74,7 +83,7 @@ class StorageClient:
         said = b"null" if metadata is None else canonical_metadata(metadata)
         body = b'{"metadata":%b,"key":%b}' % (said, json.dumps(key_json(key)).encode())
         response = await self._call("PUT", f"/api/v1/sessions/{session_id}", body=body)
-        with _understood():
+        with understood():
             return read_keys(response.json()["keys"]), response.status == _CREATED
 
     async def add_key(self, session_id: SessionId, key: WrappedDek) -> None:
@@ -84,44 +93,56 @@ class StorageClient:
     async def session(self, session_id: SessionId) -> tuple[dict[str, Any], Keys]:
         """A session's status, and its key ring."""
         response = await self._call("GET", f"/api/v1/sessions/{session_id}")
-        with _understood():
+        with understood():
             view = without_metadata(response.content)
             return view, read_keys(view.pop("keys"))
 
     async def metadata_sha256(self, session_id: SessionId) -> str:
         """The SHA-256, in hex, of the metadata that a session was sealed with."""
         response = await self._call("GET", f"/api/v1/sessions/{session_id}/manifest")
-        with _understood():
+        with understood():
             return str(response.json()["metadata_sha256"])
 
     async def submit(self, envelopes: Sequence[bytes]) -> list[FrameAnswer]:
         """Store envelopes; one answer each."""
         pieces = frames.pieces(envelopes)
         headers = {"content-type": "application/octet-stream", REQUEST_ID_HEADER: request_id(), **tracing.headers()}
-        response = await _answered(lambda: self._submits.request("POST", _SUBMIT, pieces, headers))
-        with _understood():
+        response = await answered(lambda: self._submits.request("POST", _SUBMIT, pieces, headers))
+        with understood():
             answers = [FrameAnswer(**answer) for answer in response.json()["results"]]
         if len(answers) != len(envelopes):
             raise RequestFailedError("session-storage answered for another number of envelopes")
         return answers
 
-    async def seal(self, session_id: SessionId, chunk_count: int | None, **claims: Any) -> SealAnswer:
-        """Seal a session: manifest, its hash, root. `claims` is what this processor says of itself, by name."""
+    async def seal(
+        self, session_id: SessionId, chunk_count: int | None, *, owner: str = "", **claims: Any
+    ) -> SealAnswer:
+        """Seal a session: manifest, its hash, root. `claims` is what this processor says of itself, by name.
+
+        Where many seals are in flight, their owners take turns.
+        """
         body = {"chunk_count": chunk_count, "sealed_by": "recorder", **claims}
-        response = await self._call("POST", f"/api/v1/sessions/{session_id}/seal", body=body)
-        answer = _object(response)
+        try:
+            await self._seal_turns.acquire(1, owner)
+        except DomainError:
+            raise overloaded("too many seals are in flight") from None
+        try:
+            response = await self._call("POST", f"/api/v1/sessions/{session_id}/seal", body=body, wire=self._seals)
+        finally:
+            self._seal_turns.release(1, owner)
+        answer = object_of(response)
         if response.status != _ACCEPTED:
             return SealAnswer(answer)
-        with _understood():
+        with understood():
             return SealAnswer(None, [str(one["name"]) for one in answer["waiting_for"]])
 
     async def report(self, name: str, report: Mapping[str, Any]) -> ReportAnswer | None:
         """Report what the spool holds; None from a storage that does not take reports."""
         try:
-            response = await self._call("POST", f"/api/v1/processors/{name}/report", body=report)
+            response = await self._call("POST", f"/api/v1/processors/{name}/report", body=report, wire=self._status)
         except NoSuchRouteError:
             return None
-        with _understood():
+        with understood():
             answer = response.json()
             return ReportAnswer(
                 asks={session_id(ask["session_id"]): str(ask["ask_id"]) for ask in answer["asks"]},
@@ -132,11 +153,19 @@ class StorageClient:
                 retain_days=int(answer["retain_days"]),
             )
 
+    async def say_goodbye(self, name: str, report: Mapping[str, Any]) -> None:
+        """Send the last report once. A repeat could hide that session-storage has heard the first one.
+
+        Raises:
+            UnheardError: session-storage has not heard it; any other error leaves that open.
+        """
+        await self._call("POST", f"/api/v1/processors/{name}/report", body=report, wire=self._status, once=True)
+
     async def chunks(self, session_id: SessionId, start: int, limit: int) -> tuple[list[StoredChunk], int | None]:
         """A page of chunk records, and where the next starts."""
         params = {"start": start, "limit": limit}
         response = await self._call("GET", f"/api/v1/sessions/{session_id}/chunks", params=params)
-        with _understood():
+        with understood():
             page = response.json()
             return [StoredChunk(**chunk) for chunk in page["chunks"]], page["next_start"]
 
@@ -162,12 +191,12 @@ class StorageClient:
     async def shred(self, session_id: SessionId, requested_by: str) -> dict[str, Any]:
         """Shred a session for the holder of the token of that name; gives its status."""
         params = {"requested_by": requested_by}
-        return _object(await self._call("DELETE", f"/api/v1/sessions/{session_id}", params=params))
+        return object_of(await self._call("DELETE", f"/api/v1/sessions/{session_id}", params=params))
 
     async def key_counts(self) -> KeyCounts:
         """How many key rings there are under which KEK, and sealed to which recipient."""
         response = await self._call("GET", "/api/v1/keys")
-        with _understood():
+        with understood():
             counts = response.json()
             return KeyCounts(
                 {entry["kek_id"]: int(entry["rings"]) for entry in counts["keks"]},
@@ -182,7 +211,7 @@ class StorageClient:
         wanted = {"kek_id": kek_id, "recipient": recipient, "cursor": cursor, "limit": limit}
         params = {name: value for name, value in wanted.items() if value is not None}
         response = await self._call("GET", "/api/v1/keys/outdated", params=params)
-        with _understood():
+        with understood():
             page = response.json()
             rings = [KeyRing(session_id(ring["session_id"]), read_keys(ring["keys"])) for ring in page["rings"]]
             return rings, page["next_cursor"]
@@ -191,7 +220,7 @@ class StorageClient:
         """Replace keys that are still as they were; gives how many were."""
         body = {"replacements": [one.to_json() for one in replacements]}
         response = await self._call("POST", "/api/v1/keys/replace", body=body)
-        with _understood():
+        with understood():
             return int(response.json()["replaced"])
 
     async def write(self, events: Sequence[AuditEvent]) -> None:
@@ -199,11 +228,18 @@ class StorageClient:
         await self._call("POST", "/api/v1/audit-events", body={"events": [event.to_json() for event in events]})
 
     async def reachable(self) -> str | None:
-        """None when storage can do its job, else why not."""
+        """Return None when storage can do its job, else the reason why not. Callers share a probe in flight."""
+        if self._probe is None or self._probe.done():
+            self._probe = asyncio.create_task(self._ready())
+        return await asyncio.shield(self._probe)
+
+    async def _ready(self) -> str | None:
         try:
-            response = await self._wire.request("GET", "/readyz", timeout_seconds=CONNECT_SECONDS)
+            response = await self._status.request("GET", "/readyz", timeout_seconds=CONNECT_SECONDS)
+        except NoRoomError:  # nothing is known about storage
+            return None
         except WireError as error:
-            return f"STORAGE_URL does not answer ({_why(error)})"
+            return f"STORAGE_URL does not answer ({why(error)})"
         if response.status != _OK:
             return f"session-storage is not ready (HTTP {response.status})"
         return None
@@ -215,6 +251,8 @@ class StorageClient:
         *,
         params: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | bytes | None = None,
+        wire: Wire | None = None,
+        once: bool = False,
     ) -> Answer:
         headers = {REQUEST_ID_HEADER: request_id(), **tracing.headers()}
         pieces: tuple[bytes, ...] = ()
@@ -222,68 +260,5 @@ class StorageClient:
             headers["content-type"] = "application/json"
             pieces = (body if isinstance(body, bytes) else json.dumps(body).encode(),)
         target = f"{path}?{urlencode(params)}" if params else path
-        return await _answered(lambda: self._wire.request(method, target, pieces, headers))
-
-
-async def _answered(exchange: Callable[[], Awaitable[Answer]]) -> Answer:
-    try:
-        try:
-            response = await exchange()
-        except BrokenOffError:  # a connection that was kept may be closed just now: all our requests may be repeated
-            response = await exchange()
-    except NoConnectionError as error:
-        raise _unavailable(f"session-storage does not answer ({_why(error)})") from error
-    except WireError as error:
-        raise RequestFailedError(f"session-storage does not answer ({_why(error)})") from error
-    if response.is_success:
-        return response
-    raise _problem(response)
-
-
-def _why(error: WireError) -> str:
-    """Of an error of TLS what OpenSSL says of it, which tells a wrong authority from a wrong name."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted, {cause.verify_message}: check STORAGE_CA_FILE and STORAGE_URL"
-        cause = cause.__cause__ or cause.__context__
-    return type(error).__name__
-
-
-def _unavailable(detail: str) -> DomainError:
-    return DomainError("storage-unavailable", f"{detail}; repeat the request", retry_after_seconds=1)
-
-
-@contextmanager
-def _understood() -> Iterator[None]:
-    """Take an answer that cannot be read for a failure of this request alone."""
-    try:
-        yield
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise RequestFailedError("what STORAGE_URL names does not answer like session-storage") from error
-
-
-def _object(response: Answer) -> dict[str, Any]:
-    with _understood():
-        return dict(response.json())
-
-
-def _problem(response: Answer) -> DomainError:
-    """What storage answered, as an error of our own."""
-    try:
-        body = response.json()
-        code, detail = str(body["code"]), str(body["detail"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return RequestFailedError(f"session-storage answered HTTP {response.status}")
-    if code == "not-found":
-        return NoSuchRouteError("session-storage knows no such route: check STORAGE_URL, and update it first")
-    if code in ("unauthorized", "forbidden"):
-        return _unavailable("session-storage refuses our token: check STORAGE_TOKEN_FILE against its TOKENS_FILE")
-    if code == "too-many-requests":  # ours, not the caller's: its token is another
-        return DomainError("overloaded", "session-storage limits us; repeat the request later", retry_after_seconds=1)
-    if code not in PROBLEMS or code == "internal":
-        return RequestFailedError(f"session-storage answered {code!r}")
-    known = {"type", "title", "status", "detail", "code", "request_id"}
-    members = {name: value for name, value in body.items() if name not in known}
-    retry_after = response.headers.get("retry-after", "")
-    return DomainError(code, detail, retry_after_seconds=int(retry_after) if retry_after.isdigit() else None, **members)
+        chosen = wire or self._wire
+        return await answered(lambda: chosen.request(method, target, pieces, headers), once=once)

@@ -16,6 +16,13 @@ class RequestFailedError(DomainError):
         super().__init__("storage-unavailable", f"{detail}; repeat the request", retry_after_seconds=1)
 
 
+class UnheardError(DomainError):
+    """No connection could be made, so session-storage has not heard the request."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("storage-unavailable", f"{detail}; repeat the request", retry_after_seconds=1)
+
+
 class OverdueError(RequestFailedError):
     """One request took too long."""
 

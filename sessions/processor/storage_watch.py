@@ -69,8 +69,9 @@ class StorageWatch:
             return False
         if not is_away(error):
             return False
-        if not self.away:
+        if not self.away or error.code != self._code:
             self.reason, self._code = error.detail, error.code
+        if not self.away:
             self.gone.set()
             AWAY.set(1)
             _log.warning("storage_away", code=error.code, detail=error.detail)
@@ -120,7 +121,7 @@ class StorageWatch:
             self._lost.clear()
             await asyncio.sleep(self._hold_seconds)
             while (problem := await self._problem()) is not None:
-                self.reason = problem
+                self.reason, self._code = problem, "storage-unavailable"
                 await asyncio.sleep(_PROBE_SECONDS)
             self._lost.clear()
             self.gone.clear()

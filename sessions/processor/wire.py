@@ -22,6 +22,7 @@ KEEP_ALIVE_SECONDS: Final = 30.0
 """Below the server's, so that a connection is never used in the moment when the other side closes it."""
 CONNECT_SECONDS: Final = 3.0
 CONNECTIONS_MAX: Final = 64
+"""Limit on the connections of one pool, unless it has a limit of its own."""
 ANSWER_MAX_BYTES: Final = CHUNK_MAX_BYTES_LIMIT + 1024 * 1024
 """An envelope of the largest chunk, with its head."""
 
@@ -40,6 +41,10 @@ class BrokenOffError(WireError):
 
 class NoAnswerInTimeError(WireError):
     """It took too long."""
+
+
+class NoRoomError(WireError):
+    """All connections of the pool were in use for too long. It says nothing about the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,18 +141,24 @@ class _Connection(asyncio.Protocol):
 
 
 class Wire:
-    """Connections to one server, kept while they are used; so many at most, and who comes then waits."""
+    """A bounded pool of connections to one server, kept while they are used. Requests wait for a free one."""
 
     def __init__(
-        self, url: str, headers: Mapping[str, str], timeout_seconds: float, tls: ssl.SSLContext | None
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        timeout_seconds: float,
+        tls: ssl.SSLContext | None,
+        connections: int | None = None,
     ) -> None:
         """Where to, and what every request says.
 
         Args:
             url: Of the server, http or https, perhaps with a path that all paths follow.
             headers: Of every request.
-            timeout_seconds: For a whole exchange.
+            timeout_seconds: For a whole exchange, and before it for the wait for a free connection.
             tls: For https; the system's authorities when None.
+            connections: Limit on the connections; `CONNECTIONS_MAX` when None.
         """
         address = urlsplit(url.rstrip("/"))
         secure = address.scheme == "https"
@@ -157,7 +168,7 @@ class Wire:
         self._timeout_seconds = timeout_seconds
         self._fixed = "".join(f"{name}: {value}\r\n" for name, value in {"host": address.netloc, **headers}.items())
         self._idle: deque[_Connection] = deque()
-        self._room = asyncio.Semaphore(CONNECTIONS_MAX)
+        self._room = asyncio.Semaphore(connections or CONNECTIONS_MAX)
 
     async def request(
         self,
@@ -176,18 +187,32 @@ class Wire:
         own = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         line = f"{method} {self._path}{target} HTTP/1.1\r\n"
         head = f"{line}{self._fixed}{own}content-length: {size}\r\n\r\n".encode("latin-1")
+        await self._wait_for_room()
         try:
-            async with asyncio.timeout(timeout_seconds or self._timeout_seconds), self._room:
+            async with asyncio.timeout(timeout_seconds or self._timeout_seconds):
                 connection = await self._connection()
                 answer = await connection.exchange(head, pieces)
         except TimeoutError:
             raise NoAnswerInTimeError("no answer in time") from None
+        finally:
+            self._room.release()
         if connection.usable:
             connection.idle_since = asyncio.get_running_loop().time()
             self._idle.append(connection)
         else:
             connection.close()
         return answer
+
+    async def _wait_for_room(self) -> None:
+        """Wait apart from the exchange, so that a pool in use never looks like a server that does not answer."""
+        if not self._room.locked():
+            await self._room.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                await self._room.acquire()
+        except TimeoutError:
+            raise NoRoomError("all connections are in use") from None
 
     async def _connection(self) -> _Connection:
         oldest = asyncio.get_running_loop().time() - KEEP_ALIVE_SECONDS

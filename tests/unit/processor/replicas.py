@@ -6,6 +6,7 @@ this process or through a socket, over a wire that each processor has of its own
 
 import asyncio
 import json
+import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -438,7 +439,7 @@ class Processor:
         identity = Identity(self.folder, self.host)
         self.name = identity.name
         storage = self._storage = StorageClient("http://storage", TOKEN, 20)
-        storage._wire = storage._submits = self.wire  # type: ignore[assignment]
+        storage._wire = storage._submits = storage._status = storage._seals = self.wire  # type: ignore[assignment]
         self.watch = StorageWatch(storage.reachable, 5.0)
         self.spooling = spooling = Spooling(spool, self.watch, self.promises, introduced=identity.introduced)
         self.rings = KeyRings(self._wrapper, storage, 100, RING_SECONDS, clock, spooling=spooling)
@@ -482,8 +483,7 @@ class Processor:
     async def drain(self) -> None:
         """Deliver once, as if the pauses after failures were over."""
         if not self.watch.away:
-            for session in self.spool.sessions.values():
-                session.retry_at = 0.0
+            self.drainer._order.admit(math.inf)
             await self.drainer.round()
 
     async def end(self, *, kept: Mapping[Path, bytes] | None = None) -> None:

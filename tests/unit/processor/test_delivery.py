@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from sessions.core import envelope
 from sessions.core.key_ring import MAX_KEYS
 from sessions.core.types import ChunkIndex, SessionId
-from sessions.processor import drainer, storage_watch
+from sessions.processor import delivery, drainer, spool_index, storage_watch
 from sessions.processor.drainer import DELIVERY_ATTEMPTS
 from sessions.processor.keys import Dek, FileKeyWrapper
 from sessions.processor.spool_format import Kind
@@ -520,3 +520,197 @@ async def test_a_ring_that_is_full_keeps_the_spools_envelopes_readable_by_others
     await again.drain()
     assert (again.set_aside, house.chunks.records[A][1].fingerprint) == (0, sealed)
     await again.spool.close()
+
+
+# Turns
+
+
+async def _ordered(desk: Desk, *sessions: SessionId) -> None:
+    desk.away()
+    for session in sessions:
+        await desk.desk.seal(session, 1)
+    desk.back()
+
+
+async def test_orders_that_storage_holds_take_no_turns_of_sessions_with_chunks(
+    desk: Desk, house: House, storage: StorageClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Storage holds an order for sessions that nobody knows for seconds, and answers that it has no time then."""
+    held: set[SessionId] = set()
+    at_once = 0
+
+    async def hold(session_id: SessionId, *_: object, **__: object) -> Any:
+        nonlocal at_once
+        held.add(session_id)
+        at_once = max(at_once, len(held))
+        await asyncio.sleep(0.05)
+        held.discard(session_id)
+        raise DomainError("overloaded", "its seal waits for other processors", retry_after_seconds=1)
+
+    monkeypatch.setattr(storage, "seal", hold)
+    await _ordered(desk, *(SessionId(f"evil-{number}") for number in range(24)))
+    await _spooled(desk, A, count=1)
+    async with desk.running(), asyncio.timeout(5):
+        while A not in house.sessions.records:
+            await asyncio.sleep(0.005)
+        assert any(session.overloads == 0 for session in desk.spool.sessions.values()), "not after all of the orders"
+        while any(session.overloads == 0 for session in desk.spool.sessions.values()):
+            await asyncio.sleep(0.005)
+    assert (at_once, A in desk.spool.sessions) == (2, False)
+
+
+async def test_orders_have_their_turns_while_others_have_chunks_all_the_time(
+    desk: Desk, storage: StorageClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _ordered(desk, A)
+    await _spooled(desk, *(SessionId(f"s{number}") for number in range(20)), count=1)
+    begun: list[SessionId] = []
+    opened, sealed = storage.open, storage.seal
+
+    async def opens(session_id: SessionId, *arguments: Any) -> Any:
+        begun.append(session_id)
+        return await opened(session_id, *arguments)
+
+    async def seals(session_id: SessionId, *arguments: Any, **claims: Any) -> Any:
+        begun.append(session_id)
+        return await sealed(session_id, *arguments, **claims)
+
+    monkeypatch.setattr(storage, "open", opens)
+    monkeypatch.setattr(storage, "seal", seals)
+    await desk.drain()
+    assert begun.index(A) < 16
+
+
+async def test_pauses_after_an_overload_grow_and_end(desk: Desk, faulty: Faulty, clock: Clock) -> None:
+    await _spooled(desk, A, count=1)
+    faulty.result = {(A, 0): "busy"}
+    pauses = []
+    for _ in range(6):
+        await desk.drainer.round()
+        pauses.append(desk.spool.sessions[A].retry_at - clock.seconds)
+        clock.seconds = desk.spool.sessions[A].retry_at
+    assert pauses == [0.5, 1, 2, 4, 8, 8]
+    faulty.result.clear()
+    await desk.drainer.round()
+    assert desk.spool.sessions == {}
+
+
+async def test_one_that_failed_comes_after_all_others(desk: Desk, faulty: Faulty, clock: Clock) -> None:
+    names = [SessionId(f"s{number:02}") for number in range(10)]
+    await _spooled(desk, *names, count=1)
+    faulty.result = {(name, 0): "busy" for name in names[:8]}
+    begun: list[SessionId] = []
+    deliver = desk.drainer._delivery.deliver
+
+    async def noted(session: Any, *arguments: Any) -> None:
+        begun.append(session.session_id)
+        await deliver(session, *arguments)
+
+    desk.drainer._delivery.deliver = noted  # type: ignore[method-assign]
+    await desk.drainer.round()
+    clock.seconds += 10
+    await _spooled(desk, A, B, count=1)
+    await desk.drainer.round()
+    assert begun[:10] == names
+    assert begun[10:12] == [A, B]
+
+
+async def _windows(desk: Desk, faulty: Faulty, monkeypatch: pytest.MonkeyPatch, turn_seconds: float) -> list[SessionId]:
+    """Sessions of several windows, and one that came after them: whose window was delivered when."""
+    monkeypatch.setattr(delivery, "TURN_SECONDS", turn_seconds)
+    monkeypatch.setattr(spool_index, "WINDOW_ENTRIES", 2)
+    names = [SessionId(f"s{number}") for number in range(8)]
+    await _spooled(desk, *names, count=6)
+    await _spooled(desk, A, count=1)
+    seen: list[SessionId] = []
+    envelopes = desk.drainer._delivery._envelopes
+
+    async def noted(session: Any, entries: Any) -> None:
+        seen.append(session.session_id)
+        await envelopes(session, entries)
+
+    monkeypatch.setattr(desk.drainer._delivery, "_envelopes", noted)
+    await desk.drain()
+    assert len(seen) == 8 * 3 + 1
+    return seen
+
+
+async def test_a_turn_ends_when_others_wait(desk: Desk, faulty: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = await _windows(desk, faulty, monkeypatch, 0.0)
+    assert seen.index(A) < 16, "after one window of each of the others, and not after all of one"
+
+
+async def test_a_short_turn_goes_on(desk: Desk, faulty: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = await _windows(desk, faulty, monkeypatch, 60.0)
+    assert seen.index(A) >= 3
+
+
+async def test_conflicts_are_settled_in_bounded_time(
+    desk: Desk, other: Parts, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await asyncio.gather(*(other.recording.record(A, ChunkIndex(index), b"theirs") for index in range(20)))
+    await _spooled(desk, A, count=20)
+    monkeypatch.setattr(delivery, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(delivery, "_SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(delivery, "_CONTESTED_ENTRIES", 3)
+    session = desk.spool.sessions[A]
+    await desk.drainer._delivery.deliver(session, 1, lambda: True)
+    assert (desk.set_aside, len(session.chunks), session.contested) == (1, 19, True)
+    faulty.posts.clear()
+    await desk.drainer._delivery.deliver(session, 1, lambda: True)
+    assert (desk.set_aside, sum(map(len, faulty.posts))) == (2, 3)
+    await desk.drain()
+    assert (desk.set_aside, desk.spool.sessions) == (20, {})
+
+
+async def test_urgent_sessions_do_not_take_all_turns(
+    desk: Desk, house: House, storage: StorageClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urgent = [SessionId(f"urgent-{number}") for number in range(20)]
+    desk.watch.overdue_seconds = 60.0
+    await _spooled(desk, A, *urgent, count=1)
+    opened = storage.open
+    goes_on = asyncio.Event()
+    held = 0
+
+    async def hold(session_id: SessionId, *arguments: Any) -> Any:
+        nonlocal held
+        if session_id in urgent:
+            held += 1
+            await goes_on.wait()
+        return await opened(session_id, *arguments)
+
+    monkeypatch.setattr(storage, "open", hold)
+    for name in urgent:
+        desk.drainer.urge(name)
+    async with desk.running(), asyncio.timeout(5):
+        while A not in house.sessions.records:
+            await asyncio.sleep(0.005)
+        assert held >= 6
+        goes_on.set()
+        while desk.spool.entries:
+            await asyncio.sleep(0.005)
+
+
+async def test_a_turn_that_ends_before_the_entry_that_fails_is_no_success(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked for still, one entry at a time."""
+    await _spooled(desk, A)
+    session = desk.spool.sessions[A]
+    session.isolating, session.failures = True, 1
+    monkeypatch.setattr(delivery, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(desk.drainer, "_others_wait", lambda: True)
+    await desk.drainer._deliver(session)
+    assert (sorted(session.chunks), session.isolating, session.failures) == ([1, 2], True, 1)
+    for _ in range(2):
+        await desk.drainer._deliver(session)
+    assert (session.isolating, session.failures) == (False, 0)
+
+
+async def test_an_order_follows_its_chunks_without_a_pause(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    await _spooled(desk, A, count=1)
+    await _ordered(desk, A)
+    monkeypatch.setattr(drainer, "_PAUSE_SECONDS", 60.0)
+    await desk.drain()
+    assert (desk.spool.sessions, desk.set_aside) == ({}, 0)

@@ -8,6 +8,7 @@ is at storage, in the seal if there is one, or set aside because storage has som
 import asyncio
 import contextlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -178,8 +179,7 @@ class DrainMachine(RuleBasedStateMachine):
         for _ in range(rounds):
             if self.desk.watch.away or not self.desk.spool.entries:
                 return
-            for session in self.desk.spool.sessions.values():
-                session.retry_at = 0.0  # as if the pause after a failure were over
+            self.desk.drainer._order.admit(math.inf)  # as if the pauses after failures were over
             reporting = asyncio.create_task(self.desk.reporter.report())
             await self.desk.drainer.round()
             await asyncio.wait([reporting])

@@ -203,7 +203,7 @@ async def test_orders_of_one_token_for_sessions_that_are_nowhere_are_bounded(
     monkeypatch.setattr(spooling_module, "MAX_UNKNOWN_ORDERS", 5)
 
     async def order(name: str, by: str) -> bool:
-        answers = await asyncio.gather(desk.desk.seal(SessionId(name), 1, by), return_exceptions=True)
+        answers = await asyncio.gather(desk.desk.seal(SessionId(name), 1, by=by), return_exceptions=True)
         (code,) = [answer.code if isinstance(answer, DomainError) else "" for answer in answers]
         assert code in {"", "spool-full"}
         return not code
@@ -228,7 +228,7 @@ async def test_a_token_that_orders_seals_leaves_room_for_others(desk: Desk) -> N
 
     async def fill() -> None:
         for number in range(200):
-            await desk.desk.seal(SessionId(f"nobody-{number}"), 1, "evil")
+            await desk.desk.seal(SessionId(f"nobody-{number}"), 1, by="evil")
 
     assert (await _error(fill())).code == "spool-full"
     victim = SessionId("victim")
@@ -237,7 +237,7 @@ async def test_a_token_that_orders_seals_leaves_room_for_others(desk: Desk) -> N
     desk.recording.require_room(victim, 1, "victim")
     with pytest.raises(DomainError):
         desk.recording.require_room(victim, 1, "evil")
-    assert isinstance(await desk.desk.seal(victim, 1, "victim"), Queued)
+    assert isinstance(await desk.desk.seal(victim, 1, by="victim"), Queued)
 
 
 async def test_other_content_is_set_aside(desk: Desk, other: Parts) -> None:

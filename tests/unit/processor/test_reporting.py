@@ -20,7 +20,8 @@ from sessions.processor.spool import Spool
 from sessions.processor.spool_room import SpoolRoom
 from sessions.processor.spooling import Spooling
 from sessions.processor.storage_answers import ReportAnswer
-from sessions.processor.storage_errors import RequestFailedError
+from sessions.processor.storage_client import StorageClient
+from sessions.processor.storage_errors import RequestFailedError, UnheardError
 from sessions.processor.storage_watch import StorageWatch
 from sessions.runtime.errors import DomainError
 from sessions.storage.processor_models import PROCESSOR_PATTERN
@@ -46,6 +47,9 @@ class Storage:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
+
+    async def say_goodbye(self, name: str, report: Mapping[str, Any]) -> None:
+        await self.report(name, report)
 
     async def reachable(self) -> None:
         return None
@@ -642,13 +646,40 @@ async def test_one_that_is_to_be_waited_for_does_not_leave(one: Processor, what:
 
 @pytest.mark.parametrize(
     ("error", "known"),
-    [(AWAY, True), (RequestFailedError("its answer is lost"), False), (DomainError("overloaded", "x"), False)],
+    [
+        (UnheardError("no connection"), True),
+        (AWAY, False),
+        (RequestFailedError("its answer is lost"), False),
+        (DomainError("overloaded", "x"), False),
+    ],
 )
 async def test_one_whose_goodbye_was_not_heard_is_known_still(one: Processor, error: DomainError, known: bool) -> None:
     await one.reporter.report()
     one.storage.answer = error
     assert await _error(one.reporter.leave()) is error
     assert Identity(one.folder, "x").introduced == known
+
+
+async def test_one_whose_goodbye_was_heard_by_a_storage_that_then_ended_is_not_known(one: Processor) -> None:
+    """A repeat would find nobody, and seem never to have been heard."""
+    await one.reporter.report()
+    heard: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.readuntil(b"\r\n\r\n"))
+        server.close()
+        writer.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with StorageClient(url, "t", 5) as client:
+        one.reporter._storage = client
+        error = await _error(one.reporter.leave())
+        assert (len(heard), isinstance(error, RequestFailedError)) == (1, True)
+        assert not Identity(one.folder, "x").introduced
+        one.identity.introduce()
+        assert isinstance(await _error(one.reporter.leave()), UnheardError)
+        assert Identity(one.folder, "x").introduced, "nobody has heard it"
 
 
 async def test_it_does_not_leave_when_it_cannot_be_noted(one: Processor, monkeypatch: pytest.MonkeyPatch) -> None:

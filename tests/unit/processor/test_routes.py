@@ -412,3 +412,18 @@ def test_a_kill_point_without_leave_ends_the_start(
         main.main()
     assert caught.value.code == 78
     assert "configuration error: LUCID_TEST_KILL_AT" in capsys.readouterr().err
+
+
+async def test_seals_take_turns_by_their_tokens(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    await client.put(URL)
+    owners: list[str] = []
+    seal = StorageClient.seal
+
+    async def noted(storage: StorageClient, name: SessionId, count: int | None, *, owner: str, **claims: object):
+        owners.append(owner)
+        return await seal(storage, name, count, owner=owner, **claims)
+
+    monkeypatch.setattr(StorageClient, "seal", noted)
+    for way in ("seal", "finalize"):
+        assert (await client.post(f"{URL}/{way}")).status_code == 200
+    assert owners == ["record", "record"]

@@ -24,8 +24,9 @@ from sessions.processor.storage_answers import (
     key_json,
     read_keys,
 )
-from sessions.processor.storage_client import StorageClient
-from sessions.processor.storage_errors import RequestFailedError, fits_spool, is_away, is_transient
+from sessions.processor.storage_client import SEAL_CONNECTIONS, StorageClient
+from sessions.processor.storage_errors import RequestFailedError, UnheardError, fits_spool, is_away, is_transient
+from sessions.processor.wire import BrokenOffError, NoConnectionError, NoRoomError, WireError
 from sessions.runtime.audit import Audit
 from sessions.runtime.errors import PROBLEMS, DomainError
 from sessions.runtime.metadata import MAX_METADATA_BYTES, canonical_metadata
@@ -353,3 +354,106 @@ async def test_what_says_that_storage_is_away_and_what_says_it_of_one_request(
         assert (is_away(error), is_transient(error), fits_spool(error)) == (False, transient, False)
     async with StorageClient("http://127.0.0.1:1", TOKEN, 2) as nobody:
         assert is_away(await _error(nobody.session(A)))
+
+
+# Pools
+
+
+async def _hanging(script: Script) -> asyncio.Event:
+    """A server that answers seals when the event is set, and all else at once."""
+    goes_on = asyncio.Event()
+
+    async def seal(request: Request) -> Response:
+        if request.url.path.endswith("/seal"):
+            await goes_on.wait()
+        if request.url.path.endswith("/report"):
+            report = {"asks": [], "asked": {}, "shredded": [], "uptime_seconds": 1, "generation": "g", "retain_days": 0}
+            return Response(json.dumps(report))
+        return Response(json.dumps({"keys": [], "root": "r"}))
+
+    script.answers.append(seal)
+    return goes_on
+
+
+async def test_seals_that_take_long_take_no_connections_of_others(script: Script, scripted: StorageClient) -> None:
+    goes_on = await _hanging(script)
+    seals = [asyncio.create_task(scripted.seal(SessionId(f"evil-{number}"), 1, owner="evil")) for number in range(160)]
+    async with asyncio.timeout(4):
+        while len(script.requests) < SEAL_CONNECTIONS:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.05)
+        assert len(script.requests) == SEAL_CONNECTIONS
+        assert await scripted.reachable() is None
+        assert await scripted.report("p", {}) is not None
+        await scripted.open(A, None, _KEY)
+        await scripted.session(A)
+        goes_on.set()
+        await asyncio.gather(*seals)
+
+
+async def test_one_token_does_not_keep_others_from_sealing(script: Script, scripted: StorageClient) -> None:
+    goes_on = await _hanging(script)
+    flood = [asyncio.create_task(scripted.seal(SessionId(f"evil-{number}"), 1, owner="evil")) for number in range(160)]
+    await asyncio.sleep(0.05)
+    seal = asyncio.create_task(scripted.seal(A, 1, owner="other"))
+    async with asyncio.timeout(4):
+        await asyncio.sleep(0.05)
+        goes_on.set()
+        await seal
+        await asyncio.gather(*flood)
+    sealed = [path.split("/")[4] for _, path, *_ in script.requests]
+    assert sealed.index("a") == SEAL_CONNECTIONS, "its turn is the next"
+
+
+async def test_a_seal_that_gets_no_turn_may_be_repeated(
+    script: Script, scripted: StorageClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = await _hanging(script)
+    monkeypatch.setattr(scripted._seal_turns, "_wait_seconds", 0.05)
+    seals = [asyncio.create_task(scripted.seal(A, 1)) for _ in range(SEAL_CONNECTIONS)]
+    await asyncio.sleep(0.05)
+    error = await _error(scripted.seal(A, 1))
+    assert (error.code, is_away(error), is_transient(error)) == ("overloaded", False, True)
+    goes_on.set()
+    await asyncio.gather(*seals)
+    assert (await scripted.seal(A, 1)).sealed is not None
+
+
+async def test_a_pool_in_use_is_no_outage(scripted: StorageClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def full(*_: object, **__: object) -> None:
+        raise NoRoomError("all connections are in use")
+
+    for wire in (scripted._wire, scripted._status):
+        monkeypatch.setattr(wire, "request", full)
+    error = await _error(scripted.session(A))
+    assert (error.code, is_away(error)) == ("overloaded", False)
+    assert await scripted.reachable() is None
+
+
+async def test_only_a_request_that_was_not_repeated_is_known_to_be_unheard(
+    scripted: StorageClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[WireError] = []
+
+    async def fails(*_: object, **__: object) -> None:
+        raise errors.pop(0)
+
+    monkeypatch.setattr(scripted._wire, "request", fails)
+    for errors[:], unheard in (
+        ([NoConnectionError()], True),
+        ([BrokenOffError(), NoConnectionError()], False),
+    ):
+        error = await _error(scripted.session(A))
+        assert (is_away(error), isinstance(error, UnheardError)) == (True, unheard)
+
+
+async def test_who_asks_whether_storage_is_ready_shares_a_probe(script: Script, scripted: StorageClient) -> None:
+    script.json({})
+    assert await asyncio.gather(*(scripted.reachable() for _ in range(100))) == [None] * 100
+    assert len(script.requests) == 1
+    script.answers.clear()
+    script.json({}, 503)
+    asking = asyncio.create_task(scripted.reachable())
+    await asyncio.sleep(0)
+    asking.cancel()
+    assert await scripted.reachable() == "session-storage is not ready (HTTP 503)"

@@ -108,11 +108,31 @@ async def test_storage_that_is_full_is_asked_all_but_to_take_chunks(
     await _soon(lambda: not watch.away)
 
 
-async def test_the_first_reason_stays_until_it_is_back(watch: StorageWatch, probe: Probe) -> None:
+async def test_the_first_reason_of_a_kind_stays_until_it_is_back(watch: StorageWatch, probe: Probe) -> None:
+    probe.problem = "gone"
+    watch.lost(AWAY)
+    watch.lost(DomainError("storage-unavailable", "later"))
+    assert (watch.reason, watch.answers) == ("no connection", False)
+
+
+async def test_storage_that_was_full_and_crashes_cannot_be_asked(watch: StorageWatch, probe: Probe) -> None:
     probe.problem = "gone"
     watch.lost(FULL)
     watch.lost(DomainError("database-unavailable", "later"))
-    assert (watch.reason, watch.answers) == ("full", True)
+    assert (watch.reason, watch.answers) == ("later", False)
+    watch.lost(FULL)
+    assert (watch.reason, watch.answers) == ("full", True), "the last answer counts"
+
+
+async def test_storage_that_was_full_and_whose_probe_fails_cannot_be_asked(
+    watch: StorageWatch, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_watch, "_HOLD_MAX_SECONDS", 0.01)
+    probe.problem = "gone"
+    watch.lost(FULL)
+    await _soon(lambda: probe.asked)
+    await asyncio.sleep(0)
+    assert (watch.away, watch.reason, watch.answers) == (True, "gone", False)
 
 
 async def test_a_call_that_takes_too_long_is_given_up_and_makes_it_ask(watch: StorageWatch, probe: Probe) -> None:

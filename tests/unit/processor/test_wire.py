@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from sessions.processor import wire
-from sessions.processor.wire import BrokenOffError, NoAnswerInTimeError, NoConnectionError, Wire
+from sessions.processor.wire import BrokenOffError, NoAnswerInTimeError, NoConnectionError, NoRoomError, Wire
 
 _OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-a: b\r\n\r\nok"
 Answers = Callable[[int, int], bytes | None]
@@ -182,12 +182,26 @@ async def test_so_many_connections_and_no_more(monkeypatch: pytest.MonkeyPatch) 
         assert server.connections == 2
 
 
-async def test_waiting_for_a_connection_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_wait_for_a_connection_is_not_taken_for_a_server_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(wire, "CONNECTIONS_MAX", 1)
-    async with _against(lambda _, __: b"", 0.05) as (ours, server):
-        found = await asyncio.gather(*(ours.request("GET", "/") for _ in range(5)), return_exceptions=True)
-        assert all(isinstance(one, NoAnswerInTimeError) for one in found)
-        assert server.connections < 5
+    async with _against(lambda number, _: b"" if number == 0 else _OK, 0.2) as (ours, server):
+        first = asyncio.create_task(ours.request("GET", "/", timeout_seconds=5))
+        await asyncio.sleep(0)
+        with pytest.raises(NoRoomError, match="all connections are in use"):
+            await ours.request("GET", "/", timeout_seconds=0.01)
+        asyncio.get_running_loop().call_later(0.1, first.cancel)
+        assert (await ours.request("GET", "/", timeout_seconds=0.05)).status == 200, "its time begins with its exchange"
+        assert server.connections == 2
+
+
+async def test_a_pool_with_a_limit_of_its_own() -> None:
+    async with _against(lambda _, __: _OK) as (ours, server):
+        small = Wire(f"http://127.0.0.1:{ours._port}", {}, 5, None, 3)
+        await asyncio.gather(*(small.request("GET", "/") for _ in range(20)))
+        assert server.connections == 3
+        small.close()
 
 
 async def test_a_time_of_its_own() -> None:
