@@ -9,11 +9,12 @@ from sessions.processor import spool_status
 from sessions.processor.spool_format import Kind
 from sessions.processor.spool_index import Entry, SpoolIndex
 from sessions.processor.spool_segments import Place
+from sessions.processor.spool_shares import Shares
 from sessions.processor.spool_status import MAX_GAPS, status_of
 
 
 async def _status(indexes: list[int]) -> tuple[int, list[list[int]], bool]:
-    index = SpoolIndex()
+    index = SpoolIndex(Shares())
     session = index.session(SessionId("a"))
     for one in indexes:
         index.add(Entry(Kind.ENVELOPE, session, one, Place(1, 0, 100), 1))
