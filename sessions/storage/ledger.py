@@ -20,6 +20,7 @@ from sessions.storage.anchor import BatchReader
 from sessions.storage.heads import SessionHead, Sessions
 from sessions.storage.killpoints import Point
 from sessions.storage.progress import ProgressReader
+from sessions.storage.reads import Hold
 from sessions.storage.retention import Terms, from_metadata
 from sessions.storage.seal_desk import WAIT_SECONDS, SealDesk, Waiting
 from sessions.storage.seal_orders import Confirmation
@@ -125,6 +126,29 @@ class Ledger(SessionViews):
             raise problems.session_not_found(session_id)
         return record
 
+    async def sealed_already(self, session_id: SessionId, hold: Hold) -> SessionRecord | None:
+        """Return a session if it is sealed; `hold` reserves memory by its manifest's size before it is read.
+
+        Raises:
+            DomainError: those of `hold`.
+        """
+        head = (await self._sessions.heads([session_id])).get(session_id)
+        if head is None or not head.manifest_bytes:
+            return None
+        await hold(head.manifest_bytes)
+        return await self.get(session_id)
+
+    async def sealed(self, session_id: SessionId, hold: Hold) -> SessionRecord:
+        """Return a session that is sealed; see `sealed_already`.
+
+        Raises:
+            DomainError: `session-not-found`, `session-open`; those of `hold`.
+        """
+        record = await self.sealed_already(session_id, hold) or await self.get(session_id)
+        if record.seal is None:
+            raise problems.session_open(session_id, "a manifest, a root and proofs come with the seal")
+        return record
+
     async def readable(self, session_id: SessionId) -> SessionRecord:
         """A session whose content is there.
 
@@ -188,7 +212,7 @@ class Ledger(SessionViews):
     async def _resume_seal(self, head: SessionHead) -> bool:
         try:
             record = await self.get(head.session_id)
-            if record.status is not SessionStatus.SEALING or record.seal_order != head.seal_order:
+            if record.status is not SessionStatus.SEALING or record.order_id != head.order_id:
                 return False  # decided, or ordered again, since the list was read
             await self._sealer.resume(record)
         except DomainError as error:

@@ -113,6 +113,11 @@ class SessionRecord:
     closing: Closing | None = None
 
     @property
+    def order_id(self) -> str | None:
+        """Id of the newest order to seal it."""
+        return None if self.seal_order is None else self.seal_order.order_id
+
+    @property
     def unheard(self) -> tuple[str, ...]:
         """Processors that its seal did not wait for, since they were lost."""
         return () if self.seal is None or self.seal_order is None else self.seal_order.unheard

@@ -89,7 +89,7 @@ async def test_every_field_of_a_change(
 ) -> None:
     record = session_record("a")
     await session_store.create(record)
-    order = SealOrder(chunk_count, "idle", EPOCH + timedelta(hours=1))
+    order = SealOrder(chunk_count, "idle", EPOCH + timedelta(hours=1), floor=7, unheard=("desk-1",), as_it_is=True)
     seal = Seal(b"manifest", "attempt", summary)
     expected = record
 
@@ -231,6 +231,7 @@ async def test_summaries_are_kept_of_sealed_sessions_that_have_none(session_stor
     names = [SessionId(name) for name in "abcd"]
     assert await session_store.manifests(names) == manifests
     heads = await session_store.heads(names)
+    assert [heads[name].manifest_bytes for name in names[:3]] == [len(b"manifest of a"), len(b"manifest of b"), 0]
     assert [heads[name].unread_bytes for name in names[:3]] == [len(b"manifest of a"), 0, 0]
     await session_store.keep_summaries(dict.fromkeys(names, SUMMARY))
     await session_store.keep_summaries({})
@@ -241,11 +242,16 @@ async def test_summaries_are_kept_of_sealed_sessions_that_have_none(session_stor
 
 
 async def test_lists_read_neither_metadata_nor_keys_nor_manifests(db: Database) -> None:
-    """R6: a list of 1,000 sessions was as large as all that recorders had said of them."""
+    """R6: a list of 1,000 sessions was as large as all that recorders had said of them.
+
+    Nor do they read the names of processors that a seal did not hear from, up to 35 KB.
+    """
     store = MongoSessions(db)
     for number in range(20):
         name = SessionId(f"s{number:02d}")
         await store.create(session_record(name, minutes=number, keys=60, metadata=b"x" * 60_000))
+        order = SealOrder(None, "idle", EPOCH, unheard=tuple(f"{n:03}" + "x" * 125 for n in range(256)))
+        await store.update(name, OPEN, Change(seal_order=order))
         sealed = Change(status=SEALED, held=True, seal=Seal(b"m" * 60_000, "x", SUMMARY))
         await store.update(name, OPEN, sealed)
     await db.command("profile", 2)

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from sessions.core import receipt as receipts
 from sessions.core.key_ring import MAX_KEYS
 from sessions.core.receipt import Anchor, AnchorState, Batch
 from sessions.core.types import Hash, SessionId
@@ -206,7 +207,7 @@ async def test_keys_go_first_and_a_repeat_finishes_what_a_crash_left() -> None:
     assert house.chunks.bodies == {}
     assert sorted(house.chunks.records[A]) == [0, 1]
     assert (await house.evidence.proof(A, 1)).tree_size == 2
-    assert (await house.evidence.receipt(A)).manifest.chunk_count == 2
+    assert receipts.from_bytes(await house.evidence.receipt(A)).manifest.chunk_count == 2
     for work in (house.evidence.envelope(A, 0), house.ledger.readable(A), house.ledger.add_key(A, key(3))):
         assert (await _code(work)).code == "session-shredded"
 
@@ -300,6 +301,6 @@ async def test_the_anchor_is_the_batchs(monkeypatch) -> None:
         return BatchRecord(sequence=sequence, root=batch.root, size=1, created_at=EPOCH, anchor=anchor)
 
     monkeypatch.setattr(house.batches, "get_by_sequence", get_by_sequence)
-    receipt = await house.evidence.receipt(A)
+    receipt = receipts.from_bytes(await house.evidence.receipt(A))
     assert (receipt.anchor, receipt.batch) == (anchor, batch)
     assert isinstance(record, SessionRecord)
