@@ -125,6 +125,12 @@ class MemorySessions:
         """See `ShredStore`."""
         self.shredding.discard(session_id)
 
+    async def unfinish(self, session_id: SessionId) -> None:
+        """See `ShredStore`."""
+        record = self.records.get(session_id)
+        if record is not None and record.status is SessionStatus.SHREDDED:
+            self.shredding.add(session_id)
+
     async def terms(self) -> list[int]:
         """See `DueStore`."""
         sealed = (one.retention.delete_after_days for one in self.records.values() if one.status is _SEALED)
@@ -193,6 +199,10 @@ class MemoryChunks:
         taken = self.records.get(session_id, {})
         if (existing := taken.get(chunk.index)) is not None and existing.fingerprint == chunk.fingerprint:
             del taken[chunk.index]
+        await self.remove_body(session_id, chunk)
+
+    async def remove_body(self, session_id: SessionId, chunk: ChunkRecord) -> None:
+        """See `ChunkStore`."""
         self.bodies.pop((session_id, chunk.index, chunk.fingerprint.envelope_sha256), None)
 
     async def read(self, session_id: SessionId, chunk: ChunkRecord) -> bytes | None:

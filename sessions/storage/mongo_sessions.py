@@ -195,3 +195,8 @@ class MongoSessions(MongoLists):
         """See `ShredStore`."""
         async with translated():
             await self._sessions.update_one({"_id": session_id, "status": "shredded"}, {"$unset": {"shredding": ""}})
+
+    async def unfinish(self, session_id: SessionId) -> None:
+        """See `ShredStore`."""
+        async with translated():
+            await self._sessions.update_one({"_id": session_id, "status": "shredded"}, {"$set": _SHREDDING})

@@ -218,6 +218,9 @@ class ChunkStore(ChunkReader, Protocol):
     async def remove(self, session_id: SessionId, chunk: ChunkRecord) -> None:
         """Take back a chunk that no seal covers and nobody was told is stored."""
 
+    async def remove_body(self, session_id: SessionId, chunk: ChunkRecord) -> None:
+        """Delete a chunk's body; its record stays."""
+
 
 class BodyReader(Protocol):
     """The envelopes' bytes."""
@@ -244,6 +247,17 @@ class ShredStore(Protocol):
 
     async def finished(self, session_id: SessionId) -> None:
         """Note that a shredded session's bodies went."""
+
+    async def unfinish(self, session_id: SessionId) -> None:
+        """Note that a shredded session may have bodies again."""
+
+
+class EnvelopeStore(ChunkStore, BodyReader, Protocol):
+    """Chunks, and their envelopes."""
+
+
+class ShreddedSessions(SessionStore, ShredStore, Protocol):
+    """Sessions, and those of them that are shredded."""
 
 
 class TileStore(Protocol):

@@ -143,6 +143,9 @@ async def test_shredded_sessions_are_unfinished_until_it_is_said(session_store: 
     await shreds.finished(SessionId("a"))
     await shreds.finished(SessionId("none"))
     assert await shreds.unfinished(2) == ["b", "c"]
+    for name in ("a", "none", "open"):
+        await shreds.unfinish(SessionId(name))
+    assert await shreds.unfinished(9) == ["a", "b", "c"]
     record = await session_store.get(SessionId("a"))
     assert record is not None
     assert (record.status, record.tombstone) == (SHREDDED, TOMBSTONE)
