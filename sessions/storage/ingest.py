@@ -160,7 +160,8 @@ class Intake:
                 await self._bury(chunk)
                 return FrameAnswer(FrameResult(outcome.value), stored_sha256, chunk.fingerprint.leaf_hash)
         if state is None or chunk.dek_id not in state.dek_ids:  # the database was set back to before the session or key
-            if outcome is not InsertOutcome.CONFLICT and (state is None or state.status is SessionStatus.OPEN):
+            # One that exists may have been acknowledged before the set-back, when the ring still had its key.
+            if outcome is InsertOutcome.STORED and (state is None or state.status is SessionStatus.OPEN):
                 await self._take_back(chunk)
             unknown = FrameResult.UNKNOWN_SESSION if state is None else FrameResult.UNKNOWN_KEY
             return FrameAnswer(unknown, None, None)

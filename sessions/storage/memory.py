@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from sessions.core.audit import day_of
+from sessions.core.key_ring import MAX_KEYS
 from sessions.core.tiles import Place
 from sessions.core.types import Hash, SessionId
 from sessions.storage.chunk_records import ChunkRecord, InsertOutcome, Leaves, NewChunk, leaves_of
@@ -63,7 +64,7 @@ class MemorySessions:
             return None
         keys = record.keys
         if change.add_key is not None:
-            if any(key.dek_id == change.add_key.dek_id for key in keys):
+            if len(keys) >= MAX_KEYS or any(key.dek_id == change.add_key.dek_id for key in keys):
                 return None
             keys = (*keys, change.add_key)
         record = replace(

@@ -131,6 +131,7 @@ class Change:
     seal_order: SealOrder | None = None
     seal: Seal | None = None
     add_key: WrappedDek | None = None
+    """Added to a ring that has not this key, and fewer than `MAX_KEYS`."""
     held: bool | None = None
     tombstone: Tombstone | None = None
     """Set together with the deletion of the whole key ring; a session under legal hold gets none."""

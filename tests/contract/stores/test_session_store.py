@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from sessions.core.key_ring import MAX_KEYS
 from sessions.core.types import Hash, SessionId
 from sessions.storage.heads import Sessions, head_of
 from sessions.storage.mongo import Database
@@ -127,6 +128,17 @@ async def test_a_session_under_hold_gets_no_tombstone(session_store: SessionStor
     assert await session_store.update(A, SEALED, shredded) is None
     await session_store.update(A, SEALED, Change(held=False))
     assert await session_store.update(A, SEALED, shredded) is not None
+
+
+async def test_a_ring_takes_at_most_so_many_keys(session_store: SessionStore) -> None:
+    await session_store.create(session_record("a", keys=MAX_KEYS - 1))
+    added = await asyncio.gather(
+        *(session_store.update(A, OPEN, Change(add_key=key(MAX_KEYS + number))) for number in range(4))
+    )
+    assert [record is not None for record in added].count(True) == 1
+    record = await session_store.get(A)
+    assert record is not None
+    assert len(record.keys) == MAX_KEYS
 
 
 async def test_shredded_sessions_are_unfinished_until_it_is_said(session_store: SessionStore) -> None:

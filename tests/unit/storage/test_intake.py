@@ -415,6 +415,20 @@ async def test_a_key_that_the_ring_lost_a_moment_ago_keeps_nothing() -> None:
     assert (sorted(house.chunks.records[A]), [key[1] for key in house.chunks.bodies]) == ([1], [1])
 
 
+async def test_a_key_that_the_ring_lost_takes_no_chunk_that_was_acknowledged_with_it() -> None:
+    """This request has not stored it, so it does not take it back; the processor brings the key again."""
+    house = House()
+    await house.session("a")
+    await house.ledger.add_key(A, key(2))
+    assert await _results(house, _under(2, "a", 0)) == [STORED]
+    with_key = house.sessions.records[A]
+    house.sessions.records[A] = replace(with_key, keys=(key(1),))
+    assert await _results(house, _under(2, "a", 0)) == [UNKNOWN_KEY]
+    assert (sorted(house.chunks.records[A]), len(house.chunks.bodies)) == ([0], 1)
+    house.sessions.records[A] = with_key
+    assert await _results(house, _under(2, "a", 0)) == [EXISTS]
+
+
 async def test_after_a_set_back_no_session_is_taken_to_be_open() -> None:
     house = House()
     asked = await _at_first_one(house)
