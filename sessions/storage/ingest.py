@@ -123,6 +123,8 @@ class Intake:
         await self._activity.note(list({chunk.session_id for chunk in writable}))
         reach(Point.CHUNK_NOTED)
         outcomes = iter(await self._insert(writable) if writable else [])
+        if writable:
+            self._activity.written()
         # The state is read again, after the insert: a seal that began in between may or may not have seen it.
         after = await self._sessions.states(session_ids) if writable else before
         self._remember(session_ids, after)

@@ -1,8 +1,8 @@
 """What session-storage does with sessions: open, ring keys, hold, and tell; `shredding.py` destroys them."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -17,6 +17,7 @@ from sessions.runtime.metadata import canonical_metadata
 from sessions.runtime.tasks import skipped
 from sessions.storage import problems
 from sessions.storage.anchor import BatchReader
+from sessions.storage.begun_seals import BegunSeals
 from sessions.storage.heads import SessionHead, Sessions
 from sessions.storage.killpoints import Point
 from sessions.storage.progress import ProgressReader
@@ -28,7 +29,6 @@ from sessions.storage.sealing import Sealer
 from sessions.storage.session_views import SessionViews
 from sessions.storage.store import Change, Retention, SessionFilter, SessionRecord, SessionStatus
 
-RESUME_SEAL_AFTER = timedelta(seconds=10)
 OPENED = Counter("lucid_sessions_opened_total", "Sessions that were opened.")
 _log = structlog.get_logger()
 
@@ -54,12 +54,16 @@ class Ledger(SessionViews):
         batches: BatchReader,
         terms: Terms,
         opened: Callable[[SessionRecord], None] = lambda _: None,
+        written: Callable[[], None] = lambda: None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`opened` is told of each session that is opened here."""
+        """Call `opened` with each session that is opened here, and `written` after each write."""
         super().__init__(sessions, batches, terms, progress)
         self._sealer = sealer
         self._desk = desk
         self._opened = opened
+        self._written = written
+        self._begun = BegunSeals(monotonic)
 
     async def open(self, session_id: SessionId, metadata: Mapping[str, Any] | None, key: WrappedDek) -> Opened:
         """Open a session with its first key, or find it open: then its own keys stay, and `key` is not used.
@@ -89,6 +93,7 @@ class Ledger(SessionViews):
         reach(Point.OPENING_STORED)
         OPENED.inc(created)
         if created:
+            self._written()
             self._opened(record)
         else:
             problems.require_open(record)
@@ -106,6 +111,7 @@ class Ledger(SessionViews):
             change = Change(metadata=canonical, retention=retention)
             given = await self._sessions.update(session_id, SessionStatus.OPEN, change)
             if given is not None:
+                self._written()
                 return given
             record = await self.get(session_id)  # another request gave it metadata, or it is being sealed
             problems.require_open(record)
@@ -173,6 +179,7 @@ class Ledger(SessionViews):
         if len(record.keys) >= MAX_KEYS:
             raise DomainError("invalid-request", f"a key ring holds at most {MAX_KEYS} keys")
         updated = await self._sessions.update(session_id, SessionStatus.OPEN, Change(add_key=key))
+        self._written()
         return updated or await self.add_key(session_id, key)
 
     async def seal(
@@ -187,27 +194,29 @@ class Ledger(SessionViews):
     ) -> Manifest | Waiting:
         """Seal a session, or return the manifest it has. See `SealDesk.seal`."""
         sealed = await self._desk.seal(session_id, chunk_count, sealed_by, first, keep=keep, wait_seconds=wait_seconds)
+        self._written()
         self._progress.forget(session_id)
         return sealed
 
     async def resume_seals(self, limit: int) -> int:
-        """Finish seals that were begun some time ago, by a process that may have died; return how many were decided.
+        """Finish seals that were begun by a process that may have died; return how many were decided.
 
-        They are read in pages of `limit`. A session that cannot be decided stops no other.
+        Those are finished that this process has seen under one order for `RESUME_SEAL_AFTER_SECONDS`. They are read in
+        pages of `limit`. A session that cannot be decided stops no other.
 
         Raises:
             DomainError: `database-unavailable`; the rest is for the next time.
         """
         decided, after = 0, None
-        latest = self._terms.clock() - RESUME_SEAL_AFTER
-        while True:
-            begun = await self._sessions.page(SessionFilter(status=SessionStatus.SEALING), limit, after)
-            for head in begun:
-                if head.seal_order and head.seal_order.sealed_at < latest:
-                    decided += await self._resume_seal(head)
-            if len(begun) < limit:
-                return decided
-            after = begun[-1].opened_at, begun[-1].session_id
+        with self._begun.look() as is_old:
+            while True:
+                begun = await self._sessions.page(SessionFilter(status=SessionStatus.SEALING), limit, after)
+                for head in begun:
+                    if is_old(head):
+                        decided += await self._resume_seal(head)
+                if len(begun) < limit:
+                    return decided
+                after = begun[-1].opened_at, begun[-1].session_id
 
     async def _resume_seal(self, head: SessionHead) -> bool:
         try:
@@ -233,6 +242,7 @@ class Ledger(SessionViews):
         """
         record = await self.readable(session_id)
         updated = await self._sessions.update(session_id, record.status, Change(held=held))
+        self._written()
         return updated or await self.hold(session_id, held=held)
 
     async def retain(self, session_id: SessionId, retention: Retention) -> SessionRecord:
@@ -244,4 +254,5 @@ class Ledger(SessionViews):
         record = await self.readable(session_id)
         self._terms.require(session_id, retention)
         updated = await self._sessions.update(session_id, record.status, Change(retention=retention))
+        self._written()
         return updated or await self.retain(session_id, retention)

@@ -185,6 +185,7 @@ class Replica:
             batches=stores.batches,
             terms=terms,
             opened=self.intake.opened,
+            monotonic=lambda: clocks.seconds,
         )
         self.shredder = Shredder(stores.sessions, stores.sessions, stores.chunks, terms)
         self.idle = IdleSealer(self.activity, self.ledger, _Leading(), IDLE_SECONDS)

@@ -229,5 +229,5 @@ async def test_a_seal_that_was_decided_since_the_list_was_read_is_not_resumed() 
     behind = Behind()
     behind.records = house.sessions.records
     house.ledger._sessions = behind
-    assert await house.ledger.resume_seals(5) == 0
+    assert await house.resume_seals(5) == 0
     assert behind.records[A].status is SessionStatus.OPEN

@@ -65,6 +65,15 @@ async def test_each_frame_is_answered_in_order() -> None:
     assert SessionId("none") not in house.chunks.records
 
 
+async def test_what_is_stored_has_the_uptime_counted_soon() -> None:
+    house = House()
+    await house.session("a")
+    await _results(house, new_chunk("none", 0))
+    assert not house.uptime._stirred
+    await _results(house, new_chunk("a", 0))
+    assert house.uptime._stirred
+
+
 async def test_nothing_is_a_request_too() -> None:
     assert await House().intake.submit(b"") == []
 
