@@ -37,6 +37,15 @@ class Batch:
     index: int
     path: tuple[Hash, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """The place as a JSON object."""
+        return {
+            "root": self.root.hex(),
+            "size": self.size,
+            "index": self.index,
+            "path": [node.hex() for node in self.path],
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anchor:
@@ -75,16 +84,10 @@ class Receipt:
 
     def to_json(self) -> dict[str, Any]:
         """The receipt as a JSON object."""
-        batch = self.batch and {
-            "root": self.batch.root.hex(),
-            "size": self.batch.size,
-            "index": self.batch.index,
-            "path": [node.hex() for node in self.batch.path],
-        }
         return {
             "version": 1,
             "manifest": self.manifest.to_json(),
-            "batch": batch,
+            "batch": self.batch and self.batch.to_json(),
             "anchor": self.anchor.to_json(),
         }
 

@@ -75,6 +75,10 @@ class Activity:
         while len(self._noted) > _REMEMBERED_SESSIONS:  # they are only noted once more
             self._noted.popitem(last=False)
 
+    def written(self) -> None:
+        """Have storage's uptime counted soon, so that a set-back to before this write is noticed."""
+        self._uptime.stir()
+
     def opened(self, session_id: SessionId) -> None:
         """Take a session that was opened now for noted: until it has a note it is not idle, and gets one that is later.
 

@@ -257,7 +257,7 @@ class Lease(Protocol):
         ...
 
     async def release(self) -> None:
-        """Let go of the lease if it is held here."""
+        """Let go of the lease if it is held here; the next holder gets a higher number, even if it is the same."""
 
 
 class Chain(Protocol):

@@ -94,25 +94,25 @@ class Anchorer:
                 await self._probe()
             await self.tick(make_batch=due)
         except StaleLeaderError as error:
-            self.status.leader = False
-            _log.info("anchoring_leader_changed", reason=str(error))
+            self.status.superseded(error)
+            self._batch_due_at = 0.0  # the batch is still to be made
+            _log.info("anchoring_leader_changed", reason=str(error), rounds=self.status.superseded_rounds)
+            with suppress(Exception):  # it runs out by itself
+                await self._lease.release()  # a database that was set back counts up from a number below those in use
         except ChainUnavailableError as error:
-            self._failed(error, chain_ok=False)
+            self.status.failed(error, chain_ok=False)
             _log.warning("chain_unavailable", reason=str(error))
         except ChainMisconfiguredError as error:
-            self._failed(error, chain_ok=False)
+            self.status.failed(error, chain_ok=False)
             _log.error("chain_misconfigured", setting=error.setting, reason=str(error))
         except Exception as error:  # noqa: BLE001 - logged whole, and anchoring goes on
-            self._failed(error, chain_ok=self.status.chain_ok)
+            self.status.failed(error, chain_ok=self.status.chain_ok)
             _log.exception("anchoring_failed", error=type(error).__name__)
         else:
-            self.status.last_error = None
+            self.status.succeeded()
             pause = IN_FLIGHT_POLL_SECONDS if self._in_flight else self._interval_seconds
             return 0.0 if self._more and not self._in_flight else min(pause, self._interval_seconds)
         return min(RETRY_SECONDS, self._interval_seconds)
-
-    def _failed(self, error: Exception, *, chain_ok: bool | None) -> None:
-        self.status.failed(f"{type(error).__name__}: {error}"[:500], chain_ok=chain_ok)
 
     async def _probe(self) -> None:
         """See whether the chain is there, also when there is nothing to anchor, so that health can tell."""

@@ -21,6 +21,11 @@ class NewChunk:
     dek_id: DekId
     """Id of the key that the envelope is encrypted under, by its header."""
 
+    @property
+    def record(self) -> "ChunkRecord":
+        """The record that makes it exist."""
+        return ChunkRecord(self.index, self.plaintext_bytes, self.fingerprint)
+
 
 @dataclass(frozen=True, slots=True)
 class ChunkRecord:

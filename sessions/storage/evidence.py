@@ -6,19 +6,17 @@ from collections.abc import Mapping
 
 from sessions.core import tiles
 from sessions.core.envelope import missing_leaf_input
-from sessions.core.manifest import Manifest
 from sessions.core.merkle import inclusion_ranges, leaf_hash
 from sessions.core.proof import ChunkProof
-from sessions.core.receipt import Receipt
 from sessions.core.tiles import TILE_WIDTH, Place
 from sessions.core.types import Hash, SessionId
 from sessions.runtime.errors import DomainError
 from sessions.storage import problems
 from sessions.storage.chunk_records import ChunkRecord
-from sessions.storage.heads import covered, manifest_of
+from sessions.storage.heads import covered, sealed_summary
 from sessions.storage.ledger import Ledger
 from sessions.storage.reads import Hold, unbounded
-from sessions.storage.sealing import covers
+from sessions.storage.sealed_answer import receipt_json
 from sessions.storage.store import BodyReader, ChunkReader, SessionRecord, TileStore
 
 
@@ -81,19 +79,21 @@ class Evidence:
             raise _missing(session_id, start)
         return found
 
-    async def proof(self, session_id: SessionId, index: int) -> ChunkProof:
+    async def proof(self, session_id: SessionId, index: int, hold: Hold = unbounded) -> ChunkProof:
         """The proof that a chunk is in its sealed session; it reads a few hundred hashes, however long the session.
+
+        `hold` reserves memory by the manifest's size before it is read.
 
         Raises:
             DomainError: `session-not-found`, `session-open`, `chunk-not-found`, `envelope-corrupt`.
         """
-        record = await self._ledger.get(session_id)
-        manifest = await manifest_of(record)
-        if not covers(manifest, index):
+        record = await self._ledger.sealed(session_id, hold)
+        summary = await sealed_summary(record)
+        if not all(await covered(record, [index])):
             raise problems.chunk_not_found(session_id, index)
-        ranges = inclusion_ranges(index, manifest.chunk_count)
+        ranges = inclusion_ranges(index, summary.chunk_count)
         found, held = await asyncio.gather(
-            self._chunks.page(session_id, index, 1), self._read(record, manifest, tiles.needed(ranges))
+            self._chunks.page(session_id, index, 1), self._read(record, summary.chunk_count, tiles.needed(ranges))
         )
         if not found or found[0].index != index:
             raise _no_record(session_id, index)
@@ -104,31 +104,28 @@ class Evidence:
             envelope_bytes=chunk.fingerprint.envelope_bytes,
             envelope_sha256=chunk.fingerprint.envelope_sha256,
             leaf_hash=chunk.fingerprint.leaf_hash,
-            tree_size=manifest.chunk_count,
-            root=manifest.root,
+            tree_size=summary.chunk_count,
+            root=summary.root,
             path=tuple(tiles.path(ranges, held)),
         )
 
-    async def receipt(self, session_id: SessionId) -> Receipt:
-        """What a third party keeps of a sealed session.
+    async def receipt(self, session_id: SessionId, hold: Hold = unbounded) -> bytes:
+        """Return the receipt of a sealed session as JSON; `hold` reserves memory by the manifest's size.
 
         Raises:
             DomainError: `session-not-found`, `session-open`.
         """
-        record = await self._ledger.get(session_id)
-        manifest = await manifest_of(record)
-        batch = record.placement.batch if record.placement is not None else None
-        return Receipt(manifest=manifest, batch=batch, anchor=await self._ledger.anchor_of(record))
+        record = await self._ledger.sealed(session_id, hold)
+        return receipt_json(record, await self._ledger.anchor_of(record))
 
-    async def manifest(self, session_id: SessionId) -> bytes:
-        """The canonical manifest.
+    async def manifest(self, session_id: SessionId, hold: Hold = unbounded) -> bytes:
+        """Return the canonical manifest; `hold` reserves memory by its size.
 
         Raises:
             DomainError: `session-not-found`, `session-open`.
         """
-        record = await self._ledger.get(session_id)
-        await manifest_of(record)  # it is one, in its canonical form
-        assert record.seal is not None
+        record = await self._ledger.sealed(session_id, hold)
+        assert record.seal is not None  # it is sealed
         return record.seal.manifest
 
     async def _chunk(self, record: SessionRecord, index: int) -> ChunkRecord:
@@ -137,12 +134,12 @@ class Evidence:
             raise problems.chunk_not_found(record.session_id, index)
         return found[0]
 
-    async def _read(self, record: SessionRecord, manifest: Manifest, places: set[Place]) -> Mapping[Place, bytes]:
+    async def _read(self, record: SessionRecord, chunk_count: int, places: set[Place]) -> Mapping[Place, bytes]:
         """Tiles: level 0 from the records, the rest as the seal stored them."""
         seal = record.seal
         assert seal is not None
         edge, above = [place for place in places if place[0] == 0], {place for place in places if place[0]}
-        leaves = [self._leaves(record.session_id, manifest, number) for _, number in edge]
+        leaves = [self._leaves(record, chunk_count, number) for _, number in edge]
         stored, joined = await asyncio.gather(
             self._tiles.get(record.session_id, seal.tiles_attempt, above), asyncio.gather(*leaves)
         )
@@ -153,13 +150,14 @@ class Evidence:
             raise DomainError("envelope-corrupt", detail)
         return {**stored, **dict(zip(edge, joined, strict=True))}
 
-    async def _leaves(self, session_id: SessionId, manifest: Manifest, tile: int) -> bytes:
-        start, end = tile * TILE_WIDTH, min((tile + 1) * TILE_WIDTH, manifest.chunk_count)
+    async def _leaves(self, record: SessionRecord, chunk_count: int, tile: int) -> bytes:
+        session_id = record.session_id
+        start, end = tile * TILE_WIDTH, min((tile + 1) * TILE_WIDTH, chunk_count)
         found = await self._chunks.leaves(session_id, start, TILE_WIDTH)
         stored = dict(zip(found.indexes, found.hashes, strict=True))
         leaves: list[Hash] = []
-        for index in range(start, end):
-            if not covers(manifest, index):
+        for index, is_covered in zip(range(start, end), await covered(record, range(start, end)), strict=True):
+            if not is_covered:
                 leaves.append(leaf_hash(missing_leaf_input(session_id, index)))
             elif index in stored:
                 leaves.append(stored[index])

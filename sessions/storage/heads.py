@@ -12,8 +12,8 @@ from typing import Final, Protocol
 
 from sessions.core.manifest import Manifest
 from sessions.core.types import SessionId
-from sessions.storage.seal_summary import SealSummary, read_summary
-from sessions.storage.sealing import covers, sealed_manifest
+from sessions.storage.seal_summary import SealSummary, missing_of, read_summary, summary_of
+from sessions.storage.sealing import sealed_manifest
 from sessions.storage.store import (
     Cursor,
     Retention,
@@ -37,8 +37,8 @@ MANIFEST_PAGE_BYTES: Final = 8 * 1024 * 1024
 class SessionHead:
     """One session, without what may be large.
 
-    `batch` is the number of the batch that it is in. `unread_bytes` is the size of its manifest if the session is
-    sealed and has no summary, otherwise 0.
+    `batch` is the number of the batch that it is in. `manifest_bytes` is the size of its manifest, 0 before the seal.
+    Its `seal_order` comes without the names of processors that were `unheard`.
     """
 
     session_id: SessionId
@@ -50,7 +50,17 @@ class SessionHead:
     held: bool = False
     retention: Retention
     tombstone: Tombstone | None = None
-    unread_bytes: int = 0
+    manifest_bytes: int = 0
+
+    @property
+    def order_id(self) -> str | None:
+        """Id of the newest order to seal it."""
+        return None if self.seal_order is None else self.seal_order.order_id
+
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes of manifest to read for the summary that the session lacks."""
+        return self.manifest_bytes if self.summary is None else 0
 
 
 class SessionLists(Protocol):
@@ -80,14 +90,18 @@ def head_of(record: SessionRecord) -> SessionHead:
         session_id=record.session_id,
         status=record.status,
         opened_at=record.opened_at,
-        seal_order=record.seal_order,
+        seal_order=None if record.seal_order is None else replace(record.seal_order, unheard=()),
         summary=None if seal is None else seal.summary,
         batch=None if record.placement is None else record.placement.sequence,
         held=record.held,
         retention=record.retention,
         tombstone=record.tombstone,
-        unread_bytes=0 if seal is None or seal.summary is not None else len(seal.manifest),
+        manifest_bytes=0 if seal is None else len(seal.manifest),
     )
+
+
+def _is_large(manifest: bytes) -> bool:
+    return len(manifest) > LARGE_MANIFEST_BYTES
 
 
 async def manifest_of(record: SessionRecord) -> Manifest:
@@ -96,22 +110,35 @@ async def manifest_of(record: SessionRecord) -> Manifest:
     Raises:
         DomainError: `session-open`.
     """
-    if record.seal is None or len(record.seal.manifest) <= LARGE_MANIFEST_BYTES:
+    if record.seal is None or not _is_large(record.seal.manifest):
         return sealed_manifest(record)
     return await asyncio.to_thread(sealed_manifest, record)
 
 
-async def covered(record: SessionRecord, indexes: Sequence[int]) -> list[bool]:
-    """Return for each index whether the session's seal covers that chunk; without gaps the manifest is not parsed.
+async def sealed_summary(record: SessionRecord) -> SealSummary:
+    """Return the summary of a session that is sealed; parse its manifest only if version 0.1.0 sealed it.
 
     Raises:
         DomainError: `session-open`.
     """
-    summary = None if record.seal is None else record.seal.summary
-    if summary is not None and not summary.missing_chunks:
+    if record.seal is not None and record.seal.summary is not None:
+        return record.seal.summary
+    return summary_of(await manifest_of(record))
+
+
+async def covered(record: SessionRecord, indexes: Sequence[int]) -> list[bool]:
+    """Return for each index whether the session's seal covers that chunk.
+
+    Raises:
+        DomainError: `session-open`.
+    """
+    summary = await sealed_summary(record)
+    if not summary.missing_chunks:
         return [index < summary.chunk_count for index in indexes]
-    manifest = await manifest_of(record)
-    return [covers(manifest, index) for index in indexes]
+    assert record.seal is not None  # it has a summary
+    data = record.seal.manifest
+    missing = await asyncio.to_thread(missing_of, data, indexes) if _is_large(data) else missing_of(data, indexes)
+    return [index < summary.chunk_count and index not in missing for index in indexes]
 
 
 async def completed(sessions: SessionLists, heads: Sequence[SessionHead]) -> list[SessionHead]:

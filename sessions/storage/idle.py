@@ -71,6 +71,8 @@ class IdleSealer:
             done = 0
             for session_id in found:
                 try:
+                    if not await self._activity.is_idle(session_id):
+                        continue  # it was written to, or sealed, while those before it were sealed
                     sealed_now = await self._ledger.seal(session_id, None, "idle", wait_seconds=0)
                 except DomainError as error:
                     if error.code == "database-unavailable":

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from prometheus_client import Counter, Histogram
 
@@ -21,7 +21,7 @@ from sessions.storage.chunk_records import ChunkRecord, InsertOutcome, NewChunk
 from sessions.storage.frame_answers import ENVELOPES, FrameAnswer, FrameResult
 from sessions.storage.heads import covered
 from sessions.storage.killpoints import Point
-from sessions.storage.store import BodyReader, ChunkStore, SessionRecord, SessionState, SessionStatus, SessionStore
+from sessions.storage.store import EnvelopeStore, SessionRecord, SessionState, SessionStatus, ShreddedSessions
 
 _INLINE_BYTES: Final = 256 * 1024
 """Up to here hashing takes no more time than the way to a thread and back; the event loop waits 0.2 ms for it."""
@@ -77,16 +77,12 @@ def _require_plausible(position: int, plaintext_bytes: int, envelope_bytes: int)
         raise DomainError("bad-envelope", f"frame {position}: the envelope {detail}")
 
 
-class EnvelopeStore(ChunkStore, BodyReader, Protocol):
-    """Chunks, and their envelopes."""
-
-
 class Intake:
     """Stores envelopes of any sessions, each answered for itself: one session's trouble is no other's."""
 
     def __init__(
         self,
-        sessions: SessionStore,
+        sessions: ShreddedSessions,
         chunks: EnvelopeStore,
         activity: Activity,
         clock: Callable[[], float] = time.monotonic,
@@ -127,6 +123,8 @@ class Intake:
         await self._activity.note(list({chunk.session_id for chunk in writable}))
         reach(Point.CHUNK_NOTED)
         outcomes = iter(await self._insert(writable) if writable else [])
+        if writable:
+            self._activity.written()
         # The state is read again, after the insert: a seal that began in between may or may not have seen it.
         after = await self._sessions.states(session_ids) if writable else before
         self._remember(session_ids, after)
@@ -161,9 +159,11 @@ class Intake:
             if (refusal := await self._uncovered(chunk, wait_until)) is not None:
                 return FrameAnswer(refusal, None, None)
             if state.status is SessionStatus.SHREDDED:  # it had the key when it was sealed with the chunk
+                await self._bury(chunk)
                 return FrameAnswer(FrameResult(outcome.value), stored_sha256, chunk.fingerprint.leaf_hash)
         if state is None or chunk.dek_id not in state.dek_ids:  # the database was set back to before the session or key
-            if outcome is not InsertOutcome.CONFLICT and (state is None or state.status is SessionStatus.OPEN):
+            # One that exists may have been acknowledged before the set-back, when the ring still had its key.
+            if outcome is InsertOutcome.STORED and (state is None or state.status is SessionStatus.OPEN):
                 await self._take_back(chunk)
             unknown = FrameResult.UNKNOWN_SESSION if state is None else FrameResult.UNKNOWN_KEY
             return FrameAnswer(unknown, None, None)
@@ -178,7 +178,11 @@ class Intake:
             return FrameAnswer(FrameResult.BUSY, None, None)
         if state.status is SessionStatus.OPEN:
             return FrameAnswer(FrameResult.UNKNOWN_KEY, None, None)
-        return await self._closed(chunk)
+        answer = await self._closed(chunk)
+        if state.status is SessionStatus.SHREDDED and answer.result is FrameResult.EXISTS:
+            # A crash between the insert and `_bury` left its body; nobody was answered then, so it is repeated.
+            await self._chunks.remove_body(chunk.session_id, chunk.record)
+        return answer
 
     async def _contested(self, chunk: NewChunk, stored_sha256: Hash, state: SessionState) -> tuple[InsertOutcome, Hash]:
         """Decide a taken index: an envelope whose key is in no ring was never acknowledged, and gives way.
@@ -225,8 +229,15 @@ class Intake:
         return FrameResult.SEALED
 
     async def _take_back(self, chunk: NewChunk) -> None:
-        record = ChunkRecord(chunk.index, chunk.plaintext_bytes, chunk.fingerprint)
-        await self._chunks.remove(chunk.session_id, record)
+        await self._chunks.remove(chunk.session_id, chunk.record)
+
+    async def _bury(self, chunk: NewChunk) -> None:
+        """Delete the body that an insert wrote again after its session was shredded; should this crash, shredding does.
+
+        The record stays, as those of all chunks that a seal covers.
+        """
+        await self._sessions.unfinish(chunk.session_id)
+        await self._chunks.remove_body(chunk.session_id, chunk.record)
 
     async def _before(
         self, chunks: Sequence[NewChunk], session_ids: list[SessionId], wait_until: float

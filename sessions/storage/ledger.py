@@ -1,8 +1,8 @@
 """What session-storage does with sessions: open, ring keys, hold, and tell; `shredding.py` destroys them."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -17,9 +17,11 @@ from sessions.runtime.metadata import canonical_metadata
 from sessions.runtime.tasks import skipped
 from sessions.storage import problems
 from sessions.storage.anchor import BatchReader
+from sessions.storage.begun_seals import BegunSeals
 from sessions.storage.heads import SessionHead, Sessions
 from sessions.storage.killpoints import Point
 from sessions.storage.progress import ProgressReader
+from sessions.storage.reads import Hold
 from sessions.storage.retention import Terms, from_metadata
 from sessions.storage.seal_desk import WAIT_SECONDS, SealDesk, Waiting
 from sessions.storage.seal_orders import Confirmation
@@ -27,7 +29,6 @@ from sessions.storage.sealing import Sealer
 from sessions.storage.session_views import SessionViews
 from sessions.storage.store import Change, Retention, SessionFilter, SessionRecord, SessionStatus
 
-RESUME_SEAL_AFTER = timedelta(seconds=10)
 OPENED = Counter("lucid_sessions_opened_total", "Sessions that were opened.")
 _log = structlog.get_logger()
 
@@ -53,12 +54,16 @@ class Ledger(SessionViews):
         batches: BatchReader,
         terms: Terms,
         opened: Callable[[SessionRecord], None] = lambda _: None,
+        written: Callable[[], None] = lambda: None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`opened` is told of each session that is opened here."""
+        """Call `opened` with each session that is opened here, and `written` after each write."""
         super().__init__(sessions, batches, terms, progress)
         self._sealer = sealer
         self._desk = desk
         self._opened = opened
+        self._written = written
+        self._begun = BegunSeals(monotonic)
 
     async def open(self, session_id: SessionId, metadata: Mapping[str, Any] | None, key: WrappedDek) -> Opened:
         """Open a session with its first key, or find it open: then its own keys stay, and `key` is not used.
@@ -88,6 +93,7 @@ class Ledger(SessionViews):
         reach(Point.OPENING_STORED)
         OPENED.inc(created)
         if created:
+            self._written()
             self._opened(record)
         else:
             problems.require_open(record)
@@ -105,6 +111,7 @@ class Ledger(SessionViews):
             change = Change(metadata=canonical, retention=retention)
             given = await self._sessions.update(session_id, SessionStatus.OPEN, change)
             if given is not None:
+                self._written()
                 return given
             record = await self.get(session_id)  # another request gave it metadata, or it is being sealed
             problems.require_open(record)
@@ -123,6 +130,29 @@ class Ledger(SessionViews):
         record = await self._sessions.get(session_id)
         if record is None:
             raise problems.session_not_found(session_id)
+        return record
+
+    async def sealed_already(self, session_id: SessionId, hold: Hold) -> SessionRecord | None:
+        """Return a session if it is sealed; `hold` reserves memory by its manifest's size before it is read.
+
+        Raises:
+            DomainError: those of `hold`.
+        """
+        head = (await self._sessions.heads([session_id])).get(session_id)
+        if head is None or not head.manifest_bytes:
+            return None
+        await hold(head.manifest_bytes)
+        return await self.get(session_id)
+
+    async def sealed(self, session_id: SessionId, hold: Hold) -> SessionRecord:
+        """Return a session that is sealed; see `sealed_already`.
+
+        Raises:
+            DomainError: `session-not-found`, `session-open`; those of `hold`.
+        """
+        record = await self.sealed_already(session_id, hold) or await self.get(session_id)
+        if record.seal is None:
+            raise problems.session_open(session_id, "a manifest, a root and proofs come with the seal")
         return record
 
     async def readable(self, session_id: SessionId) -> SessionRecord:
@@ -149,6 +179,7 @@ class Ledger(SessionViews):
         if len(record.keys) >= MAX_KEYS:
             raise DomainError("invalid-request", f"a key ring holds at most {MAX_KEYS} keys")
         updated = await self._sessions.update(session_id, SessionStatus.OPEN, Change(add_key=key))
+        self._written()
         return updated or await self.add_key(session_id, key)
 
     async def seal(
@@ -163,32 +194,34 @@ class Ledger(SessionViews):
     ) -> Manifest | Waiting:
         """Seal a session, or return the manifest it has. See `SealDesk.seal`."""
         sealed = await self._desk.seal(session_id, chunk_count, sealed_by, first, keep=keep, wait_seconds=wait_seconds)
+        self._written()
         self._progress.forget(session_id)
         return sealed
 
     async def resume_seals(self, limit: int) -> int:
-        """Finish seals that were begun some time ago, by a process that may have died; return how many were decided.
+        """Finish seals that were begun by a process that may have died; return how many were decided.
 
-        They are read in pages of `limit`. A session that cannot be decided stops no other.
+        Those are finished that this process has seen under one order for `RESUME_SEAL_AFTER_SECONDS`. They are read in
+        pages of `limit`. A session that cannot be decided stops no other.
 
         Raises:
             DomainError: `database-unavailable`; the rest is for the next time.
         """
         decided, after = 0, None
-        latest = self._terms.clock() - RESUME_SEAL_AFTER
-        while True:
-            begun = await self._sessions.page(SessionFilter(status=SessionStatus.SEALING), limit, after)
-            for head in begun:
-                if head.seal_order and head.seal_order.sealed_at < latest:
-                    decided += await self._resume_seal(head)
-            if len(begun) < limit:
-                return decided
-            after = begun[-1].opened_at, begun[-1].session_id
+        with self._begun.look() as is_old:
+            while True:
+                begun = await self._sessions.page(SessionFilter(status=SessionStatus.SEALING), limit, after)
+                for head in begun:
+                    if is_old(head):
+                        decided += await self._resume_seal(head)
+                if len(begun) < limit:
+                    return decided
+                after = begun[-1].opened_at, begun[-1].session_id
 
     async def _resume_seal(self, head: SessionHead) -> bool:
         try:
             record = await self.get(head.session_id)
-            if record.status is not SessionStatus.SEALING or record.seal_order != head.seal_order:
+            if record.status is not SessionStatus.SEALING or record.order_id != head.order_id:
                 return False  # decided, or ordered again, since the list was read
             await self._sealer.resume(record)
         except DomainError as error:
@@ -209,6 +242,7 @@ class Ledger(SessionViews):
         """
         record = await self.readable(session_id)
         updated = await self._sessions.update(session_id, record.status, Change(held=held))
+        self._written()
         return updated or await self.hold(session_id, held=held)
 
     async def retain(self, session_id: SessionId, retention: Retention) -> SessionRecord:
@@ -220,4 +254,5 @@ class Ledger(SessionViews):
         record = await self.readable(session_id)
         self._terms.require(session_id, retention)
         updated = await self._sessions.update(session_id, record.status, Change(retention=retention))
+        self._written()
         return updated or await self.retain(session_id, retention)

@@ -144,7 +144,16 @@ def build(settings: StorageSettings) -> FastAPI:
     progress = ProgressReader(trail.chunks)
     replicas.uptime.on_set_back(intake.set_back)
     replicas.uptime.on_set_back(progress.set_back)
-    ledger = Ledger(sessions, trail.sealer, replicas.desk, progress, batches=batches, terms=terms, opened=intake.opened)
+    ledger = Ledger(
+        sessions,
+        trail.sealer,
+        replicas.desk,
+        progress,
+        batches=batches,
+        terms=terms,
+        opened=intake.opened,
+        written=replicas.uptime.stir,
+    )
     idle_lease = MongoLease(db, "idle", holder, idle.LEASE_SECONDS)
     idle_sealer = idle.IdleSealer(activity, ledger, idle_lease, settings.session_idle_seal_seconds)
     anchors = anchoring.build(settings, db, batches, clock)

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from sessions.core.audit import day_of
+from sessions.core.key_ring import MAX_KEYS
 from sessions.core.tiles import Place
 from sessions.core.types import Hash, SessionId
 from sessions.storage.chunk_records import ChunkRecord, InsertOutcome, Leaves, NewChunk, leaves_of
@@ -63,7 +64,7 @@ class MemorySessions:
             return None
         keys = record.keys
         if change.add_key is not None:
-            if any(key.dek_id == change.add_key.dek_id for key in keys):
+            if len(keys) >= MAX_KEYS or any(key.dek_id == change.add_key.dek_id for key in keys):
                 return None
             keys = (*keys, change.add_key)
         record = replace(
@@ -124,6 +125,12 @@ class MemorySessions:
     async def finished(self, session_id: SessionId) -> None:
         """See `ShredStore`."""
         self.shredding.discard(session_id)
+
+    async def unfinish(self, session_id: SessionId) -> None:
+        """See `ShredStore`."""
+        record = self.records.get(session_id)
+        if record is not None and record.status is SessionStatus.SHREDDED:
+            self.shredding.add(session_id)
 
     async def terms(self) -> list[int]:
         """See `DueStore`."""
@@ -193,6 +200,10 @@ class MemoryChunks:
         taken = self.records.get(session_id, {})
         if (existing := taken.get(chunk.index)) is not None and existing.fingerprint == chunk.fingerprint:
             del taken[chunk.index]
+        await self.remove_body(session_id, chunk)
+
+    async def remove_body(self, session_id: SessionId, chunk: ChunkRecord) -> None:
+        """See `ChunkStore`."""
         self.bodies.pop((session_id, chunk.index, chunk.fingerprint.envelope_sha256), None)
 
     async def read(self, session_id: SessionId, chunk: ChunkRecord) -> bytes | None:

@@ -159,7 +159,7 @@ class MemoryLease:
     async def release(self) -> None:
         """Let go of the lease if it is held here."""
         if self._state.holder == self._holder:
-            self._state.expires_at = 0.0
+            self._state.holder, self._state.expires_at = "", 0.0
 
 
 @dataclass

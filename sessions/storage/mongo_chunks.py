@@ -141,6 +141,11 @@ class MongoChunks:
             reach(Point.CHUNK_RECORD_REMOVED)
             await self._delete_body(session_id, chunk.index, chunk.fingerprint)
 
+    async def remove_body(self, session_id: SessionId, chunk: ChunkRecord) -> None:
+        """See `ChunkStore`."""
+        async with translated():
+            await self._delete_body(session_id, chunk.index, chunk.fingerprint)
+
     async def read(self, session_id: SessionId, chunk: ChunkRecord) -> bytes | None:
         """See `BodyStore`."""
         async with translated():

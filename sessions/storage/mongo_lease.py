@@ -62,6 +62,7 @@ class MongoLease:
         return token
 
     async def release(self) -> None:
-        """Let go of the lease if it is held here; the next holder gets a higher number all the same."""
+        """Let go of the lease if it is held here; the next holder gets a higher number, even if it is the same."""
         self._held.set(0)
-        await self._leases.update_one({"_id": self._name, "holder": self._holder}, {"$set": {"expires_at": _LONG_AGO}})
+        mine = {"_id": self._name, "holder": self._holder}
+        await self._leases.update_one(mine, {"$set": {"expires_at": _LONG_AGO, "holder": ""}})

@@ -7,6 +7,7 @@ from bson import Binary, Int64
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
+from sessions.core.key_ring import MAX_KEYS
 from sessions.core.receipt import Batch
 from sessions.core.types import DekId, Hash, SessionId
 from sessions.storage import mongo_lists
@@ -178,6 +179,7 @@ class MongoSessions(MongoLists):
             condition |= {"held": {"$ne": True}, **(_terms(change.retention) if change.retention else {})}
         if change.add_key is not None:
             condition["keys.dek_id"] = {"$ne": Binary(change.add_key.dek_id)}
+            condition[f"keys.{MAX_KEYS - 1}"] = {"$exists": False}
             update["$push"] = {"keys": key_document(change.add_key)}
         async with translated():
             document = await self._sessions.find_one_and_update(condition, update, return_document=ReturnDocument.AFTER)
@@ -195,3 +197,8 @@ class MongoSessions(MongoLists):
         """See `ShredStore`."""
         async with translated():
             await self._sessions.update_one({"_id": session_id, "status": "shredded"}, {"$unset": {"shredding": ""}})
+
+    async def unfinish(self, session_id: SessionId) -> None:
+        """See `ShredStore`."""
+        async with translated():
+            await self._sessions.update_one({"_id": session_id, "status": "shredded"}, {"$set": _SHREDDING})

@@ -1,11 +1,11 @@
 """A bound on the memory of answers: each large answer reserves its bytes before it reads, until it is sent.
 
-There are two pools, so that neither keeps the other waiting: `lists` for JSON, and `content` for envelopes. In each
-pool one token holds at most half, so that a token whose answers are never read does not shut out the others. Recording
-takes no part in this: bodies that come in have `INFLIGHT_MAX_BYTES`.
+There are three pools, so that none keeps another waiting: `lists` for JSON, `content` for envelopes, and `seals` for
+answers to recorders that repeat a seal. In each pool one token holds at most half, so that a token whose answers are
+never read does not shut out the others. Bodies that come in have `INFLIGHT_MAX_BYTES`.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias
 
 from starlette.requests import Request
@@ -17,7 +17,11 @@ from sessions.runtime.errors import DomainError
 from sessions.runtime.middleware import WHEN_ANSWERED
 
 SESSION_BYTES: Final = 1024 * 1024
-"""Bytes reserved for one session's document: its metadata, key ring and manifest, stored and as JSON."""
+"""Bytes reserved for one session's document, stored and as JSON, without its manifest where that may be large."""
+MANIFEST_COPIES: Final = 4
+"""Number of times a manifest is in memory: as the database sends it, read, in the answer, and on its way out."""
+UNRESERVED_MANIFEST_BYTES: Final = 16 * 1024
+"""A seal's answer with a manifest of at most this many bytes reserves nothing, so that it never waits."""
 ITEM_BYTES: Final = 4 * 1024
 """Bytes reserved for one item of a list."""
 RING_BYTES: Final = 32 * 1024
@@ -85,21 +89,40 @@ class Reads:
     """The pools, and the dependencies of routes on them."""
 
     def __init__(self, total_bytes: int) -> None:
-        """A quarter of the bytes is for lists, the rest for content."""
+        """Share out the bytes: a quarter for lists, an eighth for seals, the rest for content."""
         self.lists = Pool(total_bytes // 4, LISTS_WAIT_SECONDS)
-        self.content = Pool(total_bytes - total_bytes // 4, CONTENT_WAIT_SECONDS)
+        self.seals = Pool(total_bytes // 8, LISTS_WAIT_SECONDS)
+        self.content = Pool(total_bytes - total_bytes // 4 - total_bytes // 8, CONTENT_WAIT_SECONDS)
 
     async def session(self, request: Request) -> None:
         """Dependency of a route that answers with one session."""
         await self.lists.hold(SESSION_BYTES, request.scope)
 
-    def items(self, item_bytes: int = ITEM_BYTES) -> Dependency:
-        """Return the dependency of a route that answers with at most `limit` items."""
+    def items(self, item_bytes: int = ITEM_BYTES, *, default_limit: int = DEFAULT_LIMIT) -> Dependency:
+        """Return the dependency of a route that answers with at most `limit` items, by default `default_limit`."""
 
         async def page(request: Request) -> None:
-            await self.lists.hold(_limit(request.query_params.get("limit")) * item_bytes, request.scope)
+            limit = _limit(request.query_params.getlist("limit"), default_limit)
+            await self.lists.hold(limit * item_bytes, request.scope)
 
         return page
+
+    def manifest(self, request: Request) -> Hold:
+        """Return a function that reserves memory for a sealed session, given its manifest's size in bytes."""
+
+        async def hold(size_bytes: int) -> None:
+            await self.lists.hold(SESSION_BYTES + MANIFEST_COPIES * size_bytes, request.scope)
+
+        return hold
+
+    def seal(self, request: Request) -> Hold:
+        """Return a function that reserves memory for a seal's answer, given the manifest's size in bytes."""
+
+        async def hold(size_bytes: int) -> None:
+            if size_bytes > UNRESERVED_MANIFEST_BYTES:
+                await self.seals.hold(MANIFEST_COPIES * size_bytes, request.scope)
+
+        return hold
 
     def envelopes(self, request: Request) -> Hold:
         """Return what reserves memory for envelopes of so many bytes."""
@@ -110,8 +133,11 @@ class Reads:
         return hold
 
 
-def _limit(text: str | None) -> int:
-    """How many items may come; what is no number is refused later, by the route."""
-    if text is None or not text.isascii() or not text.isdigit():
-        return DEFAULT_LIMIT
-    return MAX_LIMIT if len(text) > len(str(MAX_LIMIT)) else min(MAX_LIMIT, int(text))
+def _limit(texts: Sequence[str], default_limit: int) -> int:
+    """Return how many items may be answered; `MAX_LIMIT` for what the route may read as any number, or refuse."""
+    if not texts:
+        return default_limit
+    text = texts[0]
+    if len(texts) > 1 or len(text) > len(str(MAX_LIMIT)) or not (text.isascii() and text.isdigit()):
+        return MAX_LIMIT
+    return min(MAX_LIMIT, int(text))

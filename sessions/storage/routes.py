@@ -3,7 +3,6 @@
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from starlette.responses import JSONResponse
 
 from sessions.core import frames
 from sessions.core.audit import Action
@@ -17,26 +16,25 @@ from sessions.runtime.models import (
     IndexPath,
     Limit,
     ManifestModel,
-    Sealed,
     SessionIdPath,
     Status,
     checked,
     checked_index,
 )
 from sessions.runtime.problems import responses
-from sessions.storage import cursors, models, problems, processor_models
+from sessions.storage import cursors, models, seal_route
 from sessions.storage.evidence import Evidence
 from sessions.storage.ledger import Ledger
 from sessions.storage.models import key_ids, key_json
 from sessions.storage.mongo import Readiness
 from sessions.storage.reads import Reads
-from sessions.storage.seal_desk import WAIT_SECONDS, Waiting
-from sessions.storage.seal_orders import Confirmation
 from sessions.storage.shredding import Shredder
 from sessions.storage.store import Cursor, SessionFilter, SessionStatus, ShredReason
 
 READERS = allow(Role.AUDIT, Role.PROCESSOR)
 ENVELOPES_MAX_BYTES: Final = 4 * 1024 * 1024
+CHUNKS_LIMIT: Final = 1000
+"""Records of chunks in a page whose request names no limit."""
 _OCTETS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 }
@@ -69,6 +67,7 @@ def router(ledger: Ledger, shredder: Shredder, evidence: Evidence, readiness: Re
     shredders = allow(Role.ADMIN, Role.PROCESSOR, act=Action.SESSION_SHRED)
     holders = allow(Role.ADMIN, Role.PROCESSOR, act=Action.SESSION_HOLD)
     _processor_routes(routes, ledger, by_processor)
+    seal_route.add(routes, ledger, reads, by_processor)
     one_session = [*by_reader, Depends(reads.session)]
     _reader_routes(routes, evidence, reads, by_reader)
 
@@ -178,69 +177,31 @@ def _processor_routes(routes: APIRouter, ledger: Ledger, by_processor: list[Any]
         record = await ledger.add_key(require_recording(checked(session_id)), request.to_key())
         return {"session": await ledger.summary(record), "keys": [key_json(key) for key in record.keys]}
 
-    @routes.post(
-        "/{session_id}/seal",
-        dependencies=by_processor,
-        response_model=Sealed,
-        responses={
-            202: {
-                "model": processor_models.SealWaiting,
-                "description": "Kept until these processors hand over",
-            },
-            **responses(
-                "session-not-found", "chunks-missing", "chunk-count-mismatch", "session-reserved", "envelope-corrupt"
-            ),
-        },
-    )
-    async def seal(session_id: SessionIdPath, request: processor_models.StorageSealRequest) -> Any:
-        """Seal a session; repeated, it gives the same manifest."""
-        name = require_recording(checked(session_id))
-        first = None
-        if request.processor is not None:
-            first = Confirmation(request.processor, request.floor, request.until_seconds, request.generation)
-        keep = request.keep and first is not None  # a processor of 0.1.0 keeps the order itself
-        wait_seconds = WAIT_SECONDS if request.wait else 0.0
-        manifest = await ledger.seal(
-            name, request.chunk_count, request.sealed_by, first, keep=keep, wait_seconds=wait_seconds
-        )
-        if isinstance(manifest, Waiting):
-            if first is None:
-                raise problems.seal_waits(name, [known.record.name for known in manifest.processors])
-            waiting = {"session_id": name, "waiting_for": [known.to_json() for known in manifest.processors]}
-            return JSONResponse(waiting, 202)
-        return {
-            "manifest": manifest.to_json(),
-            "manifest_sha256": manifest.sha256().hex(),
-            "root": manifest.root.hex(),
-            "unheard": (await ledger.get(name)).unheard,
-        }
-
 
 def _reader_routes(routes: APIRouter, evidence: Evidence, reads: Reads, by_reader: list[Any]) -> None:
-    one_session = [*by_reader, Depends(reads.session)]
-
     @routes.get(
         "/{session_id}/manifest",
-        dependencies=one_session,
+        dependencies=by_reader,
         responses={
             200: {"content": {"application/json": {"schema": ManifestModel.model_json_schema()}}},
             **responses("session-not-found", "session-open"),
         },
     )
-    async def manifest(session_id: SessionIdPath) -> Response:
+    async def manifest(session_id: SessionIdPath, http: Request) -> Response:
         """The manifest, in its canonical bytes."""
-        return Response(await evidence.manifest(checked(session_id)), media_type="application/json")
+        body = await evidence.manifest(checked(session_id), reads.manifest(http))
+        return Response(body, media_type="application/json")
 
     @routes.get(
         "/{session_id}/chunks",
-        dependencies=[*by_reader, Depends(reads.items())],
+        dependencies=[*by_reader, Depends(reads.items(default_limit=CHUNKS_LIMIT))],
         response_model=models.ChunkPage,
         responses=responses("session-not-found"),
     )
     async def chunks(
         session_id: SessionIdPath,
         start: Annotated[int, Query(ge=0, le=2**53 - 1)] = 0,
-        limit: Limit = 1000,
+        limit: Limit = CHUNKS_LIMIT,
     ) -> Any:
         """Records of stored chunks by index."""
         found, next_start = await evidence.chunks(checked(session_id), start, limit)
@@ -284,20 +245,21 @@ def _reader_routes(routes: APIRouter, evidence: Evidence, reads: Reads, by_reade
 
     @routes.get(
         "/{session_id}/chunks/{index}/proof",
-        dependencies=one_session,
+        dependencies=by_reader,
         response_model=models.ProofModel,
         responses=responses("session-not-found", "chunk-not-found", "session-open", "envelope-corrupt"),
     )
-    async def proof(session_id: SessionIdPath, index: IndexPath) -> Any:
+    async def proof(session_id: SessionIdPath, index: IndexPath, http: Request) -> Any:
         """The proof that a chunk is in its sealed session."""
-        return (await evidence.proof(checked(session_id), checked_index(index))).to_json()
+        return (await evidence.proof(checked(session_id), checked_index(index), reads.manifest(http))).to_json()
 
     @routes.get(
         "/{session_id}/receipt",
-        dependencies=one_session,
+        dependencies=by_reader,
         response_model=models.ReceiptModel,
         responses=responses("session-not-found", "session-open"),
     )
-    async def receipt(session_id: SessionIdPath) -> Any:
+    async def receipt(session_id: SessionIdPath, http: Request) -> Any:
         """What a third party keeps; `anchor.state` says how far the anchor has come."""
-        return (await evidence.receipt(checked(session_id))).to_json()
+        body = await evidence.receipt(checked(session_id), reads.manifest(http))
+        return Response(body, media_type="application/json")

@@ -211,6 +211,7 @@ class SealDesk:
                 if error.code not in REFUSALS:
                     raise
                 await self._refused(session_id, order, error)
+            self._uptime.stir()
 
     async def _is_over(self, record: SessionRecord, order: WaitingOrder) -> bool:
         if order.until_seconds is not None:

@@ -1,17 +1,18 @@
 """What lists and statuses show of a seal. It is stored beside the manifest, which may hold 100,000 gaps."""
 
 import re
+from collections import deque
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from sessions.core import manifest as manifests
-from sessions.core.errors import CoreError
+from sessions.core.errors import CoreError, ManifestFormatError
 from sessions.core.manifest import Manifest
 from sessions.core.types import Hash
 
 _MISSING: Final = b'"missing":['
-# Two numbers of at most 16 digits, brackets and commas.
-_GAP_MAX_BYTES: Final = 36
 _GAP: Final = re.compile(rb"\[([0-9]+),([0-9]+)\]")
 
 
@@ -54,8 +55,26 @@ def read_summary(manifest: bytes) -> SealSummary | None:
 
 def first_gaps(manifest: bytes, limit: int) -> tuple[list[list[int]], bool]:
     """Return the first gaps of a manifest and whether it has more, without parsing the rest of it."""
-    # In canonical JSON a hash and two numbers come before this member, and no other member has brackets.
-    begin = manifest.index(_MISSING) + len(_MISSING) - 1
-    head = manifest[begin : begin + (limit + 1) * _GAP_MAX_BYTES]
-    found = [[int(first), int(last)] for first, last in _GAP.findall(head)]
+    found = [[first, last] for first, last in islice(_gaps(manifest), limit + 1)]
     return found[:limit], len(found) > limit
+
+
+def missing_of(manifest: bytes, indexes: Collection[int]) -> set[int]:
+    """Return those of some indexes that lie in a gap, reading one gap after the other and keeping none."""
+    missing: set[int] = set()
+    left = deque(sorted(set(indexes)))
+    for first, last in _gaps(manifest):
+        while left and left[0] <= last:
+            if (index := left.popleft()) >= first:
+                missing.add(index)
+        if not left:
+            break
+    return missing
+
+
+def _gaps(manifest: bytes) -> Iterator[tuple[int, int]]:
+    # In canonical JSON a hash and two numbers come before this member, and no other member has brackets.
+    begin = manifest.find(_MISSING)
+    if begin < 0:
+        raise ManifestFormatError("the manifest does not list its gaps")
+    return ((int(found[1]), int(found[2])) for found in _GAP.finditer(manifest, begin + len(_MISSING)))

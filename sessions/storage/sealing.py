@@ -26,6 +26,7 @@ from sessions.runtime.killpoints import reach
 from sessions.runtime.tasks import end_all
 from sessions.runtime.times import Clock, now, to_rfc3339
 from sessions.storage import problems
+from sessions.storage.as_asked import require_as_asked
 from sessions.storage.chunk_records import Leaves
 from sessions.storage.killpoints import Point
 from sessions.storage.progress import MAX_REPORTED_GAPS
@@ -272,15 +273,15 @@ def sealed_as_asked(record: SessionRecord, chunk_count: int | None, sealed_by: S
         DomainError: `chunks-missing`, `chunk-count-mismatch`, `session-open`.
     """
     manifest = sealed_manifest(record)
-    least = max(floor, chunk_count or 0)
-    whole = chunk_count is not None and sealed_by == "recorder"
-    missing = [list(gap) for gap in manifest.missing[:MAX_REPORTED_GAPS]] if whole else []
-    if least > manifest.chunk_count:
-        missing.append([manifest.chunk_count, least - 1])
-    if missing:
-        raise problems.sealed_without(record.session_id, missing)
-    if chunk_count is not None and chunk_count < manifest.chunk_count:
-        raise problems.chunk_count_mismatch(record.session_id, chunk_count, manifest.chunk_count)
+    assert record.seal is not None  # it has a manifest
+    require_as_asked(
+        record.session_id,
+        record.seal.manifest,
+        summary_of(manifest),
+        chunk_count=chunk_count,
+        sealed_by=sealed_by,
+        floor=floor,
+    )
     return manifest
 
 

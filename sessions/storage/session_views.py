@@ -9,10 +9,10 @@ from sessions.core.types import SessionId
 from sessions.runtime.times import to_rfc3339
 from sessions.storage import problems
 from sessions.storage.anchor import BatchReader
-from sessions.storage.heads import SessionHead, Sessions, completed, head_of, manifest_of
+from sessions.storage.heads import SessionHead, Sessions, completed, head_of, sealed_summary
 from sessions.storage.progress import MAX_REPORTED_GAPS, ProgressReader
 from sessions.storage.retention import Terms
-from sessions.storage.seal_summary import first_gaps, summary_of
+from sessions.storage.seal_summary import first_gaps
 from sessions.storage.store import Cursor, SessionFilter, SessionRecord, SessionStatus
 
 
@@ -58,7 +58,7 @@ class SessionViews:
         head = head_of(record)
         if not head.unread_bytes:
             return head
-        summary = summary_of(await manifest_of(record))
+        summary = await sealed_summary(record)
         await self._sessions.keep_summaries({record.session_id: summary})
         return replace(head, summary=summary)
 

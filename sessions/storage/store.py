@@ -113,6 +113,11 @@ class SessionRecord:
     closing: Closing | None = None
 
     @property
+    def order_id(self) -> str | None:
+        """Id of the newest order to seal it."""
+        return None if self.seal_order is None else self.seal_order.order_id
+
+    @property
     def unheard(self) -> tuple[str, ...]:
         """Processors that its seal did not wait for, since they were lost."""
         return () if self.seal is None or self.seal_order is None else self.seal_order.unheard
@@ -126,6 +131,7 @@ class Change:
     seal_order: SealOrder | None = None
     seal: Seal | None = None
     add_key: WrappedDek | None = None
+    """Added to a ring that has not this key, and fewer than `MAX_KEYS`."""
     held: bool | None = None
     tombstone: Tombstone | None = None
     """Set together with the deletion of the whole key ring; a session under legal hold gets none."""
@@ -213,6 +219,9 @@ class ChunkStore(ChunkReader, Protocol):
     async def remove(self, session_id: SessionId, chunk: ChunkRecord) -> None:
         """Take back a chunk that no seal covers and nobody was told is stored."""
 
+    async def remove_body(self, session_id: SessionId, chunk: ChunkRecord) -> None:
+        """Delete a chunk's body; its record stays."""
+
 
 class BodyReader(Protocol):
     """The envelopes' bytes."""
@@ -239,6 +248,17 @@ class ShredStore(Protocol):
 
     async def finished(self, session_id: SessionId) -> None:
         """Note that a shredded session's bodies went."""
+
+    async def unfinish(self, session_id: SessionId) -> None:
+        """Note that a shredded session may have bodies again."""
+
+
+class EnvelopeStore(ChunkStore, BodyReader, Protocol):
+    """Chunks, and their envelopes."""
+
+
+class ShreddedSessions(SessionStore, ShredStore, Protocol):
+    """Sessions, and those of them that are shredded."""
 
 
 class TileStore(Protocol):

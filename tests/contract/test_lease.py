@@ -41,6 +41,13 @@ async def test_released_it_goes_to_the_next_with_a_higher_number(make: MakeLease
     assert await first.acquire() is None
 
 
+async def test_released_and_taken_again_it_has_a_higher_number(make: MakeLease) -> None:
+    first = make("a", 30)
+    for number in (1, 2, 3):
+        assert await first.acquire() == await first.acquire() == number
+        await first.release()
+
+
 async def test_it_runs_out(make: MakeLease) -> None:
     first, second = make("a", 0.1), make("b", 30)
     assert await first.acquire() == 1

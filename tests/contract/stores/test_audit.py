@@ -11,6 +11,7 @@ from bson import Binary, Int64
 
 from sessions.client.audit import AuditItem
 from sessions.client.audit_check import check_events
+from sessions.core import receipt as receipts
 from sessions.core.audit import Action, AuditEvent, from_bytes, session_of
 from sessions.core.errors import VerificationError
 from sessions.core.manifest import Manifest
@@ -304,7 +305,7 @@ class TestSealing:
         assert ([one.index for one in records], following) == ([0, 1, 2, 3], None)
         assert from_bytes(await evidence.envelope(DAY, 1)) == event(1)
         (await evidence.proof(DAY, 1)).verify_in(manifest)
-        assert (await evidence.receipt(DAY)).manifest == manifest
+        assert receipts.from_bytes(await evidence.receipt(DAY)).manifest == manifest
         with pytest.raises(DomainError) as caught:
             await evidence.envelope(DAY, 4)
         assert caught.value.code == "chunk-not-found"

@@ -157,6 +157,18 @@ async def test_remove_takes_the_record_and_the_body(stores: ChunksAndBodies) -> 
     assert await stores.chunks.insert([chunk]) == [(STORED, _sha(chunk))]
 
 
+async def test_a_body_that_comes_back_after_shredding_can_be_removed(stores: ChunksAndBodies) -> None:
+    """`insert` may write the body before it finds the record."""
+    chunks = [new_chunk("a", 0), new_chunk("a", 1)]
+    await stores.chunks.insert(chunks)
+    await stores.bodies.drop(A)
+    assert [outcome for outcome, _ in await stores.chunks.insert(chunks)] == [EXISTS, EXISTS]
+    for _ in range(2):
+        await stores.chunks.remove_body(A, chunks[0].record)
+    assert await stores.bodies.read(A, chunks[0].record) is None
+    assert await stores.chunks.page(A, 0, 9) == [chunk.record for chunk in chunks]
+
+
 async def test_remove_leaves_another_chunk_of_that_index(stores: ChunksAndBodies) -> None:
     chunk, other = new_chunk("a", 0, b"one"), new_chunk("a", 0, b"other")
     await stores.chunks.insert([chunk])

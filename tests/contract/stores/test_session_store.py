@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from sessions.core.key_ring import MAX_KEYS
 from sessions.core.types import Hash, SessionId
 from sessions.storage.heads import Sessions, head_of
 from sessions.storage.mongo import Database
@@ -89,7 +90,7 @@ async def test_every_field_of_a_change(
 ) -> None:
     record = session_record("a")
     await session_store.create(record)
-    order = SealOrder(chunk_count, "idle", EPOCH + timedelta(hours=1))
+    order = SealOrder(chunk_count, "idle", EPOCH + timedelta(hours=1), floor=7, unheard=("desk-1",), as_it_is=True)
     seal = Seal(b"manifest", "attempt", summary)
     expected = record
 
@@ -129,6 +130,17 @@ async def test_a_session_under_hold_gets_no_tombstone(session_store: SessionStor
     assert await session_store.update(A, SEALED, shredded) is not None
 
 
+async def test_a_ring_takes_at_most_so_many_keys(session_store: SessionStore) -> None:
+    await session_store.create(session_record("a", keys=MAX_KEYS - 1))
+    added = await asyncio.gather(
+        *(session_store.update(A, OPEN, Change(add_key=key(MAX_KEYS + number))) for number in range(4))
+    )
+    assert [record is not None for record in added].count(True) == 1
+    record = await session_store.get(A)
+    assert record is not None
+    assert len(record.keys) == MAX_KEYS
+
+
 async def test_shredded_sessions_are_unfinished_until_it_is_said(session_store: SessionStore) -> None:
     shreds = cast("ShredStore", session_store)
     names = [SessionId(name) for name in ("c", "a", "b", "open")]
@@ -143,6 +155,9 @@ async def test_shredded_sessions_are_unfinished_until_it_is_said(session_store: 
     await shreds.finished(SessionId("a"))
     await shreds.finished(SessionId("none"))
     assert await shreds.unfinished(2) == ["b", "c"]
+    for name in ("a", "none", "open"):
+        await shreds.unfinish(SessionId(name))
+    assert await shreds.unfinished(9) == ["a", "b", "c"]
     record = await session_store.get(SessionId("a"))
     assert record is not None
     assert (record.status, record.tombstone) == (SHREDDED, TOMBSTONE)
@@ -231,6 +246,7 @@ async def test_summaries_are_kept_of_sealed_sessions_that_have_none(session_stor
     names = [SessionId(name) for name in "abcd"]
     assert await session_store.manifests(names) == manifests
     heads = await session_store.heads(names)
+    assert [heads[name].manifest_bytes for name in names[:3]] == [len(b"manifest of a"), len(b"manifest of b"), 0]
     assert [heads[name].unread_bytes for name in names[:3]] == [len(b"manifest of a"), 0, 0]
     await session_store.keep_summaries(dict.fromkeys(names, SUMMARY))
     await session_store.keep_summaries({})
@@ -241,11 +257,16 @@ async def test_summaries_are_kept_of_sealed_sessions_that_have_none(session_stor
 
 
 async def test_lists_read_neither_metadata_nor_keys_nor_manifests(db: Database) -> None:
-    """R6: a list of 1,000 sessions was as large as all that recorders had said of them."""
+    """R6: a list of 1,000 sessions was as large as all that recorders had said of them.
+
+    Nor do they read the names of processors that a seal did not hear from, up to 35 KB.
+    """
     store = MongoSessions(db)
     for number in range(20):
         name = SessionId(f"s{number:02d}")
         await store.create(session_record(name, minutes=number, keys=60, metadata=b"x" * 60_000))
+        order = SealOrder(None, "idle", EPOCH, unheard=tuple(f"{n:03}" + "x" * 125 for n in range(256)))
+        await store.update(name, OPEN, Change(seal_order=order))
         sealed = Change(status=SEALED, held=True, seal=Seal(b"m" * 60_000, "x", SUMMARY))
         await store.update(name, OPEN, sealed)
     await db.command("profile", 2)

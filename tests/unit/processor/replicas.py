@@ -50,7 +50,7 @@ from sessions.storage.anchor import BatchReader
 from sessions.storage.evidence import Evidence
 from sessions.storage.heads import Sessions
 from sessions.storage.idle import IdleSealer
-from sessions.storage.ingest import EnvelopeStore, Intake
+from sessions.storage.ingest import Intake
 from sessions.storage.ledger import Ledger
 from sessions.storage.memory import MemoryChunks, MemorySessions, MemoryTiles
 from sessions.storage.memory_anchoring import MemoryBatches
@@ -64,7 +64,7 @@ from sessions.storage.seal_desk import SealDesk
 from sessions.storage.seal_orders import ClosingStore
 from sessions.storage.sealing import Sealer
 from sessions.storage.shredding import Shredder
-from sessions.storage.store import BodyStore, ShredReason, ShredStore, TileStore
+from sessions.storage.store import BodyStore, EnvelopeStore, ShredReason, ShredStore, TileStore
 from sessions.storage.uptime import UptimeClock, UptimeStore
 from tests.unit.processor.servers import MIB, TOKEN, OneToken, serving
 from tests.unit.processor.spools import segments_in
@@ -186,6 +186,7 @@ class Replica:
             batches=stores.batches,
             terms=terms,
             opened=self.intake.opened,
+            monotonic=lambda: clocks.seconds,
         )
         self.shredder = Shredder(stores.sessions, stores.sessions, stores.chunks, terms)
         self.idle = IdleSealer(self.activity, self.ledger, _Leading(), IDLE_SECONDS)

@@ -32,7 +32,7 @@ from sessions.processor.session_desk import Queued
 from sessions.runtime.errors import DomainError
 from sessions.runtime.metadata import canonical_metadata
 from sessions.runtime.tasks import end_all
-from sessions.storage import ingest, ledger, processors, routes, seal_desk, sealing
+from sessions.storage import ingest, ledger, processors, seal_desk, seal_route, sealing
 from sessions.storage.killpoints import Point
 from sessions.storage.sealing import covers, sealed_manifest
 from sessions.storage.store import Change, SessionStatus
@@ -168,7 +168,7 @@ class ReplicasMachine(RuleBasedStateMachine):
             (drainer, "SEAL_WAIT_SECONDS", 0.2),
             (ingest, "_SEALING_WAIT_SECONDS", 0.004),
             (ingest, "_SEALING_POLL_SECONDS", 0.001),
-            (routes, "WAIT_SECONDS", 0.01 * patience),
+            (seal_route, "WAIT_SECONDS", 0.01 * patience),
             (seal_desk, "_POLL_SECONDS", 0.001 * patience),
             (seal_desk, "_UNKNOWN_POLL_SECONDS", 0.001 * patience),
             (seal_desk, "_UNKNOWN_SECONDS", 0.02 * patience),

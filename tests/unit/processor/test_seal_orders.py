@@ -19,7 +19,7 @@ from sessions.processor.storage_answers import SealAnswer
 from sessions.processor.storage_client import StorageClient
 from sessions.processor.storage_errors import OverdueError, RequestFailedError
 from sessions.runtime.errors import DomainError
-from sessions.storage import routes
+from sessions.storage import seal_route
 from sessions.storage.store import SessionStatus
 from tests.unit.processor.test_drainer import Desk, desk_of
 from tests.unit.storage.chunks import House
@@ -31,7 +31,7 @@ AWAY = DomainError("storage-unavailable", "away", retry_after_seconds=1)
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Storage answers soon that a seal waits."""
-    monkeypatch.setattr(routes, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(seal_route, "WAIT_SECONDS", 0.05)
 
 
 @pytest.fixture

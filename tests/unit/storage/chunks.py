@@ -19,6 +19,7 @@ from sessions.runtime.settings import MIB
 from sessions.storage.activity import Activity
 from sessions.storage.audit_chunks import WithTrail
 from sessions.storage.audit_trail import Trail
+from sessions.storage.begun_seals import RESUME_SEAL_AFTER_SECONDS
 from sessions.storage.chunk_records import NewChunk
 from sessions.storage.disk import DiskWatch
 from sessions.storage.evidence import Evidence
@@ -159,6 +160,8 @@ class House:
             batches=self.batches,
             terms=self.terms,
             opened=self.intake.opened,
+            written=self.uptime.stir,
+            monotonic=lambda: self.seconds,
         )
         self.evidence = Evidence(self.ledger, self.everything, self.everything, self.tiles)
         self.rings = Rings(MemoryKeyRings(self.sessions))
@@ -170,6 +173,12 @@ class House:
         self.seconds += seconds
         before = self.uptime_store.uptime
         self.uptime_store.uptime = replace(before, seconds=before.seconds + seconds, beats=before.beats + 1)
+
+    async def resume_seals(self, limit: int = 10) -> int:
+        """Finish seals that nobody has finished for a while; give how many were decided."""
+        assert await self.ledger.resume_seals(limit) == 0, "they are seen for the first time"
+        self.pass_seconds(RESUME_SEAL_AFTER_SECONDS)
+        return await self.ledger.resume_seals(limit)
 
     def clear(self) -> None:
         """Nothing was ever here."""

@@ -553,6 +553,42 @@ async def test_a_leader_change_is_no_failure(world: World) -> None:
     assert not stale.status.leader
 
 
+async def test_a_number_below_that_of_a_write_from_before_a_set_back_grows_beyond_it(world: World) -> None:
+    """The database is set back to lease number 1, and then leader 7's write lands, which the driver repeated."""
+    anchorer = world.start()
+    world.seal("a")
+    await anchorer.tick()
+    world.chain.mine(2)
+    await anchorer.tick()
+    world.batches._batches[-1].fence = 7
+    world.seal("b")
+    rounds = []
+    while len(await world.states()) < 2:
+        rounds.append((await anchorer._round(), anchorer.status.last_error)[1])
+        assert len(rounds) < 9
+    assert world.lease.token == 7
+    assert (rounds[:2], rounds[-1]) == ([None, None], None)
+    assert all("StaleLeaderError" in str(error) for error in rounds[2:-1])
+    assert anchorer.status.failures == len(rounds) - 3
+    world.batches._batches[-1].fence = 9
+    await anchorer._round()
+    assert anchorer.status.last_error is None, "they are counted from the last round that went well"
+
+
+async def test_replicas_that_all_find_a_newer_leader_get_past_it_together(world: World) -> None:
+    one, two = world.start(), world.start()
+    world.seal("a")
+    await one.tick()
+    world.chain.mine(2)
+    await one.tick()
+    world.batches._batches[-1].fence = 5
+    world.seal("b")
+    for _ in range(3):
+        for replica in (one, two):
+            await replica._round()
+    assert len(await world.states()) == 2
+
+
 async def test_the_interval_holds_batches_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "IN_FLIGHT_POLL_SECONDS", 0.01)
     anchorer = world.start(interval_seconds=0.5)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sessions.core import manifest as manifests
 from sessions.core import proof as proofs
+from sessions.core import receipt as receipts
 from sessions.core.types import SessionId
 from sessions.runtime.errors import DomainError
 from sessions.storage.sealing import covers
@@ -168,7 +169,7 @@ async def test_pages(limit: int) -> None:
 
 async def test_the_receipt_of_a_session_in_no_batch_is_pending() -> None:
     house = await _sealed([0])
-    receipt = await house.evidence.receipt(A)
+    receipt = receipts.from_bytes(await house.evidence.receipt(A))
     assert (receipt.batch, receipt.anchor.state.value) == (None, "pending")
     assert receipt.manifest.to_bytes() == await house.evidence.manifest(A)
 

@@ -10,13 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sessions.core import manifest as manifests
+from sessions.core.errors import ManifestFormatError
 from sessions.core.manifest import Manifest
 from sessions.core.types import Hash, SessionId
 from sessions.storage import heads as module
 from sessions.storage import seal_summary
-from sessions.storage.heads import completed, covered, head_of, manifest_of
+from sessions.storage.heads import LARGE_MANIFEST_BYTES, completed, covered, head_of, manifest_of
 from sessions.storage.memory import MemorySessions
 from sessions.storage.seal_summary import first_gaps, read_summary, summary_of
+from sessions.storage.sealing import covers
 from sessions.storage.store import Seal, SealOrder, SessionFilter, SessionRecord, SessionStatus
 from tests.unit.storage.chunks import EPOCH, House, session_record
 
@@ -113,7 +115,7 @@ async def test_sessions_of_version_0_1_0_are_read_once() -> None:
     assert [head.summary for head in first] == [summary_of(manifest(name, n)) for n, name in enumerate(names)]
     assert store.read == [20]
     assert await completed(store, await store.page(SessionFilter(prefix="s"), 99, None)) == [
-        replace(head, unread_bytes=0) for head in first
+        replace(head, manifest_bytes=len(manifest(head.session_id, n).to_bytes())) for n, head in enumerate(first)
     ]
     assert store.read == [20]
 
@@ -193,8 +195,22 @@ async def test_what_a_seal_covers() -> None:
     assert await covered(replace(gaps, seal=replace(gaps.seal, summary=None)), [0, 1]) == [True, False]
 
 
+async def test_gaps_are_looked_up_in_a_thread_where_the_manifest_is_large() -> None:
+    large = sealed("a", 3000, summary=True)
+    assert large.seal is not None
+    assert len(large.seal.manifest) > LARGE_MANIFEST_BYTES
+    indexes = [6002, 0, 1, 1, 2, 5999, 6000, 6003]
+    assert await covered(large, indexes) == [covers(manifest("a", 3000), index) for index in indexes]
+
+
+def test_a_manifest_without_gaps_listed_is_none() -> None:
+    with pytest.raises(ManifestFormatError, match="gaps"):
+        first_gaps(b"{}", 1)
+
+
 async def test_a_head_has_nothing_that_is_large() -> None:
-    record = replace(sealed("a", 100), metadata=b"x" * 9999)
+    order = SealOrder(None, "idle", EPOCH, unheard=("x" * 128,) * 256)
+    record = replace(sealed("a", 100), metadata=b"x" * 9999, seal_order=order)
     head = head_of(record)
     assert head.unread_bytes == len(record.seal.manifest)
     assert len(repr(head)) < 900
@@ -213,5 +229,5 @@ async def test_a_seal_that_was_decided_since_the_list_was_read_is_not_resumed() 
     behind = Behind()
     behind.records = house.sessions.records
     house.ledger._sessions = behind
-    assert await house.ledger.resume_seals(5) == 0
+    assert await house.resume_seals(5) == 0
     assert behind.records[A].status is SessionStatus.OPEN

@@ -182,6 +182,23 @@ async def test_a_seal_that_the_database_ends_is_left_for_the_next_sweep(
         await house.sealer_of_idle.sweep()
 
 
+async def test_what_is_written_to_since_the_list_was_read_is_not_sealed(house: Watched) -> None:
+    for name in "ab":
+        await house.session(name)
+        await house.write(name, 0)
+    house.pass_minutes(67)
+    seal = house.ledger.seal
+
+    async def slow(session_id: SessionId, *args: object, **named: object) -> object:
+        if session_id == A:
+            await house.write("b", 1)
+        return await seal(session_id, *args, **named)
+
+    house.ledger.seal = slow
+    assert await house.sealer_of_idle.sweep() == 1
+    assert [house.sessions.records[name].status for name in (A, B)] == [SessionStatus.SEALED, SessionStatus.OPEN]
+
+
 async def test_zero_is_never(house: Watched) -> None:
     never = Activity(MemoryActivity(house.sessions), house.uptime, 0)
     await house.session("a")

@@ -65,6 +65,15 @@ async def test_each_frame_is_answered_in_order() -> None:
     assert SessionId("none") not in house.chunks.records
 
 
+async def test_what_is_stored_has_the_uptime_counted_soon() -> None:
+    house = House()
+    await house.session("a")
+    await _results(house, new_chunk("none", 0))
+    assert not house.uptime._stirred
+    await _results(house, new_chunk("a", 0))
+    assert house.uptime._stirred
+
+
 async def test_nothing_is_a_request_too() -> None:
     assert await House().intake.submit(b"") == []
 
@@ -302,6 +311,53 @@ async def test_a_session_that_was_open_a_moment_ago_and_is_shredded_takes_nothin
     assert not [key for key in house.chunks.bodies if key[1] == 1]
 
 
+async def _shredded_while_a_body_comes_back(house: House, chunks: "_Meeting") -> None:
+    """Have a replica that took the session for open write a body again, as `MongoChunks.insert` does, after all."""
+    await house.session("a", 0)
+
+    async def shred() -> None:
+        await house.sealer.seal(A, None, "recorder")
+        await house.shred(A)
+        one = new_chunk("a", 0)
+        house.chunks.bodies[A, 0, one.fingerprint.envelope_sha256] = bytes(one.envelope)
+
+    assert await _results(house, new_chunk("a", 0)) == [EXISTS]
+    chunks.before = shred
+
+
+async def test_a_body_that_comes_back_while_its_session_is_shredded_is_deleted(meeting) -> None:
+    house, chunks = meeting
+    await _shredded_while_a_body_comes_back(house, chunks)
+    assert await _results(house, new_chunk("a", 0)) == [EXISTS]
+    assert (house.chunks.bodies, sorted(house.chunks.records[A])) == ({}, [0])
+    assert await house.shredder.resume(10) == 1
+    assert await house.sessions.unfinished(10) == []
+
+
+@pytest.mark.parametrize("then", ["resumed", "repeated"])
+async def test_a_body_that_came_back_outlives_no_crash(meeting, monkeypatch, then: str) -> None:
+    house, chunks = meeting
+    await _shredded_while_a_body_comes_back(house, chunks)
+
+    async def dies(*_: object) -> None:
+        raise DomainError("database-unavailable", "gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(house.chunks if then == "resumed" else house.sessions, _DIES_IN[then], dies)
+        with pytest.raises(DomainError, match="gone"):
+            await _results(house, new_chunk("a", 0))
+    assert len(house.chunks.bodies) == 1
+    chunks.before = _nothing
+    if then == "resumed":
+        assert await house.shredder.resume(10) == 1
+    else:
+        assert await _results(house, new_chunk("a", 0)) == [EXISTS]
+    assert (house.chunks.bodies, sorted(house.chunks.records[A])) == ({}, [0])
+
+
+_DIES_IN = {"resumed": "remove_body", "repeated": "unfinish"}
+
+
 async def test_a_session_that_was_open_a_moment_ago_and_is_no_more_known_keeps_nothing() -> None:
     house = House()
     await _at_first_one(house)
@@ -366,6 +422,20 @@ async def test_a_key_that_the_ring_lost_a_moment_ago_keeps_nothing() -> None:
     house.chunks.bodies.clear()
     assert await _results(house, _under(2, "a", 0), new_chunk("a", 1)) == [UNKNOWN_KEY, STORED]
     assert (sorted(house.chunks.records[A]), [key[1] for key in house.chunks.bodies]) == ([1], [1])
+
+
+async def test_a_key_that_the_ring_lost_takes_no_chunk_that_was_acknowledged_with_it() -> None:
+    """This request has not stored it, so it does not take it back; the processor brings the key again."""
+    house = House()
+    await house.session("a")
+    await house.ledger.add_key(A, key(2))
+    assert await _results(house, _under(2, "a", 0)) == [STORED]
+    with_key = house.sessions.records[A]
+    house.sessions.records[A] = replace(with_key, keys=(key(1),))
+    assert await _results(house, _under(2, "a", 0)) == [UNKNOWN_KEY]
+    assert (sorted(house.chunks.records[A]), len(house.chunks.bodies)) == ([0], 1)
+    house.sessions.records[A] = with_key
+    assert await _results(house, _under(2, "a", 0)) == [EXISTS]
 
 
 async def test_after_a_set_back_no_session_is_taken_to_be_open() -> None:

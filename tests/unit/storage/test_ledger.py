@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from sessions.core import receipt as receipts
 from sessions.core.key_ring import MAX_KEYS
 from sessions.core.receipt import Anchor, AnchorState, Batch
 from sessions.core.types import Hash, SessionId
@@ -32,6 +33,20 @@ async def test_open_and_found_open() -> None:
     for metadata in ({"a": "x", "b": 1}, None):
         again = await house.ledger.open(A, metadata, key(2))
         assert (again.created, again.record.keys) == (False, (key(1),))
+
+
+async def test_what_is_written_has_the_uptime_counted_soon() -> None:
+    house = House()
+    for work in (
+        lambda: house.ledger.open(A, None, key()),
+        lambda: house.ledger.add_key(A, key(2)),
+        lambda: house.ledger.hold(A, held=True),
+        lambda: house.ledger.retain(A, Retention()),
+        lambda: house.ledger.seal(A, None, "idle"),
+    ):
+        house.uptime._stirred = False
+        await work()
+        assert house.uptime._stirred
 
 
 @pytest.mark.parametrize("metadata", [{"a": 2}, {}])
@@ -206,7 +221,7 @@ async def test_keys_go_first_and_a_repeat_finishes_what_a_crash_left() -> None:
     assert house.chunks.bodies == {}
     assert sorted(house.chunks.records[A]) == [0, 1]
     assert (await house.evidence.proof(A, 1)).tree_size == 2
-    assert (await house.evidence.receipt(A)).manifest.chunk_count == 2
+    assert receipts.from_bytes(await house.evidence.receipt(A)).manifest.chunk_count == 2
     for work in (house.evidence.envelope(A, 0), house.ledger.readable(A), house.ledger.add_key(A, key(3))):
         assert (await _code(work)).code == "session-shredded"
 
@@ -255,12 +270,78 @@ async def test_two_who_shred_at_once() -> None:
     assert (await house.shred(A)).tombstone == TOMBSTONE
 
 
+async def _begun(house: House, *names: SessionId, order: SealOrder) -> None:
+    for name in names:
+        await house.sessions.update(name, OPEN, Change(status=SEALING, seal_order=order))
+
+
 async def test_seals_of_the_last_seconds_are_left_to_who_began_them() -> None:
     house = House()
     await house.session("a")
-    await house.sessions.update(A, OPEN, Change(status=SEALING, seal_order=SealOrder(None, "idle", house.time)))
-    assert await house.ledger.resume_seals(10) == 0
+    await _begun(house, A, order=SealOrder(None, "idle", house.time))
+    for _ in range(10):
+        assert await house.ledger.resume_seals(10) == 0
+        house.pass_seconds(0.99)
     assert house.sessions.records[A].status is SEALING
+    house.pass_seconds(0.1)
+    assert await house.ledger.resume_seals(10) == 1
+
+
+@pytest.mark.parametrize("days", [365, -365])
+async def test_a_seal_that_a_crash_left_is_resumed_whatever_the_databases_clock_says(days: int) -> None:
+    house = House()
+    await house.session("a", 0)
+    await _begun(house, A, order=SealOrder(1, "recorder", house.time + timedelta(days=days)))
+    assert await house.resume_seals() == 1
+    assert house.sessions.records[A].status is SessionStatus.SEALED
+
+
+async def test_another_order_is_waited_for_anew() -> None:
+    house = House()
+    await house.session("a", 0)
+    await _begun(house, A, order=SealOrder(1, "recorder", house.time))
+    await house.ledger.resume_seals(10)
+    house.pass_seconds(9)
+    other = SealOrder(1, "recorder", house.time)
+    house.sessions.records[A] = replace(house.sessions.records[A], seal_order=other)
+    await house.ledger.resume_seals(10)
+    house.pass_seconds(9)
+    assert await house.ledger.resume_seals(10) == 0
+    house.pass_seconds(1)
+    assert await house.ledger.resume_seals(10) == 1
+    assert house.ledger._begun._seen.keys() == {A}
+    await house.ledger.resume_seals(10)
+    assert house.ledger._begun._seen == {}
+
+
+async def test_what_is_remembered_of_seals_is_bounded_and_all_have_their_turn(monkeypatch) -> None:
+    monkeypatch.setattr("sessions.storage.begun_seals._REMEMBERED", 2)
+    house = House()
+    names = [await house.session(name, 0) for name in "abcde"]
+    await _begun(house, *names, order=SealOrder(1, "recorder", house.time))
+    done = []
+    for _ in range(8):
+        done.append(await house.ledger.resume_seals(2))
+        assert len(house.ledger._begun._seen) <= 2
+        house.pass_seconds(10)
+    assert sum(done) == 5
+
+
+async def test_a_look_that_breaks_off_forgets_nothing(monkeypatch) -> None:
+    house = House()
+    names = [await house.session(name, 0) for name in "ab"]
+    await _begun(house, *names, order=SealOrder(1, "recorder", house.time))
+    await house.ledger.resume_seals(1)
+
+    async def away(*_: object) -> None:
+        raise DomainError("database-unavailable", "gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(house.sessions, "page", away)
+        assert (await _code(house.ledger.resume_seals(1))).code == "database-unavailable"
+    assert house.ledger._begun._seen.keys() == set(names)
+    house.pass_seconds(10)
+    assert await house.ledger.resume_seals(1) == 2
 
 
 async def test_status_and_summary_of_each_state() -> None:
@@ -300,6 +381,6 @@ async def test_the_anchor_is_the_batchs(monkeypatch) -> None:
         return BatchRecord(sequence=sequence, root=batch.root, size=1, created_at=EPOCH, anchor=anchor)
 
     monkeypatch.setattr(house.batches, "get_by_sequence", get_by_sequence)
-    receipt = await house.evidence.receipt(A)
+    receipt = receipts.from_bytes(await house.evidence.receipt(A))
     assert (receipt.anchor, receipt.batch) == (anchor, batch)
     assert isinstance(record, SessionRecord)

@@ -102,7 +102,7 @@ async def test_a_seal_that_cannot_be_resumed_stops_no_other(monkeypatch: pytest.
     await _half_way(house, A, B, C)
     monkeypatch.setattr(house.sealer, "resume", _failing(house.sealer.resume, B))
     with capture_logs() as logs:
-        assert await house.ledger.resume_seals(1) == 2, "in pages of one, the newest first: c is before b before a"
+        assert await house.resume_seals(1) == 2, "in pages of one, the newest first: c is before b before a"
     assert _skipped(logs) == [B]
     assert [log["session_id"] for log in logs if log["event"] == "seal_refused"] == [C]
     assert [house.sessions.records[name].status for name in (A, B, C)] == [SEALED, SEALING, OPEN]

@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx
 import pytest
@@ -18,6 +19,7 @@ from sessions.runtime.errors import DomainError
 from sessions.runtime.times import to_rfc3339
 from sessions.storage import anchor_routes, audit_routes, key_routes, retention_routes, routes, submit
 from sessions.storage.mongo import Readiness
+from sessions.storage.reads import ITEM_BYTES
 from sessions.storage.routes import decode_cursor, encode_cursor
 from tests import strategies
 from tests.unit.runtime.apps import app_of, client_of
@@ -344,3 +346,19 @@ async def test_a_full_disk_refuses_content_before_it_is_read(house: House) -> No
         answer = await client.post("/api/v1/envelopes", content=frames.join([envelope_of("a", 0)]))
     assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (507, "storage-full", "30")
     assert not house.chunks.records
+
+
+@pytest.mark.parametrize(("query", "items"), [("", 1000), ("?limit=7", 7), ("?limit=%2B1000", 1000)])
+async def test_pages_of_chunks_are_paid_for_by_what_they_may_have(
+    house: House, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, query: str, items: int
+) -> None:
+    await house.session("a", 0)
+    page, used = house.evidence.chunks, []
+
+    async def watched(session_id: SessionId, start: int, limit: int) -> Any:
+        used.append(house.reads.lists.used_bytes)
+        return await page(session_id, start, limit)
+
+    monkeypatch.setattr(house.evidence, "chunks", watched)
+    assert (await client.get(f"/api/v1/sessions/a/chunks{query}")).status_code == 200
+    assert used == [items * ITEM_BYTES]

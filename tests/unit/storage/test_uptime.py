@@ -134,6 +134,91 @@ class _Shaky(MemoryUptime):
         return found
 
 
+async def _run_for(host: _Host, monkeypatch: pytest.MonkeyPatch, seconds: int, stir_at: set[int]) -> None:
+    """Run it for so many seconds, with writes at some of them."""
+
+    async def sleep(passed: float) -> None:
+        host.seconds += passed
+        if host.seconds in stir_at:
+            host.clock.stir()
+        if host.seconds >= seconds:
+            raise asyncio.CancelledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sessions.storage.uptime.asyncio.sleep", sleep)
+        with pytest.raises(asyncio.CancelledError):
+            await host.clock.run()
+
+
+async def test_the_count_changes_within_a_second_of_a_write_and_rarely_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = MemoryUptime()
+    host = _Host(store)
+    await _run_for(host, monkeypatch, 60, set())
+    assert (store.uptime.beats, store.uptime.seconds) == (5, 50)
+    host = _Host(store := MemoryUptime())
+    await _run_for(host, monkeypatch, 60, {1, 2, 3, 34})
+    # From the first look on: after 1, 2 and 3 s, each 10 s, and after 34 s, from which it is each 10 s again.
+    assert (store.uptime.beats, store.uptime.seconds) == (9, 54)
+
+
+async def test_a_set_back_between_two_beats_is_noticed_once_something_was_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = MemoryUptime()
+    host = _Host(store)
+    await host.clock.beat()
+    backup = store.uptime
+    await _run_for(host, monkeypatch, 3, {1})
+    store.uptime = backup
+    await host.clock.read()
+    assert host.acts == ["first"]
+
+
+async def test_a_second_set_back_to_the_same_state_gives_another_generation() -> None:
+    """A processor that knows the first generation was cut off meanwhile, and is not told of the second."""
+    store = MemoryUptime()
+    host = _Host(store)
+    await host.clock.beat()
+    await host.beat_after(5)
+    backup = store.uptime
+    seen = {backup.generation}
+    for _ in range(4):
+        await host.beat_after(10)
+        store.uptime = backup
+        await host.clock.read()
+        assert host.clock.generation == store.uptime.generation
+        assert host.clock.generation not in seen
+        seen.add(host.clock.generation)
+    assert host.acts == ["first"] * 4
+
+
+async def test_an_answer_from_before_another_replica_noticed_renews_nothing() -> None:
+    store = MemoryUptime()
+    host, other = _Host(store), _Host(store)
+    for one in (host, other):
+        await one.clock.beat()
+        await one.beat_after(10)
+    late = store.uptime
+    store.uptime = replace(late, seconds=0.0)
+    await other.clock.read()
+    await host.clock.read()
+    now = store.uptime
+    assert await host.clock._note(late) == now
+    assert (store.uptime, host.acts) == (now, ["first"])
+
+
+async def test_generations_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sessions.storage.uptime._GENERATIONS", 2)
+    store = MemoryUptime()
+    host = _Host(store)
+    for number in range(5):
+        store.uptime = Uptime(float(number), number, f"g{number}")
+        await host.clock.read()
+    assert list(host.clock._seen) == ["g3", "g4"]
+
+
 async def test_time_in_which_nothing_could_be_written_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     store = _Shaky()
     host = _Host(store)
@@ -142,15 +227,15 @@ async def test_time_in_which_nothing_could_be_written_does_not_count(monkeypatch
     async def sleep(seconds: float) -> None:
         asked.append(seconds)
         host.seconds += seconds
-        store.fault = "away" if 3 <= len(asked) < 20 else "beat"
-        if len(asked) == 25:
+        store.fault = "away" if 3 <= len(asked) / BEAT < 20 else "beat"
+        if len(asked) == 25 * BEAT:
             raise asyncio.CancelledError
 
     monkeypatch.setattr("sessions.storage.uptime.asyncio.sleep", sleep)
     with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
         await host.clock.run()
     assert {entry["event"] for entry in logs} == {"uptime_not_counted"}
-    assert (len(logs), set(asked)) == (17, {BEAT})
+    assert (len(logs), set(asked)) == (17, {1.0})
     # Of 24 periods 17 ended while the database was away, and the first after them began then.
     assert await host.clock.read() == (24 - 17) * BEAT
 
