@@ -1,5 +1,6 @@
 """What happens to spool entries that session-storage does not take: kept aside, tried again, dropped, or shredded."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 from itertools import islice
@@ -84,8 +85,18 @@ class Quarantining:
 
     def listed(self, after: str = "", limit: int | None = None) -> list[Quarantined]:
         """Return quarantined entries, oldest first, those beyond `after`."""
-        names = sorted(name for name in self._quarantine.entries if name > after)
-        return [self._quarantine.entries[name] for name in islice(names, limit)]
+        entries = dict(self._quarantine.entries)  # the spool's thread changes it meanwhile; this copies it at once
+        names = sorted(name for name in entries if name > after)
+        return [entries[name] for name in islice(names, limit)]
+
+    async def shown(self, listed: list[Quarantined]) -> list[dict[str, Any]]:
+        """Return entries as the REST interface shows them, with the details that are on the disk."""
+
+        def read() -> list[str]:
+            return [str(self._quarantine.facts(one.name).get("detail") or "") for one in listed]
+
+        details = await asyncio.to_thread(read)
+        return [one.to_json(detail) for one, detail in zip(listed, details, strict=True)]
 
     def get(self, name: str) -> Quarantined:
         """Return a quarantined entry.
@@ -134,7 +145,8 @@ class Quarantining:
                 session, size = session_id(json.loads(payload)["session_id"]), 0
         except (CoreError, ValueError, LookupError, TypeError):
             raise _damaged(name) from None
-        opening = json.dumps(_opening(session, one)).encode() if kind is Kind.ENVELOPE and one.key else b""
+        key = await self.key_of(name) if kind is Kind.ENVELOPE else None
+        opening = json.dumps(_opening(session, one, key)).encode() if key else b""
         self._spool.room.require(2 * HEADER_BYTES + len(opening) + len(payload))
         if opening:
             self._require_no_promise(session)
@@ -171,15 +183,21 @@ class Quarantining:
         await self._spool.in_thread(lambda: self._quarantine.drop(name))
         self._spool.note()
 
-    def key_of(self, name: str) -> Mapping[str, Any] | None:
-        """Return the wrapped key that opens a quarantined envelope; None when it is not with it."""
-        return self.get(name).key
+    async def key_of(self, name: str) -> Mapping[str, Any] | None:
+        """Return the wrapped key that opens a quarantined envelope; None when it is not with it.
+
+        Raises:
+            DomainError: `not-found`.
+        """
+        self.get(name)
+        key = (await asyncio.to_thread(self._quarantine.facts, name)).get("key")
+        return key if isinstance(key, Mapping) else None
 
 
-def _opening(session: SessionId, one: Quarantined) -> dict[str, Any]:
+def _opening(session: SessionId, one: Quarantined, key: Mapping[str, Any]) -> dict[str, Any]:
     """Return an opening without metadata, that brings the key of a quarantined envelope."""
     opened_at = one.quarantined_at or to_rfc3339(now())
-    return {"session_id": session, "metadata": None, "key": one.key, "opened_at": opened_at, "by": one.by}
+    return {"session_id": session, "metadata": None, "key": key, "opened_at": opened_at, "by": one.by}
 
 
 def _damaged(name: str) -> DomainError:
