@@ -3,8 +3,9 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -20,6 +21,8 @@ from sessions.processor.spool_segments import CorruptEntryError
 from sessions.runtime.errors import DomainError
 from sessions.runtime.times import now, to_rfc3339
 
+DROPS_AT_ONCE: Final = 16
+"""Quarantined entries that are deleted at a time; meanwhile no entry is appended to the spool."""
 _log = structlog.get_logger()
 
 
@@ -45,16 +48,20 @@ class Quarantining:
         facts |= {"session_id": session.session_id, "kind": entry.kind.name.lower(), "by": session.by}
         facts["index"] = entry.index if is_envelope else None
 
-        def keep() -> str:
-            return self._quarantine.keep(entry.place.name, self._spool.raw(entry), reason=reason, **facts).name
+        def keep() -> str | None:
+            try:
+                data = self._spool.raw(entry)
+            except FileNotFoundError:
+                return None  # it was delivered in the meantime
+            return self._quarantine.keep(entry.place.name, data, reason=reason, **facts).name
 
         try:
             name = await self._spool.in_thread(keep)
-        except FileNotFoundError:
-            return True  # it was delivered in the meantime, and its segment is gone
         except OSError as error:
             _log.error("spool_quarantine_failed", reason=reason, error=error.strerror, errno=error.errno)
             return False
+        if name is None:
+            return True
         QUARANTINED.labels(reason).inc()
         shown = {fact: value for fact, value in facts.items() if fact != "key"}
         _log.error("spool_entry_quarantined", reason=reason, file=name, **shown)
@@ -72,14 +79,12 @@ class Quarantining:
         if session is not None:
             entries = [*session.openings, *session.earlier, *session.chunks.values(), *session.seals]
         names = [one.name for one in self._quarantine.of_session(session_id)]
-
-        def erase() -> None:
-            self._spool.erase(entries)
-            for name in names:
-                self._quarantine.drop(name)
-
-        await self._spool.in_thread(erase)
+        for entry in entries:
+            entry.gone = True  # who reads it meanwhile must not take it for damaged
+        await self._spool.leftovers.erase(entry.place for entry in entries)
         await self._spool.delivered(entries)
+        await self._spool.leftovers.erase_all()  # also what was delivered of it before
+        await self._drop(names)
         _log.info("spool_session_shredded", session_id=session_id, entries=len(entries), quarantined=len(names))
         self._spool.note()
 
@@ -180,8 +185,19 @@ class Quarantining:
             DomainError: `not-found`.
         """
         self.get(name)
-        await self._spool.in_thread(lambda: self._quarantine.drop(name))
+        await self._drop([name])
         self._spool.note()
+
+    async def _drop(self, names: list[str]) -> None:
+        """Delete entries, and what lies of them in segments that stay: a restart would find that."""
+        await self._spool.leftovers.erase_named(names)
+        for start in range(0, len(names), DROPS_AT_ONCE):
+            some = names[start : start + DROPS_AT_ONCE]
+            await self._spool.in_thread(partial(self._drop_all, some))
+
+    def _drop_all(self, names: list[str]) -> None:
+        for name in names:
+            self._quarantine.drop(name)
 
     async def key_of(self, name: str) -> Mapping[str, Any] | None:
         """Return the wrapped key that opens a quarantined envelope; None when it is not with it.

@@ -6,8 +6,8 @@ from itertools import chain
 from typing import Final
 
 from sessions.core.types import DekId, SessionId
+from sessions.processor.spool_erasing import Place
 from sessions.processor.spool_format import Kind
-from sessions.processor.spool_segments import Place
 
 WINDOW_ENTRIES: Final = 512
 """Limit on the envelopes that are delivered together."""
@@ -15,7 +15,10 @@ WINDOW_ENTRIES: Final = 512
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One entry. `delivered`: session-storage has it. `index` is -1 for what is no envelope."""
+    """One entry. `delivered`: session-storage has it. `index` is -1 for what is no envelope.
+
+    `gone`: its bytes may be overwritten, as it has left the index or is being shredded.
+    """
 
     kind: Kind
     session: "SpooledSession"
@@ -23,6 +26,7 @@ class Entry:
     place: Place
     plaintext_bytes: int
     delivered: bool = False
+    gone: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -107,6 +111,8 @@ class SpoolIndex:
         self.entries = 0
         self.seals = 0
         self._live: dict[int, int] = {}
+        self.released: list[Place] = []
+        """Entries that have left the index and that nobody has taken to be overwritten yet."""
 
     def session(self, name: SessionId) -> SpooledSession:
         """A session, a new one if need be."""
@@ -170,6 +176,13 @@ class SpoolIndex:
     def _release(self, entry: Entry) -> None:
         self._live[entry.place.segment] -= 1
         self.entries -= 1
+        if not entry.gone:
+            entry.gone = True
+            self.released.append(entry.place)
+
+    def hold(self, number: int) -> None:
+        """Keep a segment for as long as this process runs."""
+        self._live[number] = self._live.get(number, 0) + 1
 
     def has(self, number: int) -> bool:
         """Whether anything of a segment is still needed."""
