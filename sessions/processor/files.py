@@ -1,7 +1,11 @@
 """Small files that last, written beside their place, flushed, and renamed; and files that leave nothing."""
 
+import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
+
+from sessions.core.types import Buffer
 
 
 def write_durably(path: Path, data: bytes) -> None:
@@ -39,6 +43,25 @@ def erase(path: Path) -> None:
     finally:
         os.close(file)
     path.unlink()
+
+
+def write_all(file: int, parts: Sequence[Buffer]) -> int:
+    """Write all parts, without a copy; return how many bytes that were.
+
+    Raises:
+        OSError: some of it may have been written.
+    """
+    left = [memoryview(part).cast("B") for part in parts]
+    total = sum(map(len, left))
+    while left:
+        written = os.writev(file, left)
+        if written == 0 and any(map(len, left)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if left:
+            left[0] = left[0][written:]
+    return total
 
 
 def sync_folder(folder: Path) -> None:

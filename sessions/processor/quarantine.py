@@ -4,15 +4,18 @@
     SPOOL_DIR/quarantine/SEGMENT-OFFSET.json    why, when, whose; with the wrapped key that opens an envelope
 
 The facts are written first, so that an entry has them after a crash at any point. Entries of version 0.1.0 have none:
-what they are is read from themselves. Blocking, and for one thread.
+their own bytes say what they are. Memory holds only what is looked up often; detail and key are read from the file.
+Blocking, and for one thread.
 """
 
+import errno
 import json
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,11 +41,16 @@ REASONS: Final = ("damaged", "conflict", "left-out", "undeliverable", "metadata-
 for _reason in REASONS:
     QUARANTINED.labels(_reason)
 SET_ASIDE = Gauge("lucid_spool_quarantine_entries", "Entries in the quarantine.")
-SET_ASIDE_BYTES = Gauge("lucid_spool_quarantine_bytes", "Bytes of the entries in the quarantine.")
+SET_ASIDE_BYTES = Gauge("lucid_spool_quarantine_bytes", "Bytes that the quarantine's files take on the disk.")
 CONFLICT: Final = "conflict"
 """Reason of an envelope whose index has other content at session-storage."""
 _SHARES: Final = 4
 """One token may have this fraction of the quarantine."""
+MAX_ENTRIES: Final = 131_072
+"""Limit on the entries: each counts at least this fraction of the quarantine's bytes. Memory holds less than 1 KiB for
+each (tests/unit/processor/test_quarantine.py measures it): 128 MiB at most."""
+BLOCK_BYTES: Final = 4096
+"""Unit in which a file takes space on the disk, in bytes. An entry has two files."""
 _UNKNOWN: Final = "unknown"
 _HEAD_BYTES: Final = 512
 """Of an envelope, what is read to tell its session: its header is shorter."""
@@ -50,20 +58,22 @@ _HEAD_BYTES: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """An entry in the quarantine. `by` is the name of the token that sent it; None: not known."""
+    """An entry in the quarantine. `by` is the name of the token that sent it; None: not known.
+
+    `disk_bytes` are what its two files take on the disk.
+    """
 
     name: str
     entry_bytes: int
+    disk_bytes: int
     kind: str = ""
     session_id: SessionId | None = None
     index: int | None = None
     reason: str = _UNKNOWN
     by: str | None = None
     quarantined_at: str | None = None
-    detail: str = ""
-    key: Mapping[str, Any] | None = field(default=None, repr=False)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, detail: str = "") -> dict[str, Any]:
         """Return the entry as the REST interface shows it."""
         return {
             "name": self.name,
@@ -72,18 +82,23 @@ class Quarantined:
             "index": self.index,
             "entry_bytes": self.entry_bytes,
             "reason": self.reason,
-            "detail": self.detail,
+            "detail": detail,
             "by": self.by,
             "quarantined_at": self.quarantined_at,
         }
+
+
+_FACTS: Final = (*(name for name in Quarantined.__dataclass_fields__ if name != "disk_bytes"), "detail", "key")
+"""What the file beside an entry says."""
 
 
 class Quarantine:
     """The folder, and what is in it."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
-        """Hold at most about `max_bytes`; a token whose share is used up has to wait until room is made."""
+        """Hold at most `max_bytes` and one entry; a token whose share is used up has to wait until room is made."""
         self._folder = folder
+        self._least_bytes = max(2 * BLOCK_BYTES, max_bytes // MAX_ENTRIES)
         self.max_bytes = max_bytes
         LIMIT_BYTES.set(max_bytes)
         self.entries: dict[str, Quarantined] = {}
@@ -99,21 +114,25 @@ class Quarantine:
             OSError: the folder cannot be used.
         """
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        files = sorted(self._folder.iterdir())
-        for file in files:
-            if found := _ENTRY.fullmatch(file.name):
+        names = sorted(file.name for file in self._folder.iterdir())
+        for name in names:
+            if found := _ENTRY.fullmatch(name):
                 self.last_segment = max(self.last_segment, int(found[1]))
-                self._add(_facts(file))
-        for file in files:
-            found = _UNFINISHED.fullmatch(file.name)
+                self._add(_read(self._folder / name))
+        for name in names:
+            found = _UNFINISHED.fullmatch(name)
             if found is not None and (found[2] != "json" or found[1] not in self.entries):
-                erase(file)
+                erase(self._folder / name)
 
     def _add(self, one: Quarantined) -> None:
         self.entries[one.name] = one
         self._of_session.setdefault(one.session_id, {})[one.name] = one
-        self._bytes_by[one.by] += one.entry_bytes
-        self.used_bytes += one.entry_bytes
+        self._bytes_by[one.by] += self._counted(one)
+        self.used_bytes += self._counted(one)
+
+    def _counted(self, one: Quarantined) -> int:
+        """Return the bytes that an entry counts: what it takes, and at least what bounds the number of entries."""
+        return max(self._least_bytes, one.disk_bytes)
 
     def _remove(self, one: Quarantined) -> None:
         del self.entries[one.name]
@@ -121,22 +140,39 @@ class Quarantine:
         del of_session[one.name]
         if not of_session:
             del self._of_session[one.session_id]
-        self._bytes_by[one.by] -= one.entry_bytes
-        self.used_bytes -= one.entry_bytes
+        self._bytes_by[one.by] -= self._counted(one)
+        self.used_bytes -= self._counted(one)
+        if not self._bytes_by[one.by]:
+            del self._bytes_by[one.by]
 
-    def keep(self, name: str, data: bytes, **facts: Any) -> Quarantined:
+    def keep(
+        self, name: str, data: bytes, *, detail: str = "", key: Mapping[str, Any] | None = None, **facts: Any
+    ) -> Quarantined:
         """Keep an entry under a name; repeated, it changes nothing.
 
         Raises:
-            OSError: it cannot be written; nothing is in the quarantine then.
+            OSError: it cannot be written, or the quarantine is full (`ENOSPC`); it is not in the quarantine then.
         """
         if (known := self.entries.get(name)) is not None:
             return known
-        one = Quarantined(name, len(data), quarantined_at=to_rfc3339(now()), **facts)
+        if self.used_bytes >= self.max_bytes:
+            raise OSError(errno.ENOSPC, "the quarantine is full (SPOOL_QUARANTINE_MAX_BYTES)")
+        described = {
+            **dict.fromkeys(_FACTS),
+            "name": name,
+            "entry_bytes": len(data),
+            "kind": "",
+            "reason": _UNKNOWN,
+            "quarantined_at": to_rfc3339(now()),
+            "detail": detail,
+            "key": key,
+            **facts,
+        }
+        written = json.dumps(described).encode()
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        described = {field: getattr(one, field) for field in Quarantined.__dataclass_fields__}
-        write_durably(self._folder / f"{name}.json", json.dumps(described).encode())
+        write_durably(self._folder / f"{name}.json", written)
         write_durably(self._folder / f"{name}.entry", data)
+        one = _described(described, _on_disk(len(data), len(written)))
         self._add(one)
         return one
 
@@ -147,6 +183,14 @@ class Quarantine:
             FileNotFoundError: somebody took the file away.
         """
         return (self._folder / f"{name}.entry").read_bytes()
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """Return what the file beside an entry says, with `detail` and `key`; empty when it cannot be read."""
+        try:
+            found = json.loads((self._folder / f"{name}.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def drop(self, name: str) -> None:
         """Delete an entry for good.
@@ -189,32 +233,48 @@ class Quarantine:
         return max(left_out, default=-1) + 1
 
 
-def _facts(file: Path) -> Quarantined:
+def _on_disk(*sizes: int) -> int:
+    return sum(-(-size // BLOCK_BYTES) * BLOCK_BYTES for size in sizes)
+
+
+def _described(facts: Mapping[str, Any], disk_bytes: int) -> Quarantined:
+    """Keep of the facts what memory holds; texts that many entries share are held once."""
+    kept = {name: facts[name] for name in Quarantined.__dataclass_fields__ if name != "disk_bytes"}
+    for shared in ("kind", "reason", "by"):
+        kept[shared] = sys.intern(kept[shared]) if kept[shared] is not None else None
+    return Quarantined(disk_bytes=disk_bytes, **kept)
+
+
+def _read(file: Path) -> Quarantined:
+    """Read the facts of an entry."""
     name, size = file.name.removesuffix(".entry"), file.stat().st_size
+    disk_bytes = _on_disk(size)
     try:
-        facts = json.loads(file.with_suffix(".json").read_bytes())
+        written = file.with_suffix(".json").read_bytes()
+        disk_bytes = _on_disk(size, len(written))
+        facts = json.loads(written)
         if facts["session_id"] is not None:
             facts["session_id"] = session_id(facts["session_id"])
-        one = Quarantined(**{**facts, "name": name, "entry_bytes": size})
+        if set(facts) <= set(_FACTS) and isinstance(facts["index"], int | None):
+            return _described({**facts, "name": name, "entry_bytes": size}, disk_bytes)
     except (OSError, ValueError, LookupError, TypeError):
-        return _described(file, name, size)
-    is_sound = isinstance(one.index, int | None) and isinstance(one.by, str | None)
-    return one if is_sound else _described(file, name, size)
+        pass
+    return _of_itself(file, name, size, disk_bytes)
 
 
-def _described(file: Path, name: str, size: int) -> Quarantined:
+def _of_itself(file: Path, name: str, size: int, disk_bytes: int) -> Quarantined:
     """Read what an entry of version 0.1.0 says of itself; the reason is not known."""
     try:
         with file.open("rb") as opened:
             header = read_header(opened.read(HEADER_BYTES))
             if header is None:
-                return Quarantined(name, size)
+                return Quarantined(name, size, disk_bytes)
             kind = header.kind.name.lower()
             opened.seek(header.sender_bytes, os.SEEK_CUR)
             if header.kind is Kind.ENVELOPE:
                 read = envelope.read_header(opened.read(_HEAD_BYTES))
-                return Quarantined(name, size, kind, read.session_id, int(read.index))
+                return Quarantined(name, size, disk_bytes, kind, read.session_id, int(read.index))
             said = json.loads(opened.read(header.content_bytes))
-            return Quarantined(name, size, kind, session_id(said["session_id"]))
+            return Quarantined(name, size, disk_bytes, kind, session_id(said["session_id"]))
     except (OSError, CoreError, ValueError, LookupError, TypeError):
-        return Quarantined(name, size)
+        return Quarantined(name, size, disk_bytes)

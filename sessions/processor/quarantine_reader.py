@@ -40,7 +40,7 @@ class QuarantineReader:
             except CoreError as error:
                 raise DomainError("envelope-corrupt", f"entry {name} is no envelope: {error}") from None
             session_id, index = header.session_id, header.index
-            key = quarantining.key_of(name)
+            key = await quarantining.key_of(name)
             if key is None:
                 return await self._recording.open(session_id, index, data)
             dek = self._rings.unwrapped(session_id, (key_ring.key_from_json(key),)).active

@@ -1,9 +1,11 @@
 """What happens to spool entries that session-storage does not take: kept aside, tried again, dropped, or shredded."""
 
+import asyncio
 import json
 from collections.abc import Mapping
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -19,6 +21,8 @@ from sessions.processor.spool_segments import CorruptEntryError
 from sessions.runtime.errors import DomainError
 from sessions.runtime.times import now, to_rfc3339
 
+DROPS_AT_ONCE: Final = 16
+"""Quarantined entries that are deleted at a time; meanwhile no entry is appended to the spool."""
 _log = structlog.get_logger()
 
 
@@ -44,16 +48,20 @@ class Quarantining:
         facts |= {"session_id": session.session_id, "kind": entry.kind.name.lower(), "by": entry.sender}
         facts["index"] = entry.index if is_envelope else None
 
-        def keep() -> str:
-            return self._quarantine.keep(entry.place.name, self._spool.raw(entry), reason=reason, **facts).name
+        def keep() -> str | None:
+            try:
+                data = self._spool.raw(entry)
+            except FileNotFoundError:
+                return None  # it was delivered in the meantime
+            return self._quarantine.keep(entry.place.name, data, reason=reason, **facts).name
 
         try:
             name = await self._spool.in_thread(keep)
-        except FileNotFoundError:
-            return True  # it was delivered in the meantime, and its segment is gone
         except OSError as error:
             _log.error("spool_quarantine_failed", reason=reason, error=error.strerror, errno=error.errno)
             return False
+        if name is None:
+            return True
         QUARANTINED.labels(reason).inc()
         shown = {fact: value for fact, value in facts.items() if fact != "key"}
         _log.error("spool_entry_quarantined", reason=reason, file=name, **shown)
@@ -71,21 +79,29 @@ class Quarantining:
         if session is not None:
             entries = [*session.openings, *session.earlier, *session.chunks.values(), *session.seals]
         names = [one.name for one in self._quarantine.of_session(session_id)]
-
-        def erase() -> None:
-            self._spool.erase(entries)
-            for name in names:
-                self._quarantine.drop(name)
-
-        await self._spool.in_thread(erase)
+        for entry in entries:
+            entry.gone = True  # who reads it meanwhile must not take it for damaged
+        await self._spool.leftovers.erase(entry.place for entry in entries)
         await self._spool.delivered(entries)
+        await self._spool.leftovers.erase_all()  # also what was delivered of it before
+        await self._drop(names)
         _log.info("spool_session_shredded", session_id=session_id, entries=len(entries), quarantined=len(names))
         self._spool.note()
 
     def listed(self, after: str = "", limit: int | None = None) -> list[Quarantined]:
         """Return quarantined entries, oldest first, those beyond `after`."""
-        names = sorted(name for name in self._quarantine.entries if name > after)
-        return [self._quarantine.entries[name] for name in islice(names, limit)]
+        entries = dict(self._quarantine.entries)  # the spool's thread changes it meanwhile; this copies it at once
+        names = sorted(name for name in entries if name > after)
+        return [entries[name] for name in islice(names, limit)]
+
+    async def shown(self, listed: list[Quarantined]) -> list[dict[str, Any]]:
+        """Return entries as the REST interface shows them, with the details that are on the disk."""
+
+        def read() -> list[str]:
+            return [str(self._quarantine.facts(one.name).get("detail") or "") for one in listed]
+
+        details = await asyncio.to_thread(read)
+        return [one.to_json(detail) for one, detail in zip(listed, details, strict=True)]
 
     def get(self, name: str) -> Quarantined:
         """Return a quarantined entry.
@@ -134,7 +150,8 @@ class Quarantining:
                 session, size = session_id(json.loads(payload)["session_id"]), 0
         except (CoreError, ValueError, LookupError, TypeError):
             raise _damaged(name) from None
-        opening = json.dumps(_opening(session, one)).encode() if kind is Kind.ENVELOPE and one.key else b""
+        key = await self.key_of(name) if kind is Kind.ENVELOPE else None
+        opening = json.dumps(_opening(session, one, key)).encode() if key else b""
         self._spool.room.require(2 * entry_bytes(b"", one.by) + len(opening) + len(payload), one.by)
         if opening:
             self._require_no_promise(session)
@@ -168,18 +185,35 @@ class Quarantining:
             DomainError: `not-found`.
         """
         self.get(name)
-        await self._spool.in_thread(lambda: self._quarantine.drop(name))
+        await self._drop([name])
         self._spool.note()
 
-    def key_of(self, name: str) -> Mapping[str, Any] | None:
-        """Return the wrapped key that opens a quarantined envelope; None when it is not with it."""
-        return self.get(name).key
+    async def _drop(self, names: list[str]) -> None:
+        """Delete entries, and what lies of them in segments that stay: a restart would find that."""
+        await self._spool.leftovers.erase_named(names)
+        for start in range(0, len(names), DROPS_AT_ONCE):
+            some = names[start : start + DROPS_AT_ONCE]
+            await self._spool.in_thread(partial(self._drop_all, some))
+
+    def _drop_all(self, names: list[str]) -> None:
+        for name in names:
+            self._quarantine.drop(name)
+
+    async def key_of(self, name: str) -> Mapping[str, Any] | None:
+        """Return the wrapped key that opens a quarantined envelope; None when it is not with it.
+
+        Raises:
+            DomainError: `not-found`.
+        """
+        self.get(name)
+        key = (await asyncio.to_thread(self._quarantine.facts, name)).get("key")
+        return key if isinstance(key, Mapping) else None
 
 
-def _opening(session: SessionId, one: Quarantined) -> dict[str, Any]:
+def _opening(session: SessionId, one: Quarantined, key: Mapping[str, Any]) -> dict[str, Any]:
     """Return an opening without metadata, that brings the key of a quarantined envelope."""
     opened_at = one.quarantined_at or to_rfc3339(now())
-    return {"session_id": session, "metadata": None, "key": one.key, "opened_at": opened_at, "by": one.by}
+    return {"session_id": session, "metadata": None, "key": key, "opened_at": opened_at, "by": one.by}
 
 
 def _damaged(name: str) -> DomainError:

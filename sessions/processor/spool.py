@@ -4,52 +4,32 @@ In memory there is an index only; payloads are on disk. What arrives while an fs
 """
 
 import asyncio
-import errno
-import os
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import suppress
 from typing import Final, TypeVar
 
 import structlog
-from prometheus_client import Counter as Metric
-from prometheus_client import Histogram
 
 from sessions.core.types import Buffer, SessionId
 from sessions.processor.killpoints import Point
 from sessions.processor.quarantine import QUARANTINED
 from sessions.processor.recovered_entries import described
+from sessions.processor.spool_erasing import Place
 from sessions.processor.spool_format import Kind, entry_bytes
 from sessions.processor.spool_index import Entry, SpoolIndex
-from sessions.processor.spool_room import SpoolRoom, full
-from sessions.processor.spool_segments import Place, Recovered, Segments
+from sessions.processor.spool_leftovers import Leftovers
+from sessions.processor.spool_room import SpoolRoom
+from sessions.processor.spool_segments import CorruptEntryError, Recovered, Segments
+from sessions.processor.spool_writing import SPOOLED, WRITE_SECONDS, Waiting, refusal, take_group
 from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
-from sessions.runtime.metrics import LATENCY_BUCKETS
 
 T = TypeVar("T")
-GROUP_BYTES: Final = 16 * 1024 * 1024
-_WATCH_SECONDS: Final = 5.0
-SPOOLED = Metric("lucid_spooled_total", "Entries that were written to the spool.", ("kind",))
-WRITE_SECONDS = Histogram(
-    "lucid_spool_write_duration_seconds", "Time to write a group of entries and fsync it.", buckets=LATENCY_BUCKETS
-)
-for _kind in Kind:
-    SPOOLED.labels(_kind.name.lower())
+_WATCH_SECONDS: Final = 4.0
+"""Pause between two looks at the disk, and between two turns of overwriting, in seconds."""
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    kind: Kind
-    session_id: SessionId
-    index: int
-    payload: Buffer = field(repr=False)
-    plaintext_bytes: int
-    by: str | None
-    entry_bytes: int
-    done: "asyncio.Future[Entry]"
 
 
 class Spool:
@@ -62,10 +42,11 @@ class Spool:
         self._index = SpoolIndex(room.shares)
         self.sessions, self.fresh = self._index.sessions, self._index.fresh
         self._writing_bytes = self._writing_entries = 0
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[Waiting] = deque()
         self._pending: dict[tuple[SessionId, int], asyncio.Future[Entry]] = {}
         self._writer: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, "spool")
+        self.leftovers = Leftovers(segments, self.in_thread)
         self.arrived = asyncio.Event()
 
     def open(self) -> None:
@@ -79,9 +60,13 @@ class Spool:
         for found in self._segments.recover():
             self._recovered(found)
         QUARANTINED.labels("damaged").inc(self.quarantined - known)
+        self.leftovers.add(self._segments.leftovers)
+        for number in self.unkept:
+            self._index.hold(number)
         for number in list(self._segments.sizes):
             if not self._index.has(number):
                 self._segments.drop(number)
+                self.leftovers.forget(number)
         self.note(self._segments.free_bytes())
         if self.entries:
             _log.info("spool_recovered", entries=self.entries, sessions=len(self.sessions), bytes=self.used_bytes)
@@ -90,8 +75,10 @@ class Spool:
             _log.warning("spool_quarantine", entries=self.quarantined)
 
     async def close(self) -> None:
-        """Finish what is being written, and give the folder back."""
+        """Finish what is being written, overwrite what is left over, and give the folder back."""
         await self.written()
+        with suppress(OSError):  # it is logged, and delivered again
+            await self.leftovers.erase_all()
         self._thread.shutdown()
         self._segments.close()
 
@@ -104,7 +91,7 @@ class Spool:
         try:
             said = described(found)
         except ValueError:
-            self.quarantine.keep(found.place.name, self._segments.raw(found.place), reason="damaged")
+            self._segments.keep_damaged(found.place, self._segments.raw(found.place))
             return
         session = self._index.session(said.session_id)
         self._index.add(Entry(found.kind, session, said.chunk_index, found.place, said.plaintext_bytes, said.by))
@@ -129,15 +116,21 @@ class Spool:
         """How many entries are in the quarantine."""
         return len(self.quarantine.entries)
 
+    @property
+    def unkept(self) -> set[int]:
+        """Return the segments with damaged bytes that the quarantine did not take; they stay until the next start."""
+        return self._segments.unkept
+
     def holds(self, session_id: SessionId) -> bool:
         """Return whether there is anything of a session, on the disk or on its way there, but the order to seal it."""
         session = self.sessions.get(session_id)
         return (session is not None and session.holds) or session_id in self._arriving
 
     async def watch(self) -> None:
-        """Look at the disk now and then, until cancelled: others fill it and make room, too."""
+        """Look at the disk now and then, and overwrite what is left over, until cancelled."""
         while True:
             self.note(await asyncio.to_thread(self._segments.free_bytes))
+            await self.leftovers.turn()
             await asyncio.sleep(_WATCH_SECONDS)
 
     async def append(
@@ -166,7 +159,7 @@ class Spool:
         done.add_done_callback(lambda future: future.exception())  # whoever waited may be gone
         if kind is Kind.ENVELOPE:
             self._pending[key] = done
-        self._queue.append(_Waiting(kind, session_id, index, payload, plaintext_bytes, by, size, done))
+        self._queue.append(Waiting(kind, session_id, index, payload, plaintext_bytes, by, size, done))
         if kind is not Kind.SEAL:
             self._arriving[session_id] += 1
         self.room.shares.take(by, size, order=kind is Kind.SEAL)
@@ -180,16 +173,11 @@ class Spool:
     async def _write(self) -> None:
         try:
             while self._queue:
-                group = [self._queue.popleft()]
-                size = len(group[0].payload)
-                while self._queue and size + len(self._queue[0].payload) <= GROUP_BYTES:
-                    group.append(self._queue.popleft())
-                    size += len(group[-1].payload)
-                await self._write_group(group)
+                await self._write_group(take_group(self._queue))
         finally:
             self._writer = None
 
-    async def _write_group(self, group: list[_Waiting]) -> None:
+    async def _write_group(self, group: list[Waiting]) -> None:
         loop = asyncio.get_running_loop()
         entries = [(one.kind, one.payload, one.by) for one in group]
         error: DomainError | None = None
@@ -200,7 +188,7 @@ class Spool:
                 places = await loop.run_in_executor(self._thread, self._segments.append, entries)
             free = await loop.run_in_executor(self._thread, self._segments.free_bytes)
         except Exception as failure:  # noqa: BLE001 - each who waits is told; nothing was acknowledged
-            error = self._failed(failure)
+            error = refusal(failure, self.room)
         for number, one in enumerate(group):
             self.room.shares.give(one.by, one.entry_bytes, order=one.kind is Kind.SEAL)
             self._writing_bytes -= one.entry_bytes
@@ -230,16 +218,11 @@ class Spool:
         session = self.sessions.get(session_id)
         if session is not None and session_id not in self._arriving:
             self._index.finish(session)
+            self._note_released()
 
-    def _failed(self, failure: Exception) -> DomainError:
-        number = failure.errno if isinstance(failure, OSError) else None
-        why = os.strerror(number) if number else type(failure).__name__
-        _log.error("spool_write_failed", error=why, errno=number)
-        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            self.room.written_over()
-            return full("session-storage is away, and the spool's disk is full")
-        detail = f"session-storage is away, and the spool cannot be written: {why}; repeat the request"
-        return DomainError("storage-unavailable", detail, retry_after_seconds=5)
+    def _note_released(self) -> None:
+        self.leftovers.add(self._index.released)
+        self._index.released.clear()
 
     async def find(self, session_id: SessionId, index: int) -> Entry | None:
         """The entry of a chunk, on the disk."""
@@ -254,15 +237,21 @@ class Spool:
 
         Raises:
             CorruptEntryError: its bytes are not those that were written.
-            FileNotFoundError: it was delivered in the meantime, and its segment is gone.
+            FileNotFoundError: it was delivered in the meantime, and its segment is gone, or it was overwritten.
         """
-        return await asyncio.to_thread(self._segments.read, entry.place)
+        try:
+            return await asyncio.to_thread(self._segments.read, entry.place)
+        except CorruptEntryError:
+            if entry.gone:
+                raise FileNotFoundError(entry.place.name) from None
+            raise
 
     async def delivered(self, entries: list[Entry]) -> None:
         """Take out what session-storage has, or what was set aside; segments that nothing is left of go."""
         for entry in entries:
             # What is on its way to the disk needs the key of an opening, also one that was delivered.
             self._index.delivered(entry, more=entry.session.session_id in self._arriving)
+        self._note_released()
         await self._drop_emptied()
         if not self.entries:
             self.arrived.clear()
@@ -272,6 +261,7 @@ class Spool:
         # something may have come, and what comes after the answer is written after the drop, by the same thread.
         while (number := self._index.emptied(self._segments.current() if self._writing_entries else None)) is not None:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._drop, number)
+            self.leftovers.forget(number)
         self.note()
 
     def _drop(self, number: int) -> None:
@@ -283,12 +273,11 @@ class Spool:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def raw(self, entry: Entry) -> bytes:
-        """Return an entry's bytes as they lie in its segment; `FileNotFoundError` when that is gone. Blocking."""
-        return self._segments.raw(entry.place)
-
-    def erase(self, entries: Sequence[Entry]) -> None:
-        """Overwrite entries on the disk; after an `OSError` they are perhaps still there. Blocking."""
-        self._segments.erase([entry.place for entry in entries])
+        """Return an entry's bytes as they lie in its segment; `FileNotFoundError` when they are gone. Blocking."""
+        data = self._segments.raw(entry.place)
+        if entry.gone:
+            raise FileNotFoundError(entry.place.name)
+        return data
 
     def note(self, free_bytes: int | None = None) -> None:
         """Bring room and metrics up to date, with the free bytes of the disk if they were looked up."""

@@ -6,6 +6,9 @@
 Big-endian. The sender is the name of the token that sent the entry, in UTF-8. Entries of version 0.1.0 have none: its
 length is 0. The header has a checksum of its own, so that its length can be trusted where the content cannot: what is
 damaged costs itself, and not what comes after it.
+
+An erased entry keeps its header, with eight bytes of the SHA-256 changed by XOR. They lie within one sector of the
+disk, so a crash leaves the header as it was or changed, never half changed. Its payload is zeros, or will be.
 """
 
 import hashlib
@@ -25,6 +28,10 @@ _CRC: Final = struct.Struct(">I")
 HEADER_BYTES: Final = _HEAD.size + _CRC.size
 MAX_SENDER_BYTES: Final = 255
 """Limit on the bytes of a sender's name in an entry; a longer one is cut off."""
+_SECTOR_BYTES: Final = 512
+_MARK: Final = bytes.fromhex("a5c31e7f96d2084b")
+_MARK_OFFSETS: Final = (12, 20)
+"""Where the mark of an erased entry may lie in its header; one of the two is always within a sector."""
 
 
 class Kind(IntEnum):
@@ -95,9 +102,44 @@ def read_header(data: Buffer, offset: int = 0) -> Header | None:
     return Header(Kind(kind), sender_bytes, content_bytes, sha256)
 
 
+def read_erased(data: Buffer, offset: int = 0) -> Header | None:
+    """Return the header of an erased entry as it was before; None when there is no erased entry at this place."""
+    view = bytes(memoryview(data)[offset : offset + HEADER_BYTES])
+    if not view.startswith(MAGIC):
+        return None
+    for at in _MARK_OFFSETS:
+        if (found := read_header(view[:at] + _marked(view, at) + view[at + len(_MARK) :])) is not None:
+            return found
+    return None
+
+
+def erased_mark(data: Buffer, offset: int) -> tuple[int, bytes]:
+    """Return the bytes that mark an entry as erased, and where in its header they belong.
+
+    `data` is the header, `offset` its place in the segment.
+    """
+    for at in _MARK_OFFSETS:
+        start = offset + at
+        if start // _SECTOR_BYTES == (start + len(_MARK) - 1) // _SECTOR_BYTES:
+            break
+    return at, _marked(bytes(data), at)
+
+
+def _marked(head: bytes, at: int) -> bytes:
+    return bytes(one ^ other for one, other in zip(head[at : at + len(_MARK)], _MARK, strict=False))
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """An entry in a segment. Its content was not looked at."""
+
+    offset: int
+    header: Header
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """An erased entry in a segment. A crash may have left some of its payload."""
 
     offset: int
     header: Header
@@ -112,12 +154,13 @@ class Damage:
     torn: bool
 
 
-def scan(data: Buffer) -> Iterator[Found | Damage]:
+def scan(data: Buffer) -> Iterator[Found | Erased | Damage]:
     """What a segment holds, in order and without a gap."""
     view = memoryview(data)
     size, at = len(view), 0
     while at < size:
-        read = read_header(view, at)
+        erased = None
+        read = read_header(view, at) or (erased := read_erased(view, at))
         if read is None:
             following = _next_header(view, at + 1)
             yield Damage(at, size if following is None else following, torn=size - at < HEADER_BYTES)
@@ -126,7 +169,7 @@ def scan(data: Buffer) -> Iterator[Found | Damage]:
             yield Damage(at, size, torn=True)
             at = size
         else:
-            yield Found(at, read)
+            yield Found(at, read) if erased is None else Erased(at, read)
             at += read.entry_bytes
 
 
@@ -137,7 +180,7 @@ def _next_header(view: memoryview, start: int) -> int | None:
         at = bytes(view[start : start + step + overlap]).find(MAGIC)
         if at < 0:
             start += step
-        elif read_header(view, start + at) is not None:
+        elif (read_header(view, start + at) or read_erased(view, start + at)) is not None:
             return start + at
         else:
             start += at + 1

@@ -33,5 +33,9 @@ async def spool_checks(spooling: Spooling, storage: StorageClient) -> Mapping[st
         notes.append(f"it is {spool.room.state}: {spool.entries} entries, {round(100 * spool.room.fill())} % full")
     if spool.quarantined:
         notes.append(f"{spool.quarantined} entries are in quarantine; `lucid-sessions spool list` shows them")
+    if spool.unkept:
+        notes.append("the quarantine could not take damaged entries; make room on its disk, then restart the processor")
+    if spool.leftovers.problem:
+        notes.append(f"delivered entries could not be overwritten: {spool.leftovers.problem}")
     found["spool"] = Check("degraded", "; ".join(notes)) if notes else Check("ok")
     return found

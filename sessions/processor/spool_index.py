@@ -6,8 +6,8 @@ from itertools import chain
 from typing import Final
 
 from sessions.core.types import DekId, SessionId
+from sessions.processor.spool_erasing import Place
 from sessions.processor.spool_format import Kind
-from sessions.processor.spool_segments import Place
 from sessions.processor.spool_shares import Shares
 
 WINDOW_ENTRIES: Final = 512
@@ -19,6 +19,7 @@ class Entry:
     """One entry. `delivered`: session-storage has it. `index` is -1 for what is no envelope.
 
     `by` is the name of the token that sent it; None: the entry does not say.
+    `gone`: its bytes may be overwritten, as it has left the index or is being shredded.
     """
 
     kind: Kind
@@ -28,6 +29,7 @@ class Entry:
     plaintext_bytes: int
     by: str | None = None
     delivered: bool = False
+    gone: bool = False
 
     @property
     def sender(self) -> str | None:
@@ -123,6 +125,8 @@ class SpoolIndex:
         self.entries = 0
         self.seals = 0
         self._live: dict[int, int] = {}
+        self.released: list[Place] = []
+        """Entries that have left the index and that nobody has taken to be overwritten yet."""
 
     def session(self, name: SessionId) -> SpooledSession:
         """A session, a new one if need be."""
@@ -190,6 +194,13 @@ class SpoolIndex:
         self._live[entry.place.segment] -= 1
         self.entries -= 1
         self._shares.give(entry.by, entry.place.entry_bytes, order=entry.kind is Kind.SEAL)
+        if not entry.gone:
+            entry.gone = True
+            self.released.append(entry.place)
+
+    def hold(self, number: int) -> None:
+        """Keep a segment for as long as this process runs."""
+        self._live[number] = self._live.get(number, 0) + 1
 
     def has(self, number: int) -> bool:
         """Whether anything of a segment is still needed."""

@@ -39,7 +39,7 @@ def router(spooling: Spooling | None, reader: QuarantineReader, acknowledged: Ac
         spool, quarantine = there().spool, there().spool.quarantine
         found = there().quarantining.listed(cursor or "", limit + 1)
         return {
-            "entries": [one.to_json() for one in found[:limit]],
+            "entries": await there().quarantining.shown(found[:limit]),
             "next_cursor": found[limit - 1].name if len(found) > limit else None,
             "spooled_entries": spool.entries,
             "spooled_bytes": spool.used_bytes,
@@ -51,7 +51,8 @@ def router(spooling: Spooling | None, reader: QuarantineReader, acknowledged: Ac
     @routes.get("/{name}", dependencies=by_admin, response_model=QuarantinedModel, responses=responses("not-found"))
     async def get_entry(name: Name) -> Any:
         """One entry in the quarantine: whose it is, and why it is there."""
-        return there().quarantining.get(name).to_json()
+        (shown,) = await there().quarantining.shown([there().quarantining.get(name)])
+        return shown
 
     @routes.get(
         "/{name}/content",

@@ -7,20 +7,23 @@
 A start never appends to a segment that is there: it begins the next.
 """
 
-import errno
 import fcntl
 import mmap
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import structlog
+
 from sessions.core.types import Buffer
-from sessions.processor.files import sync_folder
+from sessions.processor.files import sync_folder, write_all
 from sessions.processor.killpoints import Point
 from sessions.processor.quarantine import Quarantine
-from sessions.processor.spool_format import HEADER_BYTES, Damage, Found, Kind, header, payload_of, scan
+from sessions.processor.spool_erasing import Place, overwrite
+from sessions.processor.spool_format import HEADER_BYTES, Erased, Found, Kind, header, payload_of, scan
 from sessions.runtime.killpoints import reach
 
 SEGMENT_BYTES: Final = 8 * 1024 * 1024
@@ -29,6 +32,7 @@ processes die often large ones would never be done with."""
 _SEGMENT = re.compile(r"(\d{16})\.seg")
 _HEAD_BYTES: Final = 512
 """Of a payload, what a start reads: an envelope's header is shorter."""
+_log = structlog.get_logger()
 
 
 class SpoolFolderError(Exception):
@@ -37,19 +41,6 @@ class SpoolFolderError(Exception):
 
 class CorruptEntryError(Exception):
     """An entry's bytes are not those that were written."""
-
-
-class Place(NamedTuple):
-    """Where an entry lies, its header included."""
-
-    segment: int
-    offset: int
-    entry_bytes: int
-
-    @property
-    def name(self) -> str:
-        """What the entry is called in the quarantine."""
-        return f"{self.segment:016d}-{self.offset:012d}"
 
 
 class Recovered(NamedTuple):
@@ -63,13 +54,19 @@ class Recovered(NamedTuple):
 
 
 class Segments:
-    """The folder. `sizes` has the bytes of each segment."""
+    """The folder. `sizes` has the bytes of each segment.
+
+    `leftovers` are entries that a start found and that are needed no more: they are in the quarantine, or an earlier
+    process did not finish erasing them. `unkept` has the segments with damaged bytes that the quarantine did not take.
+    """
 
     def __init__(self, folder: Path, segment_bytes: int, quarantine: Quarantine) -> None:
         self.folder = self._folder = folder
         self._segment_bytes = segment_bytes
         self.quarantine = quarantine
         self.sizes: dict[int, int] = {}
+        self.leftovers: list[Place] = []
+        self.unkept: set[int] = set()
         self._file: int | None = None
         self._number = 0
         self._lock: int | None = None
@@ -105,7 +102,11 @@ class Segments:
         self._file = self._lock = None
 
     def recover(self) -> Iterator[Recovered]:
-        """All entries, in order. Cuts a torn tail off; sets what is damaged aside and goes on behind it."""
+        """Return all entries, in order. Cut a torn tail off; set what is damaged aside and go on after it.
+
+        An entry that the quarantine has is not returned: the process ended after it was moved. An opening is, as it may
+        be needed still.
+        """
         last = max(self.sizes, default=0)
         for number in sorted(self.sizes):
             if self.sizes[number]:
@@ -118,14 +119,20 @@ class Segments:
         with self._path(number).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             entries = 0
             for found in scan(memoryview(data)):
+                if isinstance(found, Erased):
+                    self._finish_erasing(number, found, data)
+                    continue
                 if isinstance(found, Found):
                     start, end = found.offset + HEADER_BYTES, found.offset + found.header.entry_bytes
                     # What a power failure interrupts is in the last segment; of the others each is checked when read.
                     if last and not found.header.fits(data[start:end]):
-                        self._set_aside(number, Damage(found.offset, end, torn=False), data[found.offset : end])
+                        self._set_aside(number, found.offset, data[found.offset : end])
+                        continue
+                    place = Place(number, found.offset, found.header.entry_bytes)
+                    if found.header.kind is not Kind.OPENING and self._is_aside(place):
+                        self.leftovers.append(place)
                         continue
                     entries += 1
-                    place = Place(number, found.offset, found.header.entry_bytes)
                     by = found.header.sender(data[start : start + found.header.sender_bytes])
                     start += found.header.sender_bytes
                     if found.header.kind is Kind.ENVELOPE:
@@ -133,27 +140,53 @@ class Segments:
                     yield Recovered(found.header.kind, place, data[start:end], by)
                     continue
                 # Not even the beginning of an entry was acknowledged: one is when all of it is on the disk.
-                if not (found.torn and last):
-                    self._set_aside(number, found, data[found.start : found.end])
-                if found.end == len(data):
+                is_kept = (found.torn and last) or self._set_aside(number, found.start, data[found.start : found.end])
+                if found.end == len(data) and is_kept:
                     cut = found.start
         if cut is not None:
             os.truncate(self._path(number), cut)
             sync_folder(self._path(number))
             self.sizes[number] = cut
-        if not entries:
+            self.leftovers = [place for place in self.leftovers if place[:2] < (number, cut)]
+        if not entries and number not in self.unkept:
             self.drop(number)
 
-    def _set_aside(self, number: int, damage: Damage, data: bytes) -> None:
-        if any(data):  # a file system may have given room and not yet written: zeros hold nothing
-            place = Place(number, damage.start, damage.end - damage.start)
+    def _set_aside(self, number: int, start: int, data: bytes) -> bool:
+        """Quarantine damaged bytes; return False when they have to stay where they are."""
+        found = data.lstrip(b"\0")
+        if not found:  # a file system may have given room and not yet written: zeros hold nothing
+            return True
+        place = Place(number, start, len(data))
+        if place.name in self.quarantine.entries and not self._is_aside(place):
+            # The damage reaches further than what was erased before it, which has the name.
+            place, data = Place(number, start + len(data) - len(found), len(found)), found
+        return self.keep_damaged(place, data)
+
+    def keep_damaged(self, place: Place, data: bytes) -> bool:
+        """Quarantine an entry that makes no sense; return False when it has to stay where it is."""
+        try:
             self.quarantine.keep(place.name, data, reason="damaged")
+        except OSError as error:
+            _log.error("spool_quarantine_failed", reason="damaged", error=error.strerror, errno=error.errno)
+        if self._is_aside(place):
+            self.leftovers.append(place)
+            return True
+        self.unkept.add(place.segment)
+        return False
+
+    def _is_aside(self, place: Place) -> bool:
+        known = self.quarantine.entries.get(place.name)
+        return known is not None and known.entry_bytes == place.entry_bytes
+
+    def _finish_erasing(self, number: int, found: Erased, data: mmap.mmap) -> None:
+        if data[found.offset + HEADER_BYTES : found.offset + found.header.entry_bytes].strip(b"\0"):
+            self.leftovers.append(Place(number, found.offset, found.header.entry_bytes))
 
     def append(self, entries: Sequence[tuple[Kind, Buffer] | tuple[Kind, Buffer, str | None]]) -> list[Place]:
         """Write entries behind the last one, each with its sender; they are on the disk when this returns.
 
         Raises:
-            OSError: then none of them is in the spool.
+            OSError: none of them is in the spool. The same holds for any other exception.
         """
         if self._file is None or self.sizes[self._number] >= self._segment_bytes:
             self._begin()
@@ -163,12 +196,12 @@ class Segments:
         try:
             for kind, payload, *by in entries:
                 reach(Point.SPOOL_BEFORE_WRITE)
-                size = _write(self._file, (header(kind, payload, *by), payload))
+                size = write_all(self._file, (header(kind, payload, *by), payload))
                 places.append(Place(self._number, at, size))
                 at += size
             reach(Point.SPOOL_BEFORE_FSYNC)
             os.fdatasync(self._file)
-        except OSError:
+        except BaseException:
             self._give_up(start)
             raise
         self.sizes[self._number] = at
@@ -184,7 +217,7 @@ class Segments:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             sync_folder(self._folder)
-        except OSError:  # its name may not outlive a power failure; the next start drops it, it is empty
+        except BaseException:  # its name may not outlive a power failure; the next start drops it, it is empty
             os.close(file)
             raise
         self._file, self.sizes[self._number] = file, 0
@@ -235,23 +268,14 @@ class Segments:
         return found[1]
 
     def erase(self, places: Sequence[Place]) -> None:
-        """Overwrite entries with zeros, which hold nothing: what was shredded must not stay on the disk.
+        """Overwrite entries; skip those of segments that are gone. A start passes over them, also after a crash.
 
         Raises:
             OSError: they are perhaps still there.
         """
-        for number in {place.segment for place in places}:
-            try:
-                file = os.open(self._path(number), os.O_WRONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                continue
-            try:
-                for place in places:
-                    if place.segment == number:
-                        os.pwrite(file, bytes(place.entry_bytes), place.offset)
-                os.fdatasync(file)
-            finally:
-                os.close(file)
+        for number in sorted({place.segment for place in places}):
+            with suppress(FileNotFoundError):
+                overwrite(self._path(number), [place for place in places if place.segment == number])
 
     def free_bytes(self) -> int:
         """Free space of the folder's disk, for us."""
@@ -272,18 +296,3 @@ class Segments:
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:016d}.seg"
-
-
-def _write(file: int, parts: Sequence[Buffer]) -> int:
-    """All of it, without a copy; how many bytes that were."""
-    left = [memoryview(part).cast("B") for part in parts]
-    total = sum(map(len, left))
-    while left:
-        written = os.writev(file, left)
-        if written == 0 and any(map(len, left)):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        while left and written >= len(left[0]):
-            written -= len(left.pop(0))
-        if left:
-            left[0] = left[0][written:]
-    return total

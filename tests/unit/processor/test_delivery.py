@@ -155,10 +155,11 @@ async def test_an_entry_that_fails_alone_again_and_again_is_quarantined_and_no_o
     await _rounds(desk, clock, 2)
     (kept,) = desk.spool.quarantine.entries.values()
     assert (kept.session_id, kept.index, kept.reason) == (A, 1, "undeliverable")
-    assert "internal" in kept.detail
+    assert "internal" in desk.spool.quarantine.facts(kept.name)["detail"]
     _, payload = await desk.spooling.quarantining.payload(kept.name)
-    assert kept.key is not None
-    assert desk.opened(kept.key, 1, payload) == bytes([1]) * 10
+    key = await desk.spooling.quarantining.key_of(kept.name)
+    assert key is not None
+    assert desk.opened(key, 1, payload) == bytes([1]) * 10
     assert desk.spool.sessions == {}
     assert [await other.recording.read(A, index) for index in (0, 2)] == [bytes(10), bytes([2]) * 10]
     assert desk.reporter.floor(A) == 3, "a seal does not go without it"
@@ -328,7 +329,8 @@ async def test_an_opening_of_another_version_ends_in_quarantine_with_what_needs_
     assert kinds[-2:] == ["opening", "seal"]
     for one in desk.spool.quarantine.entries.values():
         if one.kind == "envelope":
-            assert one.key is not None
+            key = await desk.spooling.quarantining.key_of(one.name)
+            assert key is not None
 
 
 async def test_an_opening_that_storage_refuses_for_good_takes_its_envelopes_along_with_their_keys(
@@ -345,8 +347,9 @@ async def test_an_opening_that_storage_refuses_for_good_takes_its_envelopes_alon
     assert [one.kind for one in kept] == ["opening", "envelope", "envelope", "envelope"]
     for one in kept[1:]:
         _, payload = await desk.spooling.quarantining.payload(one.name)
-        assert one.key is not None
-        assert desk.opened(one.key, one.index or 0, payload) == bytes([one.index or 0]) * 10
+        key = await desk.spooling.quarantining.key_of(one.name)
+        assert key is not None
+        assert desk.opened(key, one.index or 0, payload) == bytes([one.index or 0]) * 10
 
 
 async def test_metadata_that_storage_refuses_are_kept_and_the_rest_is_delivered(
@@ -359,7 +362,7 @@ async def test_metadata_that_storage_refuses_are_kept_and_the_rest_is_delivered(
     await desk.drain()
     (kept,) = desk.spool.quarantine.entries.values()
     assert (kept.kind, kept.reason) == ("opening", "metadata-refused")
-    assert "metadata-conflict" in kept.detail
+    assert "metadata-conflict" in desk.spool.quarantine.facts(kept.name)["detail"]
     _, payload = await desk.spooling.quarantining.payload(kept.name)
     assert json.loads(payload)["metadata"] == {"host": "ours"}
     assert house.sessions.records[A].metadata == b'{"host":"theirs"}'

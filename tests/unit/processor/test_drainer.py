@@ -28,6 +28,7 @@ from sessions.processor.reporting import Identity, Reporter
 from sessions.processor.seal_orders import SealOrders
 from sessions.processor.session_desk import Queued, SessionDesk
 from sessions.processor.spool import Spool
+from sessions.processor.spool_format import HEADER_BYTES, Erased, scan
 from sessions.processor.spool_room import SpoolRoom
 from sessions.processor.spooling import Spooling
 from sessions.processor.storage_client import StorageClient
@@ -282,8 +283,9 @@ async def test_a_session_that_was_sealed_meanwhile(desk: Desk, other: Parts, sto
     (kept,) = desk.spool.quarantine.entries.values()
     assert (kept.session_id, kept.index, kept.kind, kept.reason) == (A, 1, "envelope", "left-out")
     _, payload = await desk.spooling.quarantining.payload(kept.name)
-    assert kept.key is not None
-    assert desk.opened(kept.key, 1, payload) == b"late"
+    key = await desk.spooling.quarantining.key_of(kept.name)
+    assert key is not None
+    assert desk.opened(key, 1, payload) == b"late"
     assert (await _error(desk.put(2, b"x"))).code == "session-sealed"
 
 
@@ -297,8 +299,13 @@ async def test_a_session_that_was_shredded_meanwhile(desk: Desk, other: Parts, s
     seen = segment.open("rb")
     await desk.drain()
     assert (desk.set_aside, desk.spool.entries, list(desk.folder.glob("*.seg"))) == (0, 0, [])
-    assert not any(seen.read()), "it was overwritten before it was deleted"
-    seen.close()
+    with seen:
+        left = list(scan(seen.read()))
+        assert left
+        for one in left:  # it was overwritten before it was deleted
+            assert isinstance(one, Erased)
+            seen.seek(one.offset + HEADER_BYTES)
+            assert not any(seen.read(one.header.content_bytes))
 
 
 async def test_what_was_delivered_before_a_crash_is_delivered_again(

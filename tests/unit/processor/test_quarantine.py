@@ -1,7 +1,11 @@
 """The quarantine's folder, and the ways of its entries: back into the spool, opened, or deleted."""
 
 import asyncio
+import gc
+import itertools
 import os
+import sys
+import threading
 import tracemalloc
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -12,7 +16,7 @@ import pytest
 
 from sessions.core import key_ring
 from sessions.core.types import ChunkIndex, SessionId
-from sessions.processor import crypt
+from sessions.processor import crypt, quarantine, quarantining
 from sessions.processor.keys import Dek, FileKeyWrapper
 from sessions.processor.promises import Promises
 from sessions.processor.quarantine import Quarantine
@@ -162,7 +166,7 @@ async def test_a_retry_behind_another_envelope_of_its_chunk(kept: House) -> None
     name = await kept.aside_of(await kept.put(0, b"x"))
     other = await kept.put(0, b"y")
     assert await _code(kept.quarantining.retry(name)) == "chunk-conflict"
-    await kept.spool.in_thread(lambda: kept.spool.erase([other]))
+    await kept.spool.in_thread(lambda: kept.spool._segments.erase([other.place]))
     assert await _code(kept.quarantining.retry(name)) == "chunk-conflict"
     assert (kept.aside, kept.spool.entries) == ([name], 1)
 
@@ -243,3 +247,109 @@ async def test_a_start_reads_only_the_heads_of_large_entries(kept: House) -> Non
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (quarantine.entries[name].session_id, peak < MIB) == (A, True)
+
+
+async def test_memory_for_each_entry(kept: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What MAX_ENTRIES is reckoned with: each took 3.1 kB, as the wrapped key was in memory."""
+    monkeypatch.setattr(quarantine, "write_durably", lambda path, data: path.write_bytes(data))
+    one = Quarantine(kept.folder / "many", 1024 * MIB)
+    key = {**kept.key, "recovery": {"recipient": "0" * 16, "sealed": "A" * 1580}}
+    for number in range(1000):
+        one.keep(
+            f"{1:016d}-{number:012d}",
+            b"x",
+            reason="conflict",
+            kind="envelope",
+            session_id=SessionId(f"{number:0128d}"),
+            index=10**6 + number,
+            by="d" * 64,
+            detail="session-storage answered conflict",
+            key=key,
+        )
+    again = Quarantine(kept.folder / "many", 1024 * MIB)
+    gc.collect()
+    tracemalloc.start()
+    again.open()
+    gc.collect()
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert again.entries == one.entries
+    assert used / 1000 < 1024, "with a session of its own, of the longest name"
+    assert quarantine.MAX_ENTRIES * 1024 <= 128 * MIB
+    assert quarantine.MAX_ENTRIES * 2 * quarantine.BLOCK_BYTES == 1024 * MIB, (
+        "the default of SPOOL_QUARANTINE_MAX_BYTES"
+    )
+
+
+async def test_a_quarantine_that_is_gone_is_no_delivery(kept: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = await kept.put(0, b"x")
+
+    def gone(*_: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(quarantine, "write_durably", gone)
+        await kept.quarantining.quarantine(entry, "conflict")
+    assert (kept.aside, kept.spool.entries) == ([], 1)
+    await kept.quarantining.quarantine(entry, "conflict")
+    assert (kept.aside, kept.spool.entries) == ([entry.place.name], 0)
+
+
+async def test_what_a_full_quarantine_does_not_take_stays_in_the_spool(kept: House) -> None:
+    kept.spool.quarantine.max_bytes = 8192
+    first, second = await kept.put(0, b"x"), await kept.put(1, b"x")
+    for entry in (first, second):
+        await kept.quarantining.quarantine(entry, "conflict")
+    assert (kept.aside, list(kept.spool.sessions[A].chunks)) == ([first.place.name], [1])
+    await kept.quarantining.drop(first.place.name)
+    await kept.quarantining.quarantine(second, "conflict")
+    assert (kept.aside, kept.spool.sessions) == ([second.place.name], {})
+
+
+async def test_a_list_while_entries_come_and_go(kept: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quarantine, "write_durably", lambda *_: None)
+    monkeypatch.setattr(quarantine, "sync_folder", lambda _: None)
+    one = kept.spool.quarantine
+    one.max_bytes = 1024 * MIB
+    names = [f"{1:016d}-{number:012d}" for number in range(2000)]
+    for name in names:
+        one.keep(name, b"x", reason="conflict")
+    done = threading.Event()
+
+    def come_and_go() -> None:
+        for number in itertools.count(2000):
+            if done.is_set():
+                return
+            one.keep(f"{1:016d}-{number:012d}", b"x", reason="conflict")
+            one.drop(f"{1:016d}-{number:012d}")
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    working = asyncio.create_task(asyncio.to_thread(come_and_go))
+    try:
+        for _ in range(500):
+            assert [found.name for found in kept.quarantining.listed(limit=2000)] == names
+            await asyncio.sleep(0)
+    finally:
+        sys.setswitchinterval(before)
+        done.set()
+        await working
+
+
+async def test_a_shred_leaves_room_for_others_in_between(kept: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quarantining, "DROPS_AT_ONCE", 4)
+    for index in range(20):
+        await kept.aside_of(await kept.put(index, b"x"))
+    at_once: list[int] = []
+    real = kept.spool.in_thread
+
+    async def counted(work: Any) -> Any:
+        before = len(kept.spool.quarantine.entries)
+        found = await real(work)
+        at_once.append(before - len(kept.spool.quarantine.entries))
+        return found
+
+    monkeypatch.setattr(kept.spool, "in_thread", counted)
+    await kept.quarantining.shred(A)
+    assert (sum(at_once), max(at_once)) == (20, 4)
+    assert list((kept.folder / "quarantine").iterdir()) == []

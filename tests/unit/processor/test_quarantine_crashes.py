@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sessions.core.types import SessionId
-from sessions.processor import files
-from sessions.processor.quarantine import CONFLICT, Quarantine, Quarantined
+from sessions.processor import files, quarantine
+from sessions.processor.quarantine import CONFLICT, Quarantine
 from sessions.processor.spool_format import Kind, header
 from tests.unit.processor.spools import MIB
 
@@ -27,6 +27,8 @@ FACTS: dict[str, Any] = {
     "detail": "why",
     "key": {"wrapped": "c2VjcmV0"},
 }
+ENTRY_DISK_BYTES = 8192
+"""What a small entry takes: a block for each of its two files."""
 
 
 def _name(number: int = 0) -> str:
@@ -80,10 +82,12 @@ def _steps(work: Callable[[], object], folder: Path) -> Iterator[int]:
     raise AssertionError(folder)
 
 
-def _whole(one: Quarantined) -> None:
-    shown = {name: getattr(one, name) for name in FACTS}
-    assert shown == FACTS
-    assert one.entry_bytes == len(DATA)
+def _whole(found: Quarantine, number: int = 0) -> None:
+    one = found.entries[_name(number)]
+    shown = {name: getattr(one, name) for name in FACTS if name not in ("detail", "key")}
+    written = found.facts(one.name)
+    assert shown | {"detail": written["detail"], "key": written["key"]} == FACTS
+    assert (one.entry_bytes, one.disk_bytes) == (len(DATA), ENTRY_DISK_BYTES)
 
 
 def test_an_entry_has_its_facts_after_a_crash_at_any_step(tmp_path: Path) -> None:
@@ -93,15 +97,16 @@ def test_an_entry_has_its_facts_after_a_crash_at_any_step(tmp_path: Path) -> Non
         again = _opened(tmp_path)
         seen.add(len(again.entries))
         if again.entries:
-            _whole(again.entries[_name()])
+            _whole(again)
             assert again.read(_name()) == DATA
         else:
             assert list((tmp_path / "quarantine").iterdir()) == [], "nor are facts left of it, with a key"
-        _whole(again.keep(_name(), DATA, **FACTS))
-        _whole(_opened(tmp_path).entries[_name()])
+        again.keep(_name(), DATA, **FACTS)
+        _whole(again)
+        _whole(_opened(tmp_path))
         _opened(tmp_path).drop(_name())
     assert seen == {0, 1}
-    _whole(_opened(tmp_path).entries[_name()])
+    _whole(_opened(tmp_path))
 
 
 def test_what_is_dropped_is_gone_after_a_crash_at_any_step_and_a_repetition(tmp_path: Path) -> None:
@@ -116,8 +121,8 @@ def test_what_is_dropped_is_gone_after_a_crash_at_any_step_and_a_repetition(tmp_
     for _ in _steps(again, tmp_path):
         left = _opened(tmp_path)
         seen.add(tuple(left.entries))
-        for one in left.entries.values():
-            _whole(one)
+        if left.entries:
+            _whole(left)
         if not left.entries:
             assert list(folder.iterdir()) == [], "no key is left behind"
         left.drop(_name())
@@ -152,7 +157,7 @@ def test_what_could_not_be_dropped_is_known_still(tmp_path: Path, monkeypatch: p
             with pytest.raises(OSError, match="Input/output"):
                 one.drop(_name())
         assert list(one.of_session(A)) == [one.entries[_name()]]
-        assert one.used_bytes == len(DATA)
+        assert one.used_bytes == ENTRY_DISK_BYTES
     one.drop(_name())
     one.drop(_name())
     assert (list(one.of_session(A)), one.used_bytes) == ([], 0)
@@ -170,14 +175,14 @@ def test_what_could_not_be_kept_is_not_there(tmp_path: Path, monkeypatch: pytest
             one.keep(_name(), DATA, **FACTS)
     assert (one.entries, one.used_bytes) == ({}, 0)
     one.keep(_name(), DATA, **FACTS)
-    _whole(_opened(tmp_path).entries[_name()])
+    _whole(_opened(tmp_path))
 
 
 def test_repeated_it_is_kept_as_it_was_at_first(tmp_path: Path) -> None:
     one = _opened(tmp_path)
     first = one.keep(_name(), DATA, **FACTS)
     assert one.keep(_name(), b"other", reason="damaged") is first
-    assert one.used_bytes == len(DATA)
+    assert one.used_bytes == ENTRY_DISK_BYTES
 
 
 @pytest.mark.parametrize(
@@ -200,7 +205,7 @@ def test_facts_that_cannot_be_read_cost_themselves(tmp_path: Path, facts: bytes)
     (tmp_path / "quarantine" / f"{_name(0)}.json").write_bytes(facts)
     again = _opened(tmp_path)
     assert (again.entries[_name(0)].reason, again.entries[_name(0)].entry_bytes) == ("unknown", len(DATA))
-    _whole(again.entries[_name(1)])
+    _whole(again, 1)
     assert not again.is_full_for(None)
     assert again.floor(A) == 8
 
@@ -225,22 +230,60 @@ def test_segments_are_numbered_beyond_what_is_quarantined(tmp_path: Path) -> Non
 
 def test_one_token_has_a_share_and_all_together_have_the_whole(tmp_path: Path) -> None:
     """M5: who fills the quarantine stops themselves, and no other."""
-    one = _opened(tmp_path, 1000)
-    for number in range(3):
+    one = _opened(tmp_path, 100_000)
+    for number in range(4):
         assert not one.is_full_for("greedy")
-        one.keep(_name(number), bytes(100), reason=CONFLICT, by="greedy")
+        one.keep(_name(number), b"x", reason=CONFLICT, by="greedy")
     assert one.is_full_for("greedy")
     assert [one.is_full_for(by) for by in ("other", None)] == [False, False]
     for number, by in enumerate(("b", "c", "d"), 10):
-        one.keep(_name(number), bytes(240), reason=CONFLICT, by=by)
-        assert one.is_full_for(by) == (one.used_bytes >= 1000)
-    assert one.used_bytes == 1020
+        one.keep(_name(number), bytes(20_000 - 48), reason=CONFLICT, by=by)
+        assert one.is_full_for(by) == (one.used_bytes >= 100_000)
+    assert one.used_bytes == 4 * 8192 + 3 * (20_480 + 4096)
     assert [one.is_full_for(by) for by in ("b", "c", "d", "new", None)] == [True, True, True, False, False]
-    again = _opened(tmp_path, 1000)
+    again = _opened(tmp_path, 100_000)
     assert [again.is_full_for(by) for by in ("greedy", "b", "new")] == [True, True, False]
     again.drop(_name(0))
     assert not again.is_full_for("greedy")
     assert not again.is_full_for("b")
+
+
+def test_an_entry_counts_what_its_files_take_on_the_disk(tmp_path: Path) -> None:
+    """A chunk of one byte counted 130 bytes and took 8 KiB: 1 GiB of them would have taken 66 GiB."""
+    one = _opened(tmp_path, 10 * MIB)
+    key = {"wrapped": "x" * 5000}
+    for number, (size, by, taken) in enumerate([(1, "a", 8192), (4096, "b", 8192), (4097, "c", 12_288)]):
+        one.keep(_name(number), bytes(size), reason=CONFLICT, by=by)
+        assert one.entries[_name(number)].disk_bytes == taken
+    one.keep(_name(9), b"x", reason=CONFLICT, by="d", key=key)
+    assert one.entries[_name(9)].disk_bytes == 4096 + 8192, "facts, too"
+    again = _opened(tmp_path, 10 * MIB)
+    assert again.entries == one.entries
+    assert again.used_bytes == one.used_bytes == 8192 + 8192 + 12_288 + 12_288
+
+
+def test_a_full_quarantine_takes_nothing_more(tmp_path: Path) -> None:
+    one = _opened(tmp_path, 3 * ENTRY_DISK_BYTES)
+    for number in range(3):
+        one.keep(_name(number), DATA, **FACTS)
+    with pytest.raises(OSError, match="the quarantine is full"):
+        one.keep(_name(3), DATA, **FACTS)
+    assert one.keep(_name(0), DATA, **FACTS) is one.entries[_name(0)]
+    assert (len(one.entries), len(list((tmp_path / "quarantine").iterdir()))) == (3, 6)
+    one.drop(_name(0))
+    one.keep(_name(3), DATA, **FACTS)
+
+
+def test_the_number_of_entries_is_bounded_however_large_the_quarantine_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "MAX_ENTRIES", 8)
+    one = _opened(tmp_path, 8 * 100 * MIB)
+    for number in range(8):
+        assert one.is_full_for("desk") == (number >= 2)
+        one.keep(_name(number), DATA, **FACTS)
+    with pytest.raises(OSError, match="full"):
+        one.keep(_name(8), DATA, **FACTS)
 
 
 def test_the_floor_is_of_envelopes_that_nothing_replaces(tmp_path: Path) -> None:
@@ -274,19 +317,24 @@ def test_what_is_looked_up_is_what_is_added_up(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, bool, SessionId | None, str | None]]
 ) -> None:
     folder = tmp_path_factory.mktemp("quarantine")
-    one = _opened(folder, 100)
+    max_bytes = 4 * ENTRY_DISK_BYTES
+    one = _opened(folder, max_bytes)
     for number, keeps, session, by in steps:
-        if keeps:
+        full = len(one.entries) == 4 and _name(number) not in one.entries
+        if keeps and full:
+            with pytest.raises(OSError, match="full"):
+                one.keep(_name(number), bytes(10), reason="left-out")
+        elif keeps:
             one.keep(_name(number), bytes(10), reason="left-out", session_id=session, by=by, index=number)
         else:
             one.drop(_name(number))
-    for found in (one, _opened(folder, 100)):
+    for found in (one, _opened(folder, max_bytes)):
         everything = list(found.entries.values())
-        assert found.used_bytes == sum(entry.entry_bytes for entry in everything)
+        assert found.used_bytes == ENTRY_DISK_BYTES * len(everything)
         for session in (A, B):
             mine = [entry for entry in everything if entry.session_id == session]
             assert sorted(entry.name for entry in found.of_session(session)) == sorted(entry.name for entry in mine)
         for by in ("p", "q", None):
-            used = sum(entry.entry_bytes for entry in everything if entry.by == by)
-            assert found.is_full_for(by) == (used >= 25 or (used > 0 and found.used_bytes >= 100))
+            used = sum(entry.disk_bytes for entry in everything if entry.by == by)
+            assert found.is_full_for(by) == (used >= max_bytes // 4 or (used > 0 and found.used_bytes >= max_bytes))
         assert set(found.sessions()) == {entry.session_id for entry in everything} - {None}

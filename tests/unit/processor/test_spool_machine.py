@@ -25,10 +25,11 @@ from sessions.processor.promises import Promises
 from sessions.processor.quarantine import Quarantine
 from sessions.processor.quarantining import Quarantining
 from sessions.processor.spool import Spool
+from sessions.processor.spool_erasing import Place
 from sessions.processor.spool_format import HEADER_BYTES, Kind, payload_of
 from sessions.processor.spool_index import Entry
 from sessions.processor.spool_room import Room, SpoolRoom
-from sessions.processor.spool_segments import CorruptEntryError, Place, Segments
+from sessions.processor.spool_segments import CorruptEntryError, Segments
 from sessions.runtime.errors import DomainError
 from tests.unit.processor.spools import waiting_in
 
@@ -80,6 +81,8 @@ class Item:
     by: str | None
     delivered: bool = False
     damaged: bool = False
+    left_over: bool = False
+    """It was delivered when the process ended; whether it was overwritten is known only after an orderly end."""
 
 
 def _payload(kind: Kind, session: SessionId, index: int, size: int) -> bytes:
@@ -102,7 +105,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.start()
 
     def start(self) -> None:
-        self.disk = Disk(self.folder, SEGMENT_BYTES, Quarantine(self.folder / "quarantine", MAX_BYTES))
+        self.disk = Disk(self.folder, SEGMENT_BYTES, Quarantine(self.folder / "quarantine", AMPLE))
         self.disk.free = self.free
         self.spool = Spool(self.disk, SpoolRoom(MAX_BYTES, FREE_MIN_BYTES, MAX_ENTRIES))
         self.spool.open()
@@ -119,6 +122,9 @@ class SpoolMachine(RuleBasedStateMachine):
     def waiting(self) -> dict[Place, Item]:
         """What was acknowledged and is to be delivered."""
         return {place: item for place, item in self.items.items() if not item.delivered}
+
+    def openings(self) -> set[Place]:
+        return {opening.place for session in self.spool.sessions.values() for opening in session.openings}
 
     def kept_openings(self) -> int:
         """Openings that were delivered, and are needed for as long as their session has others."""
@@ -313,8 +319,20 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
+        released = {place for place, item in self.items.items() if item.delivered} - self.openings()
         self.runner.run(self.spool.close())
         self.come_back({})
+        assert not released & {entry.place for entry in waiting_in(self.spool)}, "what was delivered comes back"
+
+    @rule()
+    def overwrite(self) -> None:
+        """What was delivered before the last turn is no more in the segments that stay."""
+        released = {place for place, item in self.items.items() if item.delivered} - self.openings()
+        self.runner.run(self.spool.leftovers.turn())
+        self.runner.run(self.spool.leftovers.turn())
+        for place in released:
+            data = self.segment(place.segment).read_bytes()[place.offset + HEADER_BYTES :]
+            assert not any(data[: place.entry_bytes - HEADER_BYTES])
 
     @rule(
         puts=st.lists(PUTS, min_size=1, max_size=4),
@@ -352,7 +370,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.items = there | unanswered
         self.start()
         for item in self.items.values():
-            item.delivered = False
+            item.left_over, item.delivered = item.delivered, False
         self.sweep()
 
     def sweep(self) -> None:
@@ -371,7 +389,7 @@ class SpoolMachine(RuleBasedStateMachine):
             if place in found:
                 item.damaged = False
             else:
-                assert item.damaged or item.delivered, "nothing acknowledged is lost"
+                assert item.damaged or item.delivered or item.left_over, "nothing acknowledged is lost"
                 item.delivered = True
         self.gone([])
 
@@ -441,7 +459,8 @@ class SpoolMachine(RuleBasedStateMachine):
         files = list((self.folder / "quarantine").glob("*.entry"))
         assert {file.stem for file in files} == self.spool.quarantine.entries.keys()
         assert {file.stem for file in (self.folder / "quarantine").glob("*.json")} == {file.stem for file in files}
-        assert self.spool.quarantine.used_bytes == sum(file.stat().st_size for file in files)
+        sizes = [file.stat().st_size for file in (self.folder / "quarantine").iterdir()]
+        assert self.spool.quarantine.used_bytes == sum(-(-size // 4096) * 4096 for size in sizes)
         for file in files:
             number, offset = map(int, file.stem.split("-"))
             assert any(number == of and start <= offset < end for of, start, end in self.damages), file

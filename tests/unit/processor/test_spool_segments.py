@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
+from sessions.core.types import Buffer
 from sessions.processor import spool_segments
+from sessions.processor.spool_erasing import Place
 from sessions.processor.spool_format import (
     HEADER_BYTES,
     MAGIC,
@@ -29,7 +31,7 @@ from sessions.processor.spool_format import (
     read_header,
     scan,
 )
-from sessions.processor.spool_segments import CorruptEntryError, Place, Segments, SpoolFolderError
+from sessions.processor.spool_segments import CorruptEntryError, Segments, SpoolFolderError
 from tests.unit.processor.spools import segments_in
 
 PAYLOADS = st.one_of(st.binary(max_size=40), st.just(MAGIC * 30), st.just(header(Kind.SEAL, b"inside") + b"insidf"))
@@ -242,6 +244,29 @@ def test_a_write_that_fails_leaves_nothing(
     assert later.segment == 2, "what a failed fsync left is not written to again"
     segments, found = _reopened(segments, tmp_path)
     assert found == {place: b"one", later: b"three"}
+    segments.close()
+
+
+@pytest.mark.parametrize("failure", [MemoryError, KeyboardInterrupt])
+def test_whatever_interrupts_a_write_leaves_nothing(
+    segments: Segments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: type[BaseException]
+) -> None:
+    """The file was longer than known, and what came next was looked for at the wrong place."""
+    (place,) = segments.append([(Kind.SEAL, b"one")])
+    real = spool_segments.header
+
+    def fails(kind: Kind, payload: Buffer) -> bytes:
+        if payload == b"three":
+            raise failure
+        return real(kind, payload)
+
+    monkeypatch.setattr(spool_segments, "header", fails)
+    with pytest.raises(failure):
+        segments.append([(Kind.SEAL, b"two"), (Kind.SEAL, b"three")])
+    (later,) = segments.append([(Kind.SEAL, b"four")])
+    assert segments.read(later) == b"four"
+    segments, found = _reopened(segments, tmp_path)
+    assert found == {place: b"one", later: b"four"}
     segments.close()
 
 

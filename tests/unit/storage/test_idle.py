@@ -120,7 +120,8 @@ async def test_too_many_gaps_are_left_open_and_tried_again_later(house: Watched)
     house.pass_minutes(67)
     with capture_logs() as logs:
         assert await house.sealer_of_idle.sweep() == 0
-    assert [(entry["event"], entry["code"]) for entry in logs] == [("idle_seal_refused", "chunks-missing")]
+    refused = [("seal_order_refused", "chunks-missing"), ("idle_seal_refused", "chunks-missing")]
+    assert [(entry["event"], entry["code"]) for entry in logs] == refused
     assert (await house.ledger.get(A)).status is SessionStatus.OPEN
     assert await house.activity.idle(5) == []
     house.pass_minutes(67)

@@ -156,11 +156,11 @@ class _Contended(MemorySessions):
         super().__init__()
         self.first: Change | None = change
 
-    async def update(self, session_id: SessionId, expected: SessionStatus, change: Change, order=None):
+    async def update(self, session_id: SessionId, expected: SessionStatus, change: Change, order=None, **more):
         if self.first is not None:
             await super().update(session_id, expected, self.first)
             self.first = None
-        return await super().update(session_id, expected, change, order)
+        return await super().update(session_id, expected, change, order, **more)
 
 
 async def test_a_key_that_another_adds_in_the_same_moment() -> None:
