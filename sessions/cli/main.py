@@ -90,7 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit code."""
     try:
         code = app(args=arguments, prog_name="lucid-sessions", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None: it was closed before the command began
+            sys.stdout.flush()
     except BrokenPipeError:
         output.drop_stdout()
         return ExitCode.FAILED

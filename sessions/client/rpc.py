@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 import httpx
 
 from sessions.client.errors import NodeError, UnreachableError
+from sessions.client.proxies import through_proxies
 from sessions.client.urls import checked_url
 from sessions.core import anchor_contract
 from sessions.core.errors import FormatError
@@ -36,10 +37,12 @@ class JsonRpc:
         self._name = f"{parsed.scheme}://{parsed.netloc.decode()}"
         self._url = parsed
         self._ids = count(1)
-        self._http = httpx.Client(
-            timeout=TIMEOUT_SECONDS,
-            headers={"Accept-Encoding": "identity"},
-            verify=parsed.scheme == "https",  # without TLS there is nothing to verify
+        self._http = through_proxies(
+            lambda: httpx.Client(
+                timeout=TIMEOUT_SECONDS,
+                headers={"Accept-Encoding": "identity"},
+                verify=parsed.scheme == "https",  # without TLS there is nothing to verify
+            )
         )
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 import httpx
 
 from sessions.client.errors import AnswerError, BadAnswerError, ClientError, UnreachableError, from_answer
+from sessions.client.proxies import through_proxies
 from sessions.client.retry import RetryPolicy, retrying
 from sessions.client.urls import checked_url
 from sessions.core.errors import CoreError
@@ -35,13 +36,15 @@ class Transport:
         url = checked_url(base_url, what)
         self._base_url = f"{url.scheme}://{url.netloc.decode()}"
         try:
-            self._http = httpx.AsyncClient(
-                base_url=url,
-                headers=headers,
-                # Without TLS there is nothing to verify, and reading the certificates takes longer than a question.
-                verify=url.scheme == "https",
-                timeout=_TIMEOUT,
-                limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            self._http = through_proxies(
+                lambda: httpx.AsyncClient(
+                    base_url=url,
+                    headers=headers,
+                    # Without TLS there is nothing to verify, and reading the certificates takes longer than a question.
+                    verify=url.scheme == "https",
+                    timeout=_TIMEOUT,
+                    limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+                )
             )
         except UnicodeEncodeError:
             raise ClientError("the token holds characters that no token has", "check the token") from None

@@ -68,6 +68,7 @@ OPERATION: Final[dict[str, Any]] = {
                 "session-sealed",
                 "session-shredded",
                 "body-too-large",
+                "unsupported-media-type",
                 "overloaded",
                 "storage-unavailable",
                 "storage-full",
@@ -112,7 +113,7 @@ class ChunkEndpoint:
         declared = body.declared_length(request.headers.get("content-length"), self._chunk_max_bytes)
         self._recording.require_room(session, declared or 0, principal.name)
         async with body.bounded(request, self._budget, self._chunk_max_bytes, session) as plaintext:
-            digest.check(request.headers.get("content-digest"), plaintext)
+            digest.check(request.headers, plaintext)
             recorded = await self._recording.record(session, index, plaintext, principal.name)
         status = 201 if recorded.created else 200
         await send_json(json.dumps(recorded.to_json()), status, scope, receive, send)

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import Receive
 
@@ -37,6 +38,20 @@ def declared_length(content_length: str | None, limit_bytes: int) -> int | None:
     if length > limit_bytes:
         raise too_large(limit_bytes)
     return length
+
+
+def require_whole(headers: Headers) -> None:
+    """Refuse header fields that give a body another meaning than its bytes.
+
+    Raises:
+        DomainError: `invalid-request` for a part of a representation (RFC 9110 section 14.5), `unsupported-media-type`
+            for a content coding (section 8.4).
+    """
+    if "content-range" in headers:
+        raise DomainError("invalid-request", "parts are not taken: send the whole body, without Content-Range")
+    coding = headers.get("content-encoding", "")
+    if coding.strip().lower() not in ("", "identity"):
+        raise DomainError("unsupported-media-type", "send the body itself, without Content-Encoding")
 
 
 async def read(receive: Receive, limit_bytes: int, length: int | None = None) -> bytes | bytearray:
@@ -78,8 +93,9 @@ async def bounded(
     """The body of a request, paid for out of a budget for the time of the block; `owner` is whose share it is.
 
     Raises:
-        DomainError: `body-too-large`, `incomplete-body` or `overloaded`.
+        DomainError: `body-too-large`, `incomplete-body` or `overloaded`; as `require_whole`.
     """
+    require_whole(request.headers)
     length = declared_length(request.headers.get("content-length"), limit_bytes)
     async with budget.reserve(limit_bytes if length is None else length, owner):
         whole = request.scope.get(WHOLE)

@@ -6,6 +6,8 @@ import hashlib
 import re
 from typing import Final
 
+from starlette.datastructures import Headers
+
 from sessions.core.types import Buffer
 from sessions.runtime.errors import DomainError
 
@@ -20,15 +22,18 @@ def content_digest(content: Buffer) -> str:
     return f"sha-256=:{base64.b64encode(hashlib.sha256(content).digest()).decode()}:"
 
 
-def check(header: str | None, content: Buffer) -> None:
-    """Check a body against the header; algorithms that are not known are passed over, as the RFC says.
+def check(headers: Headers, content: Buffer) -> None:
+    """Check a body against its Content-Digest; ignore unknown algorithms, as the RFC says.
+
+    Several lines of the field are one list (RFC 9110 section 5.3).
 
     Raises:
         DomainError: `bad-content-digest`, `digest-mismatch`.
     """
-    if header is None:
+    lines = headers.getlist("content-digest")
+    if not lines:
         return
-    for entry in header.split(","):
+    for entry in ",".join(lines).split(","):
         found = _ENTRY.fullmatch(entry)
         if found is None:
             raise DomainError("bad-content-digest", "write it as sha-256=:BASE64: (RFC 9530)")

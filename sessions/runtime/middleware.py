@@ -20,6 +20,8 @@ _ID_HEADER: Final = REQUEST_ID_HEADER.encode()
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 WHEN_ANSWERED: Final = "sessions.when_answered"
 """Key of a request's scope: a list of what is called when the request has been answered, whichever way."""
+_SHOWN_CHARACTERS: Final = 256
+"""Limit on the characters of a request's path in a log line."""
 _QUIET: Final = frozenset({"/health", "/livez", "/readyz", "/metrics"})
 
 
@@ -86,7 +88,7 @@ class RequestContext:
                 log(
                     "request_served",
                     method=scope["method"],
-                    path=scope["path"],
+                    path=_shown(scope),
                     status=status,
                     milliseconds=round(seconds * 1000, 1),
                 )
@@ -101,8 +103,14 @@ class RequestContext:
     def _told(self, scope: Scope, known: BaseException | None) -> None:
         """Log what nobody caught; `known` is why an answer that had begun was broken off (Starlette tells)."""
         if isinstance(known, DomainError):
-            _log.warning("answer_broken_off", path=scope["path"], code=known.code, detail=known.detail)
+            _log.warning("answer_broken_off", path=_shown(scope), code=known.code, detail=known.detail)
             self._audit.refused(scope, known.code)
         else:
-            _log.exception("request_failed", method=scope["method"], path=scope["path"])
+            _log.exception("request_failed", method=scope["method"], path=_shown(scope))
             self._audit.refused(scope, "internal")
+
+
+def _shown(scope: Scope) -> str:
+    """Return the path for the log, which nobody without a token shall fill."""
+    path: str = scope["path"]
+    return path if len(path) <= _SHOWN_CHARACTERS else f"{path[:_SHOWN_CHARACTERS]}..."

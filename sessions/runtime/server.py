@@ -36,7 +36,10 @@ def _listen(settings: ServiceSettings) -> socket.socket | None:
     """The listening socket; None, and a line for the operator, when it cannot be had."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
+        # `::` takes IPv4 as well, as the kernel's default is; Python's own is not.
+        both = settings.host == "::" and socket.has_dualstack_ipv6()
+        address = (settings.host, settings.port)
+        return socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=both)
     except OSError as error:
         name = "PORT" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "HOST"
         # create_server adds its own words to strerror, and a resolver's error number is none of the system's.

@@ -19,7 +19,7 @@ from sessions.storage.anchor import (
     Sighting,
     SignedTransaction,
 )
-from sessions.storage.rpc import INVALID_PARAMETERS, Node, RpcError
+from sessions.storage.rpc import INVALID_PARAMETERS, METHOD_NOT_FOUND, Node, RpcError
 from sessions.storage.rpc_nodes import Nodes
 
 GAS_LIMIT: Final = 60_000
@@ -29,8 +29,11 @@ GWEI: Final = 10**9
 DEFAULT_PRIORITY_FEE_WEI: Final = GWEI
 """What to offer the block's maker where the node has no advice, in wei per gas."""
 
-# Nodes know these by their words only. All of them say: it is there, or the chain is past it; `find` sees which.
-_ACCEPTED_BEFORE: Final = ("already known", "known transaction", "already imported", "already in", "nonce too low")
+_UNKNOWN_BLOCK: Final = -39001
+"""JSON-RPC code of Besu and Erigon for a block that does not exist (yet)."""
+_NO_BLOCK_WORDS: Final = ("not found", "unknown block")
+_HEAD_SLACK_BLOCKS: Final = 100
+"""Blocks that may come between the question for the head and that for a receipt."""
 
 Confirmations = int | Literal["finalized"]
 
@@ -171,22 +174,34 @@ class EvmChain:
         if base_fee is None:
             raise ChainMisconfiguredError("CHAIN_ID", "the chain has no EIP-1559 fees")
         try:
-            priority = await node.number("eth_maxPriorityFeePerGas")
-        except RpcError:
-            priority = DEFAULT_PRIORITY_FEE_WEI
+            advice = await node.call("eth_maxPriorityFeePerGas")
+        except RpcError as error:
+            if error.code != METHOD_NOT_FOUND:  # a rate limit, say, is no advice either, and passes
+                raise
+            advice = None
+        priority = DEFAULT_PRIORITY_FEE_WEI if advice is None else node.quantity(advice)
         return _Fees(node.quantity(base_fee), priority)
 
     async def broadcast(self, transaction: SignedTransaction) -> None:
-        """Send it. Safe to repeat: the same bytes have the same nonce, which the chain takes once."""
+        """Send it. Safe to repeat: the same bytes have the same nonce, which the chain takes once.
+
+        Each client words its refusal of a repeat differently, so the node is asked whether it has the transaction, or
+        its chain is past the nonce; `find` sees which.
+        """
 
         async def send(node: Node) -> None:
             try:
                 await node.call("eth_sendRawTransaction", _hex(transaction.raw))
-            except RpcError as error:
-                if not any(words in error.message.lower() for words in _ACCEPTED_BEFORE):
+            except RpcError:
+                if not await self._is_known(node, transaction):
                     raise
 
         await self._nodes.ask(send)
+
+    async def _is_known(self, node: Node, transaction: SignedTransaction) -> bool:
+        if await node.members("eth_getTransactionByHash", _hex(transaction.hash)) is not None:
+            return True
+        return await self._used_nonces(node, transaction.publisher) > transaction.nonce
 
     async def find(self, root: Hash, transactions: Sequence[SignedTransaction], not_below: int = 0) -> Sighting:
         """Look for the transactions of a batch on one node; one that is behind block `not_below` counts as away.
@@ -208,7 +223,7 @@ class EvmChain:
             used = {publisher: await self._used_nonces(node, publisher) for publisher in publishers}
             inclusion = None
             for transaction in reversed(ours):
-                inclusion = inclusion or await self._inclusion(node, transaction)
+                inclusion = inclusion or await self._inclusion(node, transaction, head)
             live = next((item for item in reversed(ours) if item.nonce >= used[item.publisher]), None)
             if inclusion is None and live is None and await self._has(node, root, ours):
                 raise HistoryLostError(f"{node.name}: the contract has a batch of which the node lost the transaction")
@@ -224,17 +239,27 @@ class EvmChain:
                 return True
         return False
 
-    async def _inclusion(self, node: Node, transaction: SignedTransaction) -> Inclusion | None:
+    async def _inclusion(self, node: Node, transaction: SignedTransaction, head: int) -> Inclusion | None:
+        """Return where a transaction is, by its receipt and the block of the receipt's hash; None when it is nowhere.
+
+        Raises:
+            ChainUnavailableError: the two contradict each other, or the head that the node named before.
+        """
         receipt = await node.members("eth_getTransactionReceipt", _hex(transaction.hash))
         if receipt is None or receipt.get("blockHash") is None or node.quantity(receipt.get("status")) != 1:
             return None
         block = await node.members("eth_getBlockByHash", receipt["blockHash"], False)
         if block is None:
             raise ChainUnavailableError(f"{node.name}: has a receipt without its block")
+        number, block_hash = node.quantity(block.get("number")), node.octets(receipt["blockHash"])
+        if (number, block_hash) != (node.quantity(receipt.get("blockNumber")), node.octets(block.get("hash"))):
+            raise ChainUnavailableError(f"{node.name}: has a receipt that contradicts its block")
+        if number > head + _HEAD_SLACK_BLOCKS:
+            raise ChainUnavailableError(f"{node.name}: has a receipt of block {number}, and is at block {head}")
         return Inclusion(
             transaction=transaction,
-            block_number=node.quantity(receipt.get("blockNumber")),
-            block_hash=node.octets(receipt["blockHash"]),
+            block_number=number,
+            block_hash=block_hash,
             block_timestamp=node.quantity(block.get("timestamp")),
             gas_used=node.quantity(receipt.get("gasUsed")),
         )
@@ -249,7 +274,7 @@ class EvmChain:
                 raise ChainMisconfiguredError(
                     "ANCHOR_CONFIRMATIONS", f"{node.name} does not know finalized blocks: set a number of blocks"
                 ) from None
-            if "not found" in error.message.lower():
+            if error.code == _UNKNOWN_BLOCK or any(words in error.message.lower() for words in _NO_BLOCK_WORDS):
                 return -1
             raise
         return -1 if block is None else node.quantity(block.get("number"))  # a young chain has none yet

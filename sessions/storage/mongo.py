@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 import pymongo
 import structlog
 from bson.codec_options import CodecOptions
-from pymongo import AsyncMongoClient, uri_parser
+from pymongo import AsyncMongoClient, ReadPreference, uri_parser
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import CollectionInvalid, ConfigurationError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
@@ -95,6 +95,8 @@ def connect(url: str, database: str) -> tuple[AsyncMongoClient[Document], Databa
     return client, client.get_database(
         database,
         codec_options=CodecOptions(tz_aware=True),
+        # Whatever the URL says: a secondary that is behind would have a seal leave out acknowledged chunks.
+        read_preference=ReadPreference.PRIMARY,
         write_concern=WriteConcern(w="majority", j=True),
         # What a majority has cannot be rolled back: a seal never covers a chunk that a failover takes away.
         read_concern=ReadConcern("majority"),

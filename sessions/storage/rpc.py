@@ -5,6 +5,7 @@ checked here once. A node's URL often holds an API key, so no message and no log
 """
 
 import logging
+import re
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -15,8 +16,12 @@ from web3.types import RPCEndpoint
 
 from sessions.storage.anchor import ChainMisconfiguredError, ChainUnavailableError
 
-INVALID_PARAMETERS: Final = (-32601, -32602)
+METHOD_NOT_FOUND: Final = -32601
+INVALID_PARAMETERS: Final = (METHOD_NOT_FOUND, -32602)
 """JSON-RPC 2.0: the node does not know the method, or not what it was asked for."""
+
+_QUANTITY: Final = re.compile(r"0x[0-9a-fA-F]{1,64}")
+_DATA: Final = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
 
 logging.getLogger("web3").setLevel(logging.WARNING)  # at DEBUG it logs URLs, and with them API keys
 
@@ -89,18 +94,25 @@ class Node:
         return answer
 
     def quantity(self, value: object) -> int:
-        """Read a quantity such as `0x1f`."""
-        try:
-            return int(str(value), 16)
-        except ValueError:
-            raise ChainUnavailableError(f"{self.name}: answers with something that is no quantity") from None
+        """Read a quantity such as `0x1f` (Ethereum JSON-RPC, "Quantities").
+
+        Raises:
+            ChainUnavailableError: the node answers with something else, such as the JSON number 1326, which read as
+                hex would be another number.
+        """
+        if not isinstance(value, str) or _QUANTITY.fullmatch(value) is None:
+            raise ChainUnavailableError(f"{self.name}: answers with something that is not a quantity")
+        return int(value, 16)
 
     def octets(self, value: object) -> bytes:
-        """Read bytes such as `0x00ff`."""
-        try:
-            return bytes.fromhex(str(value).removeprefix("0x"))
-        except ValueError:
-            raise ChainUnavailableError(f"{self.name}: answers with something that is not hex") from None
+        """Read bytes such as `0x00ff` (Ethereum JSON-RPC, "Unformatted data").
+
+        Raises:
+            ChainUnavailableError: the node answers with something else.
+        """
+        if not isinstance(value, str) or _DATA.fullmatch(value) is None:
+            raise ChainUnavailableError(f"{self.name}: answers with something that is not hex")
+        return bytes.fromhex(value[2:])
 
     async def close(self) -> None:
         """Close the connections."""

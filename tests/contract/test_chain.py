@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -330,6 +331,62 @@ async def test_parts_of_answers_that_make_no_sense_count_as_away(real: AnvilRig,
         await chain.close()
 
 
+@pytest.mark.parametrize(
+    ("method", "change"),
+    [
+        ("eth_getTransactionReceipt", lambda said: {"blockNumber": int(said["blockNumber"], 16)}),
+        ("eth_getTransactionReceipt", lambda said: {"blockNumber": said["blockNumber"][2:]}),
+        ("eth_getTransactionReceipt", lambda said: {"blockNumber": hex(int(said["blockNumber"], 16) + 1)}),
+        ("eth_getTransactionReceipt", lambda said: {"blockNumber": "0x" + "f" * 65}),
+        ("eth_getTransactionReceipt", lambda said: {"blockNumber": " " + said["blockNumber"]}),
+        ("eth_getTransactionReceipt", lambda said: {"gasUsed": 46161}),
+        ("eth_getTransactionReceipt", lambda said: {"status": True}),
+        ("eth_getBlockByHash", lambda said: {"timestamp": 1700000000}),
+        ("eth_getBlockByHash", lambda said: {"number": None}),
+        ("eth_getBlockByHash", lambda said: {"hash": "0x" + "00" * 32}),
+    ],
+)
+async def test_numbers_that_contradict_or_are_none_count_as_away(
+    real: AnvilRig, method: str, change: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    """B39: a decimal number was read as hex, stored, and shut out every honest node from then on."""
+    signed = await real.chain.sign(ROOT)
+    await real.chain.broadcast(signed)
+    real.mine()
+
+    def lie(asked: str, answer: Any) -> Any:
+        said = answer["result"]
+        return answer | {"result": said | change(said)} if asked == method and said is not None else answer
+
+    async with proxied(real.node.url, lie) as url:
+        chain = real.another(rpc_urls=[url, real.node.url])
+        found = await chain.find(ROOT, [signed])
+        assert found.inclusion is not None, "the next node is honest"
+        assert found.inclusion.block_number == found.head
+        await chain.close()
+        chain = real.another(rpc_urls=[url])
+        with pytest.raises(ChainUnavailableError):
+            await chain.find(ROOT, [signed])
+        await chain.close()
+
+
+async def test_a_receipt_far_beyond_the_head_counts_as_away(real: AnvilRig) -> None:
+    signed = await real.chain.sign(ROOT)
+    await real.chain.broadcast(signed)
+    real.mine()
+    far = hex(20_000_000)
+    lies = {"eth_getTransactionReceipt": {"blockNumber": far}, "eth_getBlockByHash": {"number": far}}
+
+    def lie(asked: str, answer: Any) -> Any:
+        return answer | {"result": answer["result"] | lies[asked]} if asked in lies else answer
+
+    async with proxied(real.node.url, lie) as url:
+        chain = real.another(rpc_urls=[url])
+        with pytest.raises(ChainUnavailableError, match="is at block"):
+            await chain.find(ROOT, [signed])
+        await chain.close()
+
+
 async def test_a_failed_transaction_is_no_inclusion(real: AnvilRig) -> None:
     signed = await real.chain.sign(ROOT)
     await real.chain.broadcast(signed)
@@ -356,7 +413,13 @@ async def test_a_chain_without_finality_is_a_setting_to_change(real: AnvilRig) -
 
 @pytest.mark.parametrize(
     "change",
-    [refuse("eth_getBlockByNumber", -39001, "finalized block not found"), answers("eth_getBlockByNumber", None)],
+    [
+        refuse("eth_getBlockByNumber", -39001, "finalized block not found"),
+        refuse("eth_getBlockByNumber", -39001, "Unknown block"),
+        refuse("eth_getBlockByNumber", -32000, "unknown block"),
+        refuse("eth_getBlockByNumber", -32001, "block not found: finalized"),
+        answers("eth_getBlockByNumber", None),
+    ],
 )
 async def test_a_chain_too_young_for_finality_confirms_nothing_yet(real: AnvilRig, change: Change) -> None:
     signed = await real.chain.sign(ROOT)
@@ -394,10 +457,39 @@ async def test_a_chain_without_eip_1559_is_refused(real: AnvilRig) -> None:
         await chain.close()
 
 
-async def test_without_advice_on_fees_there_is_a_default(real: AnvilRig) -> None:
-    async with proxied(real.node.url, refuse("eth_maxPriorityFeePerGas", -32601, "what?")) as url:
+@pytest.mark.parametrize(
+    "change",
+    [refuse("eth_maxPriorityFeePerGas", -32601, "what?"), answers("eth_maxPriorityFeePerGas", None)],
+)
+async def test_without_advice_on_fees_there_is_a_default(real: AnvilRig, change: Change) -> None:
+    async with proxied(real.node.url, change) as url:
         chain = real.another(rpc_urls=[url])
         assert (await chain.sign(ROOT)).priority_fee_wei == DEFAULT_PRIORITY_FEE_WEI
+        await chain.close()
+
+
+async def test_a_rate_limit_is_no_advice_on_fees(real: AnvilRig) -> None:
+    """B41: it counted as none, and a transaction was signed with the default."""
+    async with proxied(real.node.url, refuse("eth_maxPriorityFeePerGas", -32005, "slow down")) as url:
+        chain = real.another(rpc_urls=[url])
+        with pytest.raises(ChainUnavailableError, match="slow down"):
+            await chain.sign(ROOT)
+        await chain.close()
+
+
+@pytest.mark.parametrize("words", ["AlreadyKnown", "OldNonce, Current nonce: 1", "existing tx with same hash", "no"])
+@pytest.mark.parametrize("mined", [False, True])
+async def test_a_repeat_is_taken_for_what_it_is_whatever_the_words(real: AnvilRig, words: str, mined: bool) -> None:
+    """B35: nodes say in words of their own that they have a transaction."""
+    signed = await real.chain.sign(ROOT)
+    await real.chain.broadcast(signed)
+    if mined:
+        real.mine()
+    async with proxied(real.node.url, refuse("eth_sendRawTransaction", -32010, words)) as url:
+        chain = real.another(rpc_urls=[url])
+        await chain.broadcast(signed)
+        with pytest.raises(ChainUnavailableError):
+            await chain.broadcast(await real.chain.sign(OTHER))
         await chain.close()
 
 

@@ -5,9 +5,16 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.datastructures import Headers
 
 from sessions.runtime import digest
 from sessions.runtime.errors import DomainError
+
+
+def _check(header: str | None, content: bytes, *more: str) -> None:
+    """Check with a line of the field each."""
+    lines = [line for line in (header, *more) if line is not None]
+    digest.check(Headers(raw=[(b"content-digest", line.encode()) for line in lines]), content)
 
 
 def _header(name: str, data: bytes) -> str:
@@ -21,14 +28,14 @@ def test_what_is_made_is_accepted(content: bytes) -> None:
     header = digest.content_digest(content)
     assert header == _header("sha-256", content)
     assert re.fullmatch(digest.HEADER_PATTERN, header)
-    digest.check(header, content)
+    _check(header, content)
     with pytest.raises(DomainError) as caught:
-        digest.check(header, content + b"x")
+        _check(header, content + b"x")
     assert caught.value.code == "digest-mismatch"
 
 
 def test_none_is_asked_for() -> None:
-    digest.check(None, b"x")
+    _check(None, b"x")
 
 
 @pytest.mark.parametrize(
@@ -42,13 +49,13 @@ def test_none_is_asked_for() -> None:
     ],
 )
 def test_right_and_unknown_ones(header: str) -> None:
-    digest.check(header, b"x")
+    _check(header, b"x")
 
 
 @pytest.mark.parametrize("header", [f"{_header('sha-256', b'x')}, {_header('sha-512', b'y')}", _header("sha-512", b"")])
 def test_one_wrong_is_enough(header: str) -> None:
     with pytest.raises(DomainError) as caught:
-        digest.check(header, b"x")
+        _check(header, b"x")
     assert caught.value.code == "digest-mismatch"
 
 
@@ -57,5 +64,24 @@ def test_one_wrong_is_enough(header: str) -> None:
 )
 def test_what_cannot_be_read(header: str) -> None:
     with pytest.raises(DomainError) as caught:
-        digest.check(header, b"x")
+        _check(header, b"x")
     assert caught.value.code == "bad-content-digest"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("md5=:AAAA:", _header("sha-256", b"y")),
+        (_header("sha-512", b"x"), _header("sha-256", b"y")),
+        (_header("sha-256", b"y"), _header("sha-256", b"x")),
+    ],
+)
+def test_lines_of_the_field_are_one_list(lines: tuple[str, str]) -> None:
+    """B9: only the first line was looked at."""
+    with pytest.raises(DomainError) as caught:
+        _check(lines[0], b"x", *lines[1:])
+    assert caught.value.code == "digest-mismatch"
+
+
+def test_right_lines_of_the_field() -> None:
+    _check(_header("sha-512", b"x"), b"x", "md5=:AAAA:", _header("sha-256", b"x"))

@@ -134,6 +134,16 @@ async def test_pages_of_named_origins_may_read_answers_and_others_may_not() -> N
         assert (await client.options("/id", headers={"origin": theirs, **preflight})).status_code == 400
 
 
+@pytest.mark.parametrize(("characters", "logged"), [(255, 256), (256, 259), (60_000, 259)])
+async def test_a_long_path_is_cut_in_the_log(fresh_log: None, characters: int, logged: int) -> None:
+    """L7: some hundred requests without a token pushed all else out of the log."""
+    async with client_of(app_of(_routes())) as client:
+        with capture_logs() as events:
+            await client.get("/" + "x" * characters)
+    (event,) = [event for event in events if event["event"] == "request_served"]
+    assert len(event["path"]) == logged
+
+
 async def test_a_request_is_logged_with_its_route_and_counted(fresh_log: None) -> None:
     labels = ("GET", "/id", 200)
     before = REQUEST_SECONDS.labels(*labels)._sum.get()

@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 
 import pytest
@@ -30,7 +31,8 @@ class App:
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b"served"})
 
-settings = ServiceSettings(service_name="x", host="127.0.0.1", port=int(sys.argv[1]), tokens_file=Path("x"))
+host = "::" if "::" in sys.argv else "127.0.0.1"
+settings = ServiceSettings(service_name="x", host=host, port=int(sys.argv[1]), tokens_file=Path("x"))
 sys.exit(server.serve(App(), settings))
 """
 
@@ -52,8 +54,6 @@ def test_a_graceful_end_is_exit_code_0(number: signal.Signals) -> None:
     with _start(port) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "started\n"
-        import time
-
         for _ in range(100):
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as answer:
@@ -84,3 +84,28 @@ def test_a_port_that_is_taken_is_exit_code_1() -> None:
     assert (process.returncode, output) == (1, "")
     assert errors.startswith("cannot listen: PORT: 127.0.0.1:")
     assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "[::1]"])
+def test_all_addresses_of_both_families(address: str) -> None:
+    """B31: `HOST=::` refused connections over IPv4."""
+    port = _free_port()
+    with _start(port, "::") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        try:
+            _served(f"http://{address}:{port}/")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(10)
+
+
+def _served(url: str) -> None:
+    for _ in range(100):
+        try:
+            with urllib.request.urlopen(url) as answer:
+                assert answer.read() == b"served"
+                return
+        except OSError:
+            time.sleep(0.02)
+    pytest.fail("it does not listen")
