@@ -488,8 +488,21 @@ async def test_a_repeat_is_taken_for_what_it_is_whatever_the_words(real: AnvilRi
     async with proxied(real.node.url, refuse("eth_sendRawTransaction", -32010, words)) as url:
         chain = real.another(rpc_urls=[url])
         await chain.broadcast(signed)
-        with pytest.raises(ChainUnavailableError):
-            await chain.broadcast(await real.chain.sign(OTHER))
+        await chain.close()
+
+
+async def test_a_refusal_of_what_the_node_does_not_have_is_one(real: AnvilRig) -> None:
+    """Words that sound like a repeat are no evidence of one."""
+    signed = await real.chain.sign(ROOT)
+    refused = refuse("eth_sendRawTransaction", -32000, "already known")
+
+    def unknown(method: str, answer: Any) -> Any:
+        return answers("eth_getTransactionByHash", None)(method, refused(method, answer))
+
+    async with proxied(real.node.url, unknown) as url:
+        chain = real.another(rpc_urls=[url])
+        with pytest.raises(ChainUnavailableError, match="already known"):
+            await chain.broadcast(signed)
         await chain.close()
 
 

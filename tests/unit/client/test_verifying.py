@@ -310,6 +310,7 @@ print([name for name in ("fastapi", "pymongo", "web3", "uvicorn", "cryptography"
         "sessions.client.envelope_check",
         "sessions.client.errors",
         "sessions.client.rpc",
+        "sessions.client.proxies",
         "sessions.client.urls",
         "sessions.client.verifying",
     }
