@@ -44,7 +44,9 @@ class ReplicaSet:
         with ThreadPoolExecutor(_MEMBERS) as pool:
             list(pool.map(Mongod.start, self.members))
         hosts = [{"_id": number, "host": f"127.0.0.1:{member.port}"} for number, member in enumerate(self.members)]
-        settings = {"electionTimeoutMillis": _ELECTION_MILLISECONDS, "heartbeatIntervalMillis": 500}
+        # Each takes from the primary, so one that is held back holds back no other.
+        timing = {"electionTimeoutMillis": _ELECTION_MILLISECONDS, "heartbeatIntervalMillis": 500}
+        settings = {**timing, "chainingAllowed": False}
         try:
             with _direct(self.members[0]) as client:
                 client.admin.command("replSetInitiate", {"_id": REPLICA_SET, "members": hosts, "settings": settings})

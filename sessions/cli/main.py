@@ -88,10 +88,10 @@ app.add_typer(operator_commands.tokens, name="tokens")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit code."""
+    output.provide_stdout()
     try:
         code = app(args=arguments, prog_name="lucid-sessions", standalone_mode=False)
-        if sys.stdout is not None:  # None: it was closed before the command began
-            sys.stdout.flush()
+        sys.stdout.flush()
     except BrokenPipeError:
         output.drop_stdout()
         return ExitCode.FAILED

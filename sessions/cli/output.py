@@ -110,6 +110,12 @@ def save(path: Path, text: str) -> None:
         raise TargetError(f"cannot write {path}: {error.strerror}") from error
 
 
+def provide_stdout() -> None:
+    """Have results go nowhere if stdout was closed before the process began; the exit code tells all the same."""
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process runs
+
+
 def drop_stdout() -> None:
     """Stdout's reader is gone: let the interpreter's last flush go nowhere, without a word."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

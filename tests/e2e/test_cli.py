@@ -122,6 +122,17 @@ class TestRecorder:
         )
         assert ran.stdout == b"from a pipe\x00\xff"
 
+    def test_a_closed_stdout_is_no_error(self, stack: Stack, kept: Kept) -> None:
+        """B50."""
+        ran = subprocess.run(
+            ["bash", "-c", 'exec "$0" "$@" >&-', CLI, "--processor-url", stack.processor_url, "status", kept.name],
+            env={**os.environ, "LUCID_TOKEN": stack.tokens["record"]},
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+        assert (ran.returncode, ran.stderr) == (0, b"")
+
     def test_a_sealed_session_takes_no_recording(self, shell: Shell, kept: Kept) -> None:
         again = ("record", kept.source, "--session", kept.name, "--chunk-bytes", "1000")
         assert "session-sealed" in shell(*again, role="record", expect=REFUSED).stderr

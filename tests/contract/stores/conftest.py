@@ -1,13 +1,15 @@
 """The stores that a contract is held against: the twin in memory, and MongoDB in both topologies."""
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pymongo import MongoClient
 
+from scripts.devstack.replica_set import ReplicaSet
 from sessions.storage import mongo_audit, mongo_closing, mongo_due, mongo_sessions
 from sessions.storage.heads import Sessions
 from sessions.storage.memory import MemoryChunks, MemorySessions, MemoryTiles
@@ -98,3 +100,14 @@ def stores(store_db: Database | None) -> ChunksAndBodies:
 @pytest.fixture
 def tile_store(store_db: Database | None) -> TileStore:
     return MemoryTiles() if store_db is None else MongoTiles(store_db)
+
+
+@pytest.fixture
+def members(tmp_path: Path) -> Iterator[ReplicaSet]:
+    """A replica set of three, of its own."""
+    several = ReplicaSet(tmp_path)
+    several.start()
+    try:
+        yield several
+    finally:
+        several.stop()

@@ -61,17 +61,6 @@ async def _reach(db: Database) -> None:
                 return
 
 
-@pytest.fixture
-def members(tmp_path: Path) -> Iterator[ReplicaSet]:
-    """A replica set of three, of its own."""
-    several = ReplicaSet(tmp_path)
-    several.start()
-    try:
-        yield several
-    finally:
-        several.stop()
-
-
 async def _body(chunks: MongoChunks, chunk: NewChunk) -> bytes | None:
     return await chunks.read(A, ChunkRecord(chunk.index, chunk.plaintext_bytes, chunk.fingerprint))
 
