@@ -8,6 +8,7 @@ import asyncio
 import json
 import math
 import random
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -88,8 +89,8 @@ class ChunkStores(EnvelopeStore, BodyStore, Protocol):
 
 
 @dataclass
-class Stores:
-    """What is in the database."""
+class Stores(ABC):
+    """The stores on one database, whose content can be kept and put back."""
 
     sessions: SessionStores
     chunks: ChunkStores
@@ -100,13 +101,13 @@ class Stores:
     processors: ProcessorStore
     orders: ClosingStore
 
+    @abstractmethod
     async def dump(self) -> Any:
-        """Everything in it."""
-        raise NotImplementedError
+        """Return everything that the database holds."""
 
+    @abstractmethod
     async def load(self, dumped: Any) -> None:
-        """Set it back."""
-        raise NotImplementedError
+        """Set the database back to what `dump` returned."""
 
 
 class MemoryStores(Stores):

@@ -368,17 +368,22 @@ async def test_metadata_that_storage_refuses_are_kept_and_the_rest_is_delivered(
     assert house.sessions.records[A].metadata == b'{"host":"theirs"}'
 
 
-@pytest.mark.parametrize(("theirs", "aside"), [(None, 1), ({"host": "ours"}, 0)])
-async def test_metadata_of_a_session_that_was_sealed_without_them_are_kept(
-    desk: Desk, other: Parts, house: House, theirs: dict[str, Any] | None, aside: int
-) -> None:
-    """The seal did not wait for this processor. After a crash it may also be its own session, delivered and sealed."""
+async def _sealed_without(desk: Desk, other: Parts, house: House, theirs: dict[str, Any] | None) -> None:
+    """Spool metadata of a session that another processor opens with its own and seals."""
     desk.away()
     await desk.rings.open(A, {"host": "ours"})
     await other.rings.open(A, theirs)
     await other.recording.record(A, ChunkIndex(0), b"x")
     await house.registry.forget(desk.reporter.identity.name)
     await house.ledger.seal(A, 1, "recorder")
+
+
+@pytest.mark.parametrize(("theirs", "aside"), [(None, 1), ({"host": "ours"}, 0)])
+async def test_metadata_of_a_session_that_was_sealed_without_them_are_kept(
+    desk: Desk, other: Parts, house: House, theirs: dict[str, Any] | None, aside: int
+) -> None:
+    """The seal did not wait for this processor. After a crash it may also be its own session, delivered and sealed."""
+    await _sealed_without(desk, other, house, theirs)
     await desk.drain()
     assert (desk.spool.sessions, desk.set_aside) == ({}, aside)
     if aside:
@@ -391,12 +396,7 @@ async def test_metadata_of_a_session_that_was_sealed_without_them_are_kept(
 async def test_metadata_that_can_neither_be_compared_nor_quarantined_stay_in_the_spool(
     desk: Desk, other: Parts, house: House, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    desk.away()
-    await desk.rings.open(A, {"host": "ours"})
-    await other.rings.open(A, None)
-    await other.recording.record(A, ChunkIndex(0), b"x")
-    await house.registry.forget(desk.reporter.identity.name)
-    await house.ledger.seal(A, 1, "recorder")
+    await _sealed_without(desk, other, house, None)
     desk.back()
 
     async def odd(_: SessionId) -> str:

@@ -143,14 +143,7 @@ class House:
         self.orders = MemoryClosing(self.sessions)
         self.processors = MemoryProcessors()
         self.registry = Registry(self.processors, self.orders, self.uptime, 600, lambda: self.seconds)
-        self.desk = SealDesk(
-            self.sessions,
-            self.sealer,
-            self.orders,
-            registry=self.registry,
-            uptime=self.uptime,
-            activity=self.activity,
-        )
+        self.desk = self.new_desk()
         self.intake = Intake(self.sessions, self.chunks, self.activity)
         self.ledger = Ledger(
             self.sessions,
@@ -166,6 +159,17 @@ class House:
         self.evidence = Evidence(self.ledger, self.everything, self.everything, self.tiles)
         self.rings = Rings(MemoryKeyRings(self.sessions))
         self.reads = Reads(128 * MIB)
+
+    def new_desk(self) -> SealDesk:
+        """Return the desk of another replica."""
+        return SealDesk(
+            self.sessions,
+            self.sealer,
+            self.orders,
+            registry=self.registry,
+            uptime=self.uptime,
+            activity=self.activity,
+        )
 
     def pass_seconds(self, seconds: float) -> None:
         """Storage is up for so long, and its clocks go on."""

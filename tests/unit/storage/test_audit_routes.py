@@ -22,14 +22,7 @@ NAME = session_of(DAY)
 
 
 @pytest.fixture
-def house() -> House:
-    return House()
-
-
-@pytest.fixture
-async def client(house: House) -> AsyncIterator[httpx.AsyncClient]:
-    readiness = Readiness(None)
-    readiness.established.set()
+async def client(house: House, readiness: Readiness) -> AsyncIterator[httpx.AsyncClient]:
     app = app_of(
         audit_routes.router(house.trail, house.events, house.ledger, readiness, house.reads),
         routes.router(house.ledger, house.shredder, house.evidence, readiness, house.reads),

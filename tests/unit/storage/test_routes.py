@@ -35,14 +35,7 @@ class _Everybody(Authenticator):
 
 
 @pytest.fixture
-def house() -> House:
-    return House()
-
-
-@pytest.fixture
-async def client(house: House) -> AsyncIterator[httpx.AsyncClient]:
-    readiness = Readiness(None)
-    readiness.established.set()
+async def client(house: House, readiness: Readiness) -> AsyncIterator[httpx.AsyncClient]:
     everybody = _Everybody([])
     endpoint = submit.SubmitEndpoint(
         house.intake, everybody, readiness=readiness, disk=ample_disk(), budget=ByteBudget(10_000), limit_bytes=5_000

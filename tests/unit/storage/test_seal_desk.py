@@ -14,7 +14,7 @@ from sessions.core.types import SessionId
 from sessions.runtime.errors import DomainError
 from sessions.storage import seal_desk
 from sessions.storage.processors import Holdings, Report
-from sessions.storage.seal_desk import REFUSED, WAITING, SealDesk, Waiting
+from sessions.storage.seal_desk import REFUSED, WAITING, Waiting
 from sessions.storage.seal_orders import MAX_ORDERS, Ask, Closing, Confirmation, WaitingOrder
 from sessions.storage.sealing import sealed_manifest
 from sessions.storage.store import Change, SealOrder, SessionRecord, SessionStatus
@@ -400,14 +400,7 @@ async def test_a_replica_that_stood_still_does_not_seal_by_confirmations_of_what
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another replica refused the order; q was released from its promise, and has spooled a chunk since."""
-    other = SealDesk(
-        house.sessions,
-        house.sealer,
-        house.orders,
-        registry=house.registry,
-        uptime=house.uptime,
-        activity=house.activity,
-    )
+    other = house.new_desk()
     await other.sweep()
     assert names(await order(house, 5)) == ["q"]
     await confirm(house, "q")
@@ -519,14 +512,7 @@ async def test_a_request_hears_why_its_order_was_refused_meanwhile(house: House)
 
 async def test_an_order_that_another_replica_refused_is_placed_again_and_refused_here(house: House) -> None:
     """Why it was refused is known to the replica that did."""
-    there = SealDesk(
-        house.sessions,
-        house.sealer,
-        house.orders,
-        registry=house.registry,
-        uptime=house.uptime,
-        activity=house.activity,
-    )
+    there = house.new_desk()
     await there._questions.renewed()  # it has run for a while
     asking = asyncio.create_task(order(house, 5, seconds=5))
     await asyncio.sleep(0.02)
@@ -738,8 +724,7 @@ async def test_after_a_set_back_of_the_database_what_was_confirmed_before_counts
     asked = closing(house)
     assert asked.clear == {"p"}
     if begins:
-        stores, parts = (house.sessions, house.sealer, house.orders), (house.registry, house.uptime, house.activity)
-        house.desk = SealDesk(*stores, registry=parts[0], uptime=parts[1], activity=parts[2])
+        house.desk = house.new_desk()
     else:
         house.desk.set_back()
     await confirm(house, "q")

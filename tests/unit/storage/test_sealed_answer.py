@@ -54,14 +54,7 @@ def sealed(said: Manifest, *unheard: str, summary: bool = True) -> SessionRecord
 
 
 @pytest.fixture
-def house() -> House:
-    return House()
-
-
-@pytest.fixture
-async def client(house: House) -> AsyncIterator[httpx.AsyncClient]:
-    readiness = Readiness(None)
-    readiness.established.set()
+async def client(house: House, readiness: Readiness) -> AsyncIterator[httpx.AsyncClient]:
     app = app_of(
         routes.router(house.ledger, house.shredder, house.evidence, readiness, house.reads),
         authenticator=_Everybody([]),
