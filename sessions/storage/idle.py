@@ -13,6 +13,7 @@ from sessions.runtime.errors import DomainError
 from sessions.runtime.tasks import skipped, turn
 from sessions.storage.activity import Activity
 from sessions.storage.anchor import Lease
+from sessions.storage.heads import sealed_summary
 from sessions.storage.ledger import Ledger
 from sessions.storage.mongo import Readiness, translated
 from sessions.storage.seal_desk import Waiting
@@ -92,7 +93,8 @@ class IdleSealer:
                     continue
                 done += 1
                 IDLE_SEALS.labels("sealed").inc()
-                _log.info("session_sealed_idle", session_id=session_id, chunk_count=sealed_now.chunk_count)
+                chunk_count = (await sealed_summary(sealed_now)).chunk_count
+                _log.info("session_sealed_idle", session_id=session_id, chunk_count=chunk_count)
             sealed += done
             if len(found) < _AT_ONCE:
                 break

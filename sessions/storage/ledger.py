@@ -9,7 +9,7 @@ import structlog
 from prometheus_client import Counter
 
 from sessions.core.key_ring import MAX_KEYS, WrappedDek
-from sessions.core.manifest import Manifest, SealedBy, metadata_sha256
+from sessions.core.manifest import SealedBy, metadata_sha256
 from sessions.core.types import SessionId
 from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
@@ -191,8 +191,8 @@ class Ledger(SessionViews):
         *,
         keep: bool = True,
         wait_seconds: float = WAIT_SECONDS,
-    ) -> Manifest | Waiting:
-        """Seal a session, or return the manifest it has. See `SealDesk.seal`."""
+    ) -> SessionRecord | Waiting:
+        """Seal a session, or return it as it was sealed. See `SealDesk.seal`."""
         sealed = await self._desk.seal(session_id, chunk_count, sealed_by, first, keep=keep, wait_seconds=wait_seconds)
         self._written()
         self._progress.forget(session_id)

@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 from prometheus_client import Counter, Gauge
 
-from sessions.core.manifest import Manifest, SealedBy
+from sessions.core.manifest import SealedBy
 from sessions.core.types import SessionId
 from sessions.runtime.errors import DomainError
 from sessions.runtime.tasks import skipped
@@ -22,7 +22,8 @@ from sessions.storage.activity import Activity
 from sessions.storage.processors import Known, ProcessorState, Registry
 from sessions.storage.questions import Questions
 from sessions.storage.seal_orders import MAX_ORDERS, Ask, ClosingStore, Confirmation, WaitingOrder
-from sessions.storage.sealing import REFUSALS, Sealer, sealed_as_asked
+from sessions.storage.sealed_answer import require_sealed_as_asked
+from sessions.storage.sealing import REFUSALS, Sealer
 from sessions.storage.store import SessionRecord, SessionStatus, SessionStore
 from sessions.storage.unheard import names_of, note_unheard
 from sessions.storage.uptime import UptimeClock
@@ -90,8 +91,8 @@ class SealDesk:
         *,
         keep: bool = True,
         wait_seconds: float = WAIT_SECONDS,
-    ) -> "Manifest | Waiting":
-        """Seal a session; return its manifest, or what the order waits for.
+    ) -> SessionRecord | Waiting:
+        """Seal a session; return it sealed, or what the order waits for.
 
         `first` is the processor that asks, which has handed over what it holds. With `keep` the order stays when it has
         to wait; without, it is withdrawn.
@@ -107,7 +108,8 @@ class SealDesk:
         while True:
             record = await self._get(session_id)
             if record.seal is not None:
-                return sealed_as_asked(record, chunk_count, sealed_by, floor)
+                await require_sealed_as_asked(record, chunk_count, sealed_by, floor)
+                return record
             if order is None or not _has(record, order):
                 if order is not None and (refusal := self._refusals.get(order.order_id)) is not None:
                     raise refusal

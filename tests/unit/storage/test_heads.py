@@ -18,7 +18,7 @@ from sessions.storage import seal_summary
 from sessions.storage.heads import LARGE_MANIFEST_BYTES, completed, covered, head_of, manifest_of
 from sessions.storage.memory import MemorySessions
 from sessions.storage.seal_summary import first_gaps, read_summary, summary_of
-from sessions.storage.sealing import covers
+from sessions.storage.sealing import covers, sealed_manifest
 from sessions.storage.store import Seal, SealOrder, SessionFilter, SessionRecord, SessionStatus
 from tests.unit.storage.chunks import EPOCH, House, session_record
 
@@ -96,7 +96,7 @@ def test_a_summary_says_what_the_manifest_says() -> None:
 async def test_a_seal_writes_its_summary() -> None:
     house = House()
     await house.session("a", 0, 3)
-    said = await house.ledger.seal(A, None, "idle")
+    said = sealed_manifest(await house.ledger.seal(A, None, "idle"))
     (head,) = await house.sessions.page(SessionFilter(), 5, None)
     assert (head.summary, head.unread_bytes) == (summary_of(said), 0)
 

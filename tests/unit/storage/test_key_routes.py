@@ -17,9 +17,9 @@ from sessions.storage.key_rings import Group, Kind, Place
 from sessions.storage.key_routes import decode_cursor, encode_cursor
 from tests import strategies
 from tests.unit.storage.chunks import House, key, session_record
-from tests.unit.storage.test_routes import client, house
+from tests.unit.storage.test_routes import client
 
-__all__ = ["client", "house"]
+__all__ = ["client"]
 A = SessionId("a")
 _places = st.builds(Place, st.builds(Group, st.sampled_from(Kind), st.none() | st.text()), strategies.session_ids)
 

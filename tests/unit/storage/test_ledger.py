@@ -13,6 +13,7 @@ from sessions.runtime.errors import DomainError
 from sessions.runtime.metadata import MAX_METADATA_BYTES, canonical_metadata
 from sessions.storage.anchor import BatchRecord
 from sessions.storage.memory import MemoryChunks, MemorySessions
+from sessions.storage.sealing import sealed_manifest
 from sessions.storage.store import Change, Placement, Retention, SealOrder, SessionFilter, SessionRecord, SessionStatus
 from tests.unit.storage.chunks import EPOCH, TOMBSTONE, House, key, session_record
 
@@ -351,7 +352,7 @@ async def test_status_and_summary_of_each_state() -> None:
     summary, status = await house.ledger.summary(record), await house.ledger.status(record)
     assert (summary["status"], summary["chunk_count"], summary["root"], summary["anchor"]) == ("open", None, None, None)
     assert (status["next_index"], status["missing"], status["chunk_count"]) == (4, [[1, 2]], 2)
-    manifest = await house.ledger.seal(A, None, "idle")
+    manifest = sealed_manifest(await house.ledger.seal(A, None, "idle"))
     record = await house.ledger.get(A)
     status = await house.ledger.status(record)
     assert (status["next_index"], status["missing"], status["chunk_count"]) == (4, [[1, 2]], 2)

@@ -67,7 +67,8 @@ async def order(
     seconds: float = 0,
 ) -> Manifest | Waiting:
     first = None if by is None else Confirmation(by, floor, until, generation)
-    return await house.desk.seal(session, count, sealed_by, first, keep=keep, wait_seconds=seconds)
+    answer = await house.desk.seal(session, count, sealed_by, first, keep=keep, wait_seconds=seconds)
+    return answer if isinstance(answer, Waiting) else sealed_manifest(answer)
 
 
 def _unheard(logs: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
