@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from starlette.datastructures import Headers
+
 from sessions.core import audit, envelope, frames, key_ring, manifest, proof, receipt
 from sessions.core.errors import (
     AuditFormatError,
@@ -164,7 +166,8 @@ def _range(data: bytes, _: Path) -> None:
 
 
 def _digest(data: bytes, _: Path) -> None:
-    digest.check(data.decode("latin-1"), b"lucid")
+    lines = [(b"content-digest", line) for line in data.split(b"\n")]
+    digest.check(Headers(raw=lines), b"lucid")
 
 
 def _cursor(decode: Callable[[str], Any], encode: Callable[[Any], str]) -> Callable[[bytes, Path], None]:
@@ -246,6 +249,7 @@ def _all() -> tuple[Parser, ...]:
                 digest.content_digest(b"lucid").encode(),
                 b"md5=:AAAA:, " + digest.content_digest(b"lucid").encode(),
                 b"md5=:AA==:",
+                b"md5=:AA==:\n" + digest.content_digest(b"lucid").encode(),
             ),
             _digest,
             (DomainError,),
