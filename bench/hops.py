@@ -27,11 +27,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sessions.processor.wire import Wire
 from sessions.runtime import memory
 from sessions.runtime.body import read
-from sessions.runtime.protocol import Protocol
+from sessions.runtime.http.connection import Connection
+from sessions.runtime.http.connections import Connections
+from sessions.runtime.http.edge import Edge
 
 _DATABASE: Final = "lucid_bench_hops"
 _TIMEOUT_SECONDS: Final = 30
-_KEEP_ALIVE_SECONDS: Final = 75
 _BODY_MAX_BYTES: Final = 16 * 1024 * 1024
 _NONCE_BYTES: Final = 12
 
@@ -105,9 +106,8 @@ async def _serve(role: str, following: str) -> None:
     app: ASGIApp = Processor(following) if role == "processor" else Storage(following)
     listening = socket.create_server(("127.0.0.1", 0))
     print(f"http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
-    settings = uvicorn.Config(
-        app, http=Protocol, lifespan="off", log_config=None, access_log=False, timeout_keep_alive=_KEEP_ALIVE_SECONDS
-    )
+    protocol = partial(Connection, Connections(Edge()))
+    settings = uvicorn.Config(app, http=protocol, lifespan="off", log_config=None, access_log=False)  # type: ignore[arg-type]
     memory.settle()
     await uvicorn.Server(settings).serve(sockets=[listening])
 

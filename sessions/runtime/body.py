@@ -1,19 +1,20 @@
 """Request bodies, bounded while they are read."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypeAlias
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import Receive
 
-from sessions.runtime.budget import ByteBudget
+from sessions.runtime.budget import ByteBudget, Reservation
 from sessions.runtime.errors import DomainError
 
 WHOLE: Final = "sessions.whole_body"
-"""Key of a request's scope, where our server has put it: `await whole(length)` gives a body of that declared length in
-one buffer, for which there must be room, or None when the client went away."""
+"""Key of a request's scope: the server's `Whole`."""
+Whole: TypeAlias = Callable[[int, Reservation], Awaitable[bytes | bytearray | None]]
+"""Gives a body of that declared length in one buffer, and takes room for it as it arrives; None: the client went away."""
 
 
 def too_large(limit_bytes: int) -> DomainError:
@@ -21,7 +22,8 @@ def too_large(limit_bytes: int) -> DomainError:
     return DomainError("body-too-large", f"the body may have at most {limit_bytes} bytes", limit_bytes=limit_bytes)
 
 
-def _incomplete() -> DomainError:
+def incomplete() -> DomainError:
+    """What a body that is not all there is answered with."""
     return DomainError("incomplete-body", "the connection ended within the body")
 
 
@@ -54,27 +56,25 @@ def require_whole(headers: Headers) -> None:
         raise DomainError("unsupported-media-type", "send the body itself, without Content-Encoding")
 
 
-async def read(receive: Receive, limit_bytes: int, length: int | None = None) -> bytes | bytearray:
-    """The body in one buffer; `length` is what the client declares, which the HTTP parser holds it to.
+async def read(receive: Receive, limit_bytes: int, room: Reservation, length: int | None = None) -> bytes | bytearray:
+    """The body in one buffer, paid for as it arrives; `length` is what the client declares.
 
     Raises:
-        DomainError: `body-too-large` as soon as it is; `incomplete-body` when the client went away.
+        DomainError: `body-too-large` as soon as it is; `incomplete-body` when it is not of that length, or the client
+            went away; `overloaded`.
     """
-    piece, more = await _piece(receive)
-    if len(piece) > limit_bytes:
-        raise too_large(limit_bytes)
-    if not more:
-        return piece
-    # A buffer that grows is copied again and again: several times the body of a large one.
-    body = bytearray(max(length or 0, len(piece)))
-    body[: len(piece)] = piece
-    size = len(piece)
+    body, size, more = bytearray(length or 0), 0, True
     while more:
         piece, more = await _piece(receive)
         if size + len(piece) > limit_bytes:
             raise too_large(limit_bytes)
+        await room.grow(size + len(piece))
+        if not more and not size and length in (None, len(piece)):
+            return piece
         body[size : size + len(piece)] = piece
         size += len(piece)
+    if length not in (None, size):
+        raise incomplete()
     del body[size:]
     return body
 
@@ -82,7 +82,7 @@ async def read(receive: Receive, limit_bytes: int, length: int | None = None) ->
 async def _piece(receive: Receive) -> tuple[bytes, bool]:
     message = await receive()
     if message["type"] != "http.request":
-        raise _incomplete()
+        raise incomplete()
     return message.get("body", b""), message.get("more_body", False)
 
 
@@ -97,11 +97,11 @@ async def bounded(
     """
     require_whole(request.headers)
     length = declared_length(request.headers.get("content-length"), limit_bytes)
-    async with budget.reserve(limit_bytes if length is None else length, owner):
-        whole = request.scope.get(WHOLE)
+    async with budget.reserve(0, owner) as room:
+        whole: Whole | None = request.scope.get(WHOLE)
         if whole is None or length is None:
-            yield await read(request.receive, limit_bytes, length)
-        elif (body := await whole(length)) is None:
-            raise _incomplete()
+            yield await read(request.receive, limit_bytes, room, length)
+        elif (body := await whole(length, room)) is None:
+            raise incomplete()
         else:
             yield body

@@ -1,4 +1,4 @@
-"""The server: uvicorn on uvloop and httptools, ended gracefully by SIGTERM."""
+"""The server: uvicorn's life cycle on uvloop, with connections of our own, ended gracefully by SIGTERM."""
 
 import errno
 import os
@@ -8,18 +8,18 @@ import ssl
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from sessions.runtime import memory
-from sessions.runtime.protocol import CertificateNeeded, Protocol
+from sessions.runtime.http.connection import Connection
+from sessions.runtime.http.connections import Connections
 from sessions.runtime.settings import ServiceSettings
 
 _BACKLOG: Final = 2048
-_KEEP_ALIVE_SECONDS: Final = 75
-"""Longer than clients and proxies keep a connection: so it is they who end it, and no request meets the end."""
 _RECURSION_LIMIT: Final = 1000
 
 
@@ -55,14 +55,13 @@ def configuration(app: ASGIApp, settings: ServiceSettings, tls: ssl.SSLContext |
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=CertificateNeeded if mutual else Protocol,
+        http=partial(Connection, Connections(settings.edge()), certificate_needed=mutual),  # type: ignore[arg-type]
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=settings.shutdown_seconds,
         ssl_context_factory=None if tls is None else (lambda _config, _default: tls),
     )

@@ -1,0 +1,125 @@
+"""All connections of a service: how many there may be, and when each is given up."""
+
+import asyncio
+import ipaddress
+from collections import Counter as Count
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from sessions.runtime.http.edge import Edge
+
+if TYPE_CHECKING:
+    from sessions.runtime.http.connection import Connection
+
+OPEN = Gauge("lucid_connections", "Connections that are open.")
+CLOSED = Counter("lucid_connections_closed_total", "Connections closed for a bound or a deadline, by which.", ("reason",))
+for _reason in ("refused", "evicted", "head", "idle", "body", "answer", "linger"):
+    CLOSED.labels(_reason)
+_SCRATCH_BYTES: Final = 64 * 1024
+_SWEEP_SECONDS: Final = 1.0
+_TELL_SECONDS: Final = 60.0
+_NETWORK_BITS: Final = 64
+"""Of an IPv6 address: one host has as many addresses as it likes in its network (RFC 4291 section 2.5.4)."""
+_log = structlog.get_logger()
+
+
+def origin(client: tuple[str, int] | None) -> str:
+    """Return what counts as one address: an IPv4 address, or the network of an IPv6 address."""
+    if client is None:
+        return ""
+    try:
+        address = ipaddress.ip_address(client[0].split("%")[0])
+    except ValueError:
+        return client[0]
+    if isinstance(address, ipaddress.IPv4Address):
+        return client[0]
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, _NETWORK_BITS), strict=False))
+
+
+class Connections:
+    """Admits connections, and ends those whose deadline has passed.
+
+    Where there is no room for another one, the connection goes that has waited longest for its next request: first of
+    the same address, then of the address that has most. One that has a request is left alone.
+    """
+
+    def __init__(self, edge: Edge) -> None:
+        self.edge = edge
+        self.scratch = memoryview(bytearray(_SCRATCH_BYTES))
+        """Where all connections read to, one at a time: nothing stays there."""
+        self._open: set[Connection] = set()
+        self._waiting: dict[str, OrderedDict[Connection, None]] = {}
+        self._of: Count[str] = Count()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._told_at = -_TELL_SECONDS
+
+    def admit(self, connection: "Connection") -> bool:
+        """Count a connection; return whether there is room for it. Whoever was admitted has to `leave`."""
+        address = connection.origin
+        if self._of[address] >= self.edge.connections_max_per_address:
+            room = self._evict(address)
+        elif len(self._open) >= self.edge.connections_max:
+            room = self._evict(address) or self._evict(self._of.most_common(1)[0][0])
+        else:
+            room = True
+        if not room:
+            self._tell("refused", address)
+            return False
+        self._open.add(connection)
+        self._of[address] += 1
+        OPEN.set(len(self._open))
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._look)
+        return True
+
+    def leave(self, connection: "Connection") -> None:
+        """Forget a connection; one that was forgotten before may be."""
+        if connection not in self._open:
+            return
+        self.busy(connection)
+        self._open.discard(connection)
+        self._of[connection.origin] -= 1
+        if not self._of[connection.origin]:
+            del self._of[connection.origin]
+        OPEN.set(len(self._open))
+
+    def waits(self, connection: "Connection") -> None:
+        """Note that a connection waits for a request."""
+        self._waiting.setdefault(connection.origin, OrderedDict())[connection] = None
+
+    def busy(self, connection: "Connection") -> None:
+        """Note that a connection waits for a request no longer."""
+        waiting = self._waiting.get(connection.origin)
+        if waiting is not None:
+            waiting.pop(connection, None)
+            if not waiting:
+                del self._waiting[connection.origin]
+
+    def _evict(self, address: str) -> bool:
+        waiting = self._waiting.get(address)
+        if not waiting:
+            return False
+        self._tell("evicted", address)
+        oldest = next(iter(waiting))
+        self.leave(oldest)
+        oldest.abort()
+        return True
+
+    def _tell(self, reason: str, address: str) -> None:
+        CLOSED.labels(reason).inc()
+        now = asyncio.get_running_loop().time()
+        if now - self._told_at >= _TELL_SECONDS:
+            self._told_at = now
+            count = self._of[address]
+            _log.warning("connections_limited", open=len(self._open), address=address, of_address=count, reason=reason)
+
+    def _look(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for connection in [one for one in self._open if one.overdue(now)]:
+            CLOSED.labels(connection.give_up()).inc()
+        self._sweep = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._look) if self._open else None

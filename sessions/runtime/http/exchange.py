@@ -1,0 +1,294 @@
+"""One request and its answer, as ASGI has them; bodies and answers may also be had whole.
+
+By ASGI alone a body comes in pieces, for each of which the request's task is woken up and three copies are made; of
+1 MiB that is a tenth of all that chunk-processor does for it.
+"""
+
+import asyncio
+import re
+from http import HTTPStatus
+from typing import Any, Final, Protocol
+
+from starlette.types import Message, Scope
+
+from sessions.runtime.body import incomplete
+from sessions.runtime.budget import Reservation
+from sessions.runtime.errors import DomainError
+from sessions.runtime.http.head import Head
+
+_STATUS_LINE: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+def status_line(status: int) -> bytes:
+    """Return an answer's first line."""
+    return _STATUS_LINE.get(status) or b"HTTP/1.1 %d \r\n" % status
+
+
+_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE: Final = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
+_BODILESS: Final = (204, 304)
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+HIGH_WATER_BYTES: Final = 16 * 1024
+"""So much of a body is taken before somebody asks for it."""
+
+
+class Line(Protocol):
+    """What an exchange needs of its connection."""
+
+    write_paused: bool
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+
+    async def drain(self) -> None:
+        """Wait until there is room to write, or the connection is gone."""
+
+    def want_body(self, *, wanted: bool) -> None:
+        """Go on reading the body, or stop."""
+
+    def answered(self) -> None:
+        """Go on to what comes after the answer."""
+
+    def keeps_alive(self) -> bool:
+        """Return whether another request may follow this one."""
+
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        """Return header fields that every answer has."""
+
+
+class Exchange:
+    """Takes a body from its connection, and gives an answer to it."""
+
+    def __init__(self, line: Line, head: Head, scope: Scope, *, more_body: bool) -> None:
+        self._line = line
+        self._head = head
+        self.scope = scope
+        self._more_body = more_body
+        self._piece: bytes | bytearray = b""
+        self._given = False
+        self._asked: asyncio.Future[None] | None = None
+        self._error: DomainError | None = None
+        self._gone = False
+        self._expects_continue = head.expects_continue
+        self._whole: bytearray | None = None
+        self._room: Reservation | None = None
+        self._held_back = b""
+        self._size = 0
+        self.started = False
+        self.complete = False
+        self._left: int | None = None
+        """Bytes of the answer's body that are to come; None for one by chunks."""
+
+    # What comes from the connection.
+
+    def feed(self, piece: bytes) -> None:
+        """Take a piece of the body."""
+        if self.complete:
+            return
+        if self._whole is not None:
+            self._fill(self._whole, piece)
+            return
+        self._piece = piece if not self._piece else b"".join((self._piece, piece))
+        if len(self._piece) >= HIGH_WATER_BYTES:
+            self._line.want_body(wanted=False)
+        self._wake()
+
+    def target(self) -> memoryview | None:
+        """Return where the next bytes of the body may be put, none of which are beyond it; None: give them to `feed`."""
+        if self._whole is None or self._room is None or self._held_back or not self._room.try_grow(self._size + 1, len(self._whole)):
+            return None
+        return memoryview(self._whole)[self._size : self._room.size_bytes]
+
+    def filled(self, size_bytes: int) -> None:
+        """Note that so many bytes were put there."""
+        self._size += size_bytes
+
+    def _fill(self, whole: bytearray, piece: bytes) -> None:
+        size = self._size + len(piece)
+        if self._held_back or not (self._room is None or self._room.try_grow(size, len(whole))):
+            self._held_back += piece
+            self._line.want_body(wanted=False)
+            self._wake()
+            return
+        whole[self._size : size] = piece
+        self._size = size
+
+    def end(self) -> None:
+        """Note that the body is whole."""
+        self._more_body = False
+        self._wake()
+
+    def fail(self, error: DomainError) -> None:
+        """Note that the body will not become whole: whoever reads it is told why."""
+        self._error = self._error or error
+        self._wake()
+
+    def disconnect(self) -> None:
+        """Note that nobody is there any more."""
+        self._gone = True
+        self._wake()
+
+    @property
+    def body_is_whole(self) -> bool:
+        """Whether all of the body has come."""
+        return not self._more_body
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether the answer said that another request may follow."""
+        return self._head.keep_alive
+
+    @property
+    def waits_for_continue(self) -> bool:
+        """Whether the client was not told yet to send the body."""
+        return self._expects_continue
+
+    def _wake(self) -> None:
+        if self._asked is not None and not self._asked.done():
+            self._asked.set_result(None)
+
+    async def _wait(self) -> None:
+        self._asked = asyncio.get_running_loop().create_future()
+        try:
+            await self._asked
+        finally:
+            self._asked = None
+
+    def _ask(self) -> None:
+        """Have the client send the body."""
+        if self._expects_continue:
+            self._expects_continue = False
+            if self._more_body and not self.started:
+                self._line.write(CONTINUE)
+        self._line.want_body(wanted=True)
+
+    # What the application calls.
+
+    async def receive(self) -> Message:
+        """Return the next piece of the body (ASGI).
+
+        Raises:
+            DomainError: why the body will not become whole.
+        """
+        while not (self._gone or self.complete):
+            if self._error is not None and not self._given:
+                raise self._error
+            if self._piece or not (self._more_body or self._given):
+                piece, self._piece = self._piece, b""
+                self._given = not self._more_body
+                return {"type": "http.request", "body": bytes(piece), "more_body": self._more_body}
+            self._ask()
+            await self._wait()
+        return {"type": "http.disconnect"}
+
+    async def whole(self, length: int, room: Reservation) -> bytes | bytearray | None:
+        """Return a body of that declared length in one buffer; None when the client went away.
+
+        Raises:
+            DomainError: why the body will not become whole; `overloaded`.
+        """
+        if self._more_body:
+            await room.grow(max(1, len(self._piece)))
+            self._whole, self._size = bytearray(length), len(self._piece)
+            self._whole[: self._size] = self._piece
+            self._piece, self._room = b"", room
+            while self._more_body or self._held_back:
+                if self._gone or self._error is not None:
+                    break
+                if self._held_back:
+                    await room.grow(self._size + len(self._held_back))
+                    size, piece = self._size + len(self._held_back), self._held_back
+                    self._whole[self._size : size], self._size, self._held_back = piece, size, b""
+                else:
+                    self._ask()
+                    await self._wait()
+            self._piece, self._whole, self._room = self._whole, None, None
+        else:
+            await room.grow(max(1, length))
+            self._size = len(self._piece)
+        if self._error is not None:
+            raise self._error
+        self._given = True
+        body, self._piece = self._piece, b""
+        if self._more_body:
+            return None
+        if self._size != length or len(body) != length:  # whatever the reason: it is not what was sent
+            raise incomplete()
+        return body
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the answer (ASGI)."""
+        if self._line.write_paused and not self._gone:
+            await self._line.drain()
+        if self._gone or self.complete:
+            return
+        if message["type"] == "http.response.start" and not self.started:
+            self._line.write(self._begin(message["status"], message.get("headers", ())))
+            if self._head.method == "HEAD":  # whatever more is made of it goes nowhere (RFC 9110 section 9.3.2)
+                self._finish()
+        elif message["type"] == "http.response.body" and self.started:
+            self._go_on(message.get("body", b""), more=message.get("more_body", False))
+        else:
+            raise RuntimeError(f"unexpected ASGI message: {message['type']}")
+
+    def _begin(self, status: int, headers: Any) -> bytes:
+        lines = [status_line(status)]
+        framed = self._head.method == "HEAD" or status in _BODILESS
+        self._left = 0 if framed else None
+        closes = False
+        for name, value in [*self._line.default_headers(), *headers]:
+            if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)):
+                raise RuntimeError(f"not a header field: {name!r}")
+            key = name.lower()
+            if key == b"content-length" and not framed:
+                self._left, framed = int(value), True
+            elif key == b"connection":
+                closes = closes or b"close" in value.lower()
+                continue
+            lines.append(b"%b: %b\r\n" % (key, value))
+        if closes:
+            self._head.keep_alive = False
+        if not framed:
+            if self._head.version == "1.0":  # its end is the connection's (RFC 9112 section 6.3)
+                self._head.keep_alive = False
+            else:
+                lines.append(b"transfer-encoding: chunked\r\n")
+        if not (self._head.keep_alive and self._line.keeps_alive()):
+            self._head.keep_alive = False
+            lines.append(b"connection: close\r\n")
+        elif self._head.version == "1.0":
+            lines.append(b"connection: keep-alive\r\n")
+        self.started = True
+        return b"".join((*lines, b"\r\n"))
+
+    def _go_on(self, body: bytes, *, more: bool) -> None:
+        if self._left is not None:
+            if len(body) > self._left:
+                raise RuntimeError("the answer is longer than its content-length")
+            self._left -= len(body)
+            self._line.write(body)
+        elif self._head.version == "1.0":
+            self._line.write(body)
+        else:
+            piece = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            self._line.write(piece if more else piece + b"0\r\n\r\n")
+        if not more:
+            if self._left:
+                raise RuntimeError("the answer is shorter than its content-length")
+            self._finish()
+
+    def _finish(self) -> None:
+        self.complete = True
+        self._wake()
+        self._line.answered()
+
+    def write_whole(self, status: int, lines: bytes, body: bytes) -> bool:
+        """Send a whole answer, of header lines and body; return False when it has to take the usual way."""
+        plain = self._head.version == "1.1" and self._head.keep_alive and self._head.method != "HEAD"
+        if self.started or self._gone or not plain or self._line.write_paused or not self._line.keeps_alive():
+            return False
+        self.started = True
+        common = [b"%b: %b\r\n" % field for field in self._line.default_headers()]
+        self._line.write(b"".join((_STATUS_LINE[status], *common, lines, b"content-length: %d\r\n\r\n" % len(body), body)))
+        self._finish()
+        return True

@@ -1,0 +1,153 @@
+"""Heads of requests (RFC 9112), each parsed by itself by llhttp.
+
+The parser sees a head and nothing else. So `Upgrade` cannot make it leave HTTP, the body's bytes cannot be taken for
+another request, and trailers cannot become header fields.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import unquote
+
+import httptools
+
+from sessions.runtime.errors import DomainError
+
+FIELDS_MAX: Final = 100
+_END: Final = re.compile(rb"\n\r?\n")
+_LONGEST_END: Final = 3
+_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
+_HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(:[0-9]{0,5})?")
+_ONCE: Final = (b"host", b"content-length", b"content-type", b"authorization", b"content-range", b"expect")
+
+
+def end_of_head(data: bytes | bytearray, seen: int) -> int:
+    """Where a head that begins with `data` ends, or -1; `seen` bytes were looked through before.
+
+    A line that ends without a carriage return ends a head as well: the parser is to refuse it, at once.
+    """
+    found = _END.search(data, max(0, seen - _LONGEST_END))
+    return found.end() if found else -1
+
+
+@dataclass(slots=True)
+class Head:
+    """What a request says before its body. Names of header fields are in lower case."""
+
+    method: str = ""
+    path: str = ""
+    raw_path: bytes = b""
+    query: bytes = b""
+    version: str = "1.1"
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    length: int = 0
+    """The body's length as it is declared, in bytes; 0 without a body, and for a chunked one."""
+    chunked: bool = False
+    expects_continue: bool = False
+    keep_alive: bool = True
+
+
+def parse(data: bytes) -> Head:
+    """Parse a whole head, with the empty line at its end.
+
+    Raises:
+        DomainError: `bad-request-head`, `head-too-large`, `expectation-failed`.
+    """
+    found = _Parsed()
+    parser = httptools.HttpRequestParser(found)
+    try:
+        parser.feed_data(data)
+    except httptools.HttpParserUpgrade:
+        pass  # to go on with HTTP/1.1 is always right (RFC 9110 section 7.8)
+    except httptools.HttpParserError as error:
+        raise _bad(str(error)) from None
+    if not found.complete:
+        raise _bad("it does not end where its empty line is")
+    return _checked(found, parser)
+
+
+class _Parsed:
+    """What the parser calls back."""
+
+    def __init__(self) -> None:
+        self.url = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.complete = False
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self.headers) >= FIELDS_MAX:
+            raise too_large(f"it may have at most {FIELDS_MAX} fields")
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
+
+
+def _checked(found: _Parsed, parser: httptools.HttpRequestParser) -> Head:
+    head = Head(parser.get_method().decode("ascii"), version=parser.get_http_version(), headers=found.headers)
+    if head.version not in ("1.1", "1.0"):
+        raise _bad(f"HTTP/{head.version} is not spoken here: send HTTP/1.1")
+    _set_target(head, found.url)
+    fields: dict[bytes, list[bytes]] = {}
+    for name, value in found.headers:
+        fields.setdefault(name, []).append(value)
+    for name in _ONCE:
+        if len(fields.get(name, ())) > 1:
+            raise _bad(f"the field {name.decode()} is there twice")
+    _check_host(head, fields.get(b"host"))
+    _set_framing(head, fields)
+    options = {option.strip().lower() for value in fields.get(b"connection", ()) for option in value.split(b",")}
+    head.keep_alive = b"close" not in options and (head.version == "1.1" or b"keep-alive" in options)
+    if b"expect" in fields and head.version == "1.1":
+        if fields[b"expect"][0].lower() != b"100-continue":
+            raise DomainError("expectation-failed", "no expectation but 100-continue is known")
+        head.expects_continue = head.chunked or head.length > 0
+    return head
+
+
+def _set_target(head: Head, url: bytes) -> None:
+    try:
+        target = httptools.parse_url(url)
+    except httptools.HttpParserInvalidURLError:
+        raise _bad("its target is not a URL") from None
+    head.raw_path, head.query = target.path or b"/", target.query or b""
+    try:
+        head.path = unquote(head.raw_path.decode("ascii")) if b"%" in head.raw_path else head.raw_path.decode("ascii")
+    except UnicodeDecodeError:
+        raise _bad("its target has characters that must be percent-encoded") from None
+
+
+def _check_host(head: Head, hosts: list[bytes] | None) -> None:
+    """RFC 9112 section 3.2."""
+    if hosts is None:
+        if head.version == "1.1":
+            raise _bad("the field host is missing")
+    elif not _HOST.fullmatch(hosts[0]):
+        raise _bad("the field host is not a host")
+
+
+def _set_framing(head: Head, fields: dict[bytes, list[bytes]]) -> None:
+    """RFC 9112 section 6: one way to tell where the body ends, or none."""
+    codings, lengths = fields.get(b"transfer-encoding"), fields.get(b"content-length")
+    if codings is not None:
+        if lengths is not None or head.version == "1.0":
+            raise _bad("transfer-encoding does not go with content-length, or with HTTP/1.0")
+        if [coding.strip().lower() for coding in b",".join(codings).split(b",")] != [b"chunked"]:
+            raise _bad("no transfer coding but chunked is known")
+        head.chunked = True
+    elif lengths is not None:
+        if not _LENGTH.fullmatch(lengths[0]):
+            raise _bad("content-length is not a number of bytes")
+        head.length = int(lengths[0])
+
+
+def too_large(detail: str) -> DomainError:
+    """What a head of more than is allowed is answered with."""
+    return DomainError("head-too-large", f"the head of the request is too large: {detail}")
+
+
+def _bad(detail: str) -> DomainError:
+    return DomainError("bad-request-head", f"the head of the request is not as RFC 9112 says: {detail}")
