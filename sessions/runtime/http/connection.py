@@ -113,7 +113,7 @@ class Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """See `asyncio.Protocol`: who sends no more may still read (RFC 9112 section 9.6)."""
         self._input_ended = True
-        if self._closing or self._exchange is None:
+        if self._closing or (self._exchange is None and self._next is None):
             return False
         if self._framing is not None:
             self._fail_body(body.incomplete())
@@ -337,18 +337,18 @@ class Connection(asyncio.BufferedProtocol):
 
     def give_up(self) -> str:
         """Do what is to be done about a deadline that has passed; return which one it was."""
-        self._deadline = math.inf
-        if self._reason == "body":
+        reason, self._deadline = self._reason, math.inf
+        if reason == "body":
             detail = "the body made no progress, or too little; send it again"
             self._fail_body(DomainError("request-timeout", detail))
-        elif self._reason == "head" and self._pending:
+        elif reason == "head" and self._pending:
             self._refuse(DomainError("request-timeout", "the head of the request took too long; send it again"))
-        elif self._reason in ("head", "idle"):
+        elif reason in ("head", "idle"):
             self._closing = True
             self._transport.close()
         else:
             self.abort()
-        return self._reason
+        return reason
 
     def abort(self) -> None:
         """Close at once."""

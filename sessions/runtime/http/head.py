@@ -78,8 +78,6 @@ class _Parsed:
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if len(self.headers) >= FIELDS_MAX:
-            raise too_large(f"it may have at most {FIELDS_MAX} fields")
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -87,6 +85,8 @@ class _Parsed:
 
 
 def _checked(found: _Parsed, parser: httptools.HttpRequestParser) -> Head:
+    if len(found.headers) > FIELDS_MAX:
+        raise too_large(f"it may have at most {FIELDS_MAX} fields")
     head = Head(parser.get_method().decode("ascii"), version=parser.get_http_version(), headers=found.headers)
     if head.version not in ("1.1", "1.0"):
         raise _bad(f"HTTP/{head.version} is not spoken here: send HTTP/1.1")

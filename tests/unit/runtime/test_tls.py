@@ -12,8 +12,8 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from sessions.runtime import probe, protocol, server, tls
-from sessions.runtime.protocol import CertificateNeeded
+from sessions.runtime import probe, server, tls
+from sessions.runtime.http import connection
 from sessions.runtime.settings import ConfigurationError, ServiceSettings
 from tests.certificates import Authority, Pair
 from tests.unit.processor.servers import quiet_server
@@ -88,7 +88,7 @@ async def test_old_versions_are_refused(authority: Authority, pair: Pair) -> Non
 
 
 async def test_mutual_tls(authority: Authority, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "_log", structlog.get_logger())
+    monkeypatch.setattr(connection, "_log", structlog.get_logger())
     others = Authority(tmp_path, "others")
     async with served(pair, authority.file) as port:
         for _ in range(2):  # the second may resume the session of the first
@@ -164,13 +164,3 @@ def test_files_that_cannot_work(authority: Authority, pair: Pair, tmp_path: Path
         with pytest.raises(ConfigurationError, match=f"^{message}") as caught:
             tls.server_context(_settings(cert, key), client_ca)
         assert str(caught.value).count("\n") == 0
-
-
-def test_nothing_is_read_after_the_close() -> None:
-    class Closing:
-        def is_closing(self) -> bool:
-            return True
-
-    closing = CertificateNeeded.__new__(CertificateNeeded)  # without a parser that could read
-    closing.transport = Closing()
-    closing.data_received(b"GET / HTTP/1.1\r\n\r\n")
