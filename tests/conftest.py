@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -178,6 +179,21 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def stack_replset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The whole stack, on a replica set."""
     yield from own_stack(tmp_path_factory, "replset")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_wait_for_what_hangs() -> Iterator[None]:
+    """A test that fails within `with Popen` ends the program; Python alone would wait for it without end."""
+    leave = subprocess.Popen.__exit__
+
+    def ended(process: subprocess.Popen[Any], kind: type[BaseException] | None, *rest: Any) -> None:
+        if kind is not None:
+            process.kill()
+        leave(process, kind, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess.Popen, "__exit__", ended)
+        yield
 
 
 @pytest.fixture(autouse=True)
