@@ -60,9 +60,8 @@ class Connection(asyncio.BufferedProtocol):
 
     # What the transport calls.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See `asyncio.BaseProtocol`."""
-        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         client, server = get_remote_addr(transport), get_local_addr(transport)
         self.origin = origin(client)

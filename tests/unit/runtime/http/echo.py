@@ -1,11 +1,14 @@
-"""A small application behind our server, on a real socket."""
+"""A small application behind our server, on a real socket, in a thread of its own, on uvloop as services are."""
 
 import asyncio
+import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
@@ -13,7 +16,6 @@ from sessions.runtime import body, server
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
 from sessions.runtime.settings import ServiceSettings
-from tests.unit.processor.servers import quiet_server
 
 LIMIT = 4 * 1024 * 1024
 
@@ -25,14 +27,14 @@ class Echo:
         self.budget = ByteBudget(LIMIT)
         self.seen: list[bytes | str] = []
         self.scopes: list[Scope] = []
-        self.gate = asyncio.Event()
-        self.gate.set()
+        self.open = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         self.scopes.append(scope)
-        await self.gate.wait()
+        while not self.open:
+            await asyncio.sleep(0.005)
         status, content = 200, b""
         if scope["path"] == "/unread":
             status = 204
@@ -65,8 +67,18 @@ async def serving(app: Any, **settings: Any) -> AsyncIterator[tuple[str, int]]:
     told = ServiceSettings(service_name="x", port=0, tokens_file=Path("x"), **settings)
     config = server.configuration(app, told, None)
     config.lifespan = "off"
-    async with quiet_server(config) as listening:
+    listening = socket.create_server(("127.0.0.1", 0), backlog=512)
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run, args=([listening],))
+    thread.start()
+    try:
+        while not running.started:
+            await asyncio.sleep(0.005)
         yield listening.getsockname()
+    finally:
+        running.should_exit = True
+        await asyncio.to_thread(thread.join)
+        listening.close()
 
 
 @asynccontextmanager

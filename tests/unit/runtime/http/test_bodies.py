@@ -41,11 +41,11 @@ async def test_a_body_is_what_was_sent(size: int, at_once: bool) -> None:
 
 async def test_one_that_is_here_before_it_is_asked_for() -> None:
     async with served() as (app, reader, writer):
-        app.gate.clear()
+        app.open = False
         content = os.urandom(200_000)  # so much that reading is paused
         writer.write(_head(len(content)) + content)
         await asyncio.sleep(0.05)
-        app.gate.set()
+        app.open = True
         assert await _answer(reader) == (200, content)
 
 
@@ -89,12 +89,12 @@ async def test_a_client_that_goes_away_holds_nothing() -> None:
 
 async def test_one_that_went_before_it_was_asked_for() -> None:
     async with served() as (app, _, writer):
-        app.gate.clear()
+        app.open = False
         writer.write(_head(1000) + b"only this")
         await writer.drain()
         writer.close()
         await asyncio.sleep(0.05)
-        app.gate.set()
+        app.open = True
         async with asyncio.timeout(5):
             while not app.seen:
                 await asyncio.sleep(0.001)

@@ -10,9 +10,6 @@ import pytest
 from sessions.runtime.http.connections import CLOSED
 from tests.unit.runtime.http.echo import Echo, served, serving, told
 
-CLOSE = b"Connection: close\r\n"
-
-
 def put(body: bytes, *lines: bytes, path: bytes = b"/") -> bytes:
     head = [b"PUT %b HTTP/1.1" % path, b"Host: x", b"Content-Length: %d" % len(body), *lines]
     return b"\r\n".join(head) + b"\r\n\r\n" + body
@@ -298,11 +295,11 @@ async def test_where_all_connections_work_another_one_is_refused() -> None:
         for _, one in [*busy, (None, writer)]:
             one.write(put(b"abc")[:-1])
         await asyncio.sleep(0.1)
-        reader, _ = await asyncio.open_connection(*address)
+        reader, late = await asyncio.open_connection(*address)
         answer = await asyncio.wait_for(reader.read(), 15)
         assert statuses(answer) == [503]
         assert b"retry-after: 5" in answer.lower()
-        for _, one in busy:
+        for _, one in [*busy, (None, late)]:
             one.close()
 
 
