@@ -1,7 +1,6 @@
 """A connection: takes heads and bodies off the socket, one request at a time, and closes in good order."""
 
 import asyncio
-import math
 from typing import Any, Final
 
 import structlog
@@ -14,6 +13,7 @@ from sessions.runtime import answer, body
 from sessions.runtime.errors import DomainError
 from sessions.runtime.http import head, refusal
 from sessions.runtime.http.connections import Connections, origin
+from sessions.runtime.http.deadline import Deadline
 from sessions.runtime.http.exchange import HIGH_WATER_BYTES, Exchange
 from sessions.runtime.http.framing import Chunked, Counted
 
@@ -53,9 +53,8 @@ class Connection(asyncio.BufferedProtocol):
         self._input_ended = self._closing = self._shutting_down = False
         self._writable: asyncio.Future[None] | None = None
         self.write_paused = False
-        self._deadline, self._reason = math.inf, "head"
-        self._begun = self._stopped_at = self._reader_begun = self._reader_at = 0.0
-        self._moved = self._written = self._read = self._read_before = 0
+        self._deadline = Deadline(self._edge)
+        self._written = 0
         self._next: asyncio.Handle | None = None
 
     # What the transport calls.
@@ -67,14 +66,15 @@ class Connection(asyncio.BufferedProtocol):
         self.origin = origin(client)
         self._server.connections.add(self)  # type: ignore[arg-type]
         if not self._connections.admit(self):
-            self._refuse(DomainError("overloaded", "too many connections are open; come back later", retry_after_seconds=5))
+            detail = "too many connections are open; come back later"
+            self.write(refusal.answer(DomainError("overloaded", detail, retry_after_seconds=5), []))
+            self._close()
             return
         at_home = client is not None and server is not None and client[0] == server[0]
         # A certificate of another authority has not come so far. The health check runs here, and has none.
         if self._certificate_needed and not at_home and not transport.get_extra_info("peercert"):
             _log.info("client_certificate_missing", client=client and client[0])
-            self._closing = True
-            transport.close()
+            self._close()
             return
         self._about = {
             "type": "http",
@@ -122,7 +122,8 @@ class Connection(asyncio.BufferedProtocol):
         """See `asyncio.BaseProtocol`."""
         self._connections.leave(self)
         self._server.connections.discard(self)  # type: ignore[arg-type]
-        self._closing, self._framing, self._pending, self._deadline = True, None, b"", math.inf
+        self._closing, self._framing, self._pending = True, None, b""
+        self._deadline.clear()
         if self._next is not None:
             self._next.cancel()
         if self._exchange is not None:
@@ -132,13 +133,12 @@ class Connection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """See `asyncio.BaseProtocol`."""
         self.write_paused = True
-        self._reader_begun = self._reader_at = self._loop.time()
-        self._read = self._written - self._transport.get_write_buffer_size()
-        self._read_before = self._read
+        self._deadline.reader_begins(self._read_bytes(), self._loop.time())
 
     def resume_writing(self) -> None:
         """See `asyncio.BaseProtocol`."""
         self.write_paused = False
+        self._deadline.reader_ends()
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
 
@@ -158,7 +158,7 @@ class Connection(asyncio.BufferedProtocol):
             elif not self._take_head():
                 break
         if self._input_ended and self._exchange is None:
-            self._transport.close()
+            self._close()
 
     def _soon(self) -> None:
         if self._next is None:
@@ -200,11 +200,11 @@ class Connection(asyncio.BufferedProtocol):
         }
         exchange = Exchange(self, found, scope, more_body=self._framing is not None)
         scope[body.WHOLE], scope[answer.WRITE] = exchange.whole, exchange.write_whole
-        self._exchange, self._begun, self._moved = exchange, self._loop.time(), 0
+        self._exchange = exchange
         if self._framing is None:
-            self._deadline = math.inf
+            self._deadline.clear()
         else:
-            self._came(0)
+            self._deadline.body_begins(self._loop.time())
         task = self._loop.create_task(self._serve(exchange))
         self._server.tasks.add(task)
         task.add_done_callback(self._server.tasks.discard)
@@ -232,20 +232,20 @@ class Connection(asyncio.BufferedProtocol):
         """Note that bytes of the body have come."""
         assert self._framing is not None
         assert self._exchange is not None
-        self._moved += count
         if not self._framing.done:
             if self._reading:
-                now = self._loop.time()
-                self._deadline, self._reason = self._edge.due(self._begun, self._moved, now), "body"
+                self._deadline.body_moves(count, self._loop.time())
             return
-        self._framing, self._deadline = None, math.inf
+        self._framing = None
+        self._deadline.clear()
         self._exchange.end()
         if self._exchange.complete:  # it was answered before
             self.answered()
 
     def _fail_body(self, error: DomainError) -> None:
         assert self._exchange is not None
-        self._framing, self._pending, self._deadline = None, b"", math.inf
+        self._framing, self._pending = None, b""
+        self._deadline.clear()
         self._exchange.fail(error)
         if self._exchange.complete:
             self._end()
@@ -274,14 +274,14 @@ class Connection(asyncio.BufferedProtocol):
     def want_body(self, *, wanted: bool) -> None:
         """Go on reading the body, or stop: a client is not late while we do not read."""
         if wanted and not self._reading:
-            self._begun += self._loop.time() - self._stopped_at
+            self._deadline.body_resumes(self._loop.time())
             self._read_on(wanted=True)
             if self._framing is not None:
                 self._came(0)
             if self._pending:
                 self._soon()
         elif not wanted and self._reading:
-            self._stopped_at, self._deadline = self._loop.time(), math.inf
+            self._deadline.body_stops(self._loop.time())
             self._read_on(wanted=False)
 
     def default_headers(self) -> list[tuple[bytes, bytes]]:
@@ -317,7 +317,7 @@ class Connection(asyncio.BufferedProtocol):
     # Deadlines and ends.
 
     def _due(self, seconds: float, reason: str) -> None:
-        self._deadline, self._reason = self._loop.time() + seconds, reason
+        self._deadline.set(self._loop.time() + seconds, reason)
 
     def _wait_for_head(self, seconds: float, reason: str) -> None:
         self._due(seconds, reason)
@@ -325,29 +325,31 @@ class Connection(asyncio.BufferedProtocol):
 
     def overdue(self, now: float) -> bool:
         """Return whether the client has let a deadline pass."""
-        if self.write_paused:
-            read = self._written - self._transport.get_write_buffer_size()
-            if read > self._read:
-                self._read, self._reader_at = read, now
-            if now >= self._edge.due(self._reader_begun, read - self._read_before, self._reader_at):
-                self._reason = "answer"
-                return True
-        return now >= self._deadline
+        return self._deadline.passed(self._read_bytes(), now)
+
+    def _read_bytes(self) -> int:
+        return self._written - self._transport.get_write_buffer_size()
 
     def give_up(self) -> str:
         """Do what is to be done about a deadline that has passed; return which one it was."""
-        reason, self._deadline = self._reason, math.inf
+        reason = self._deadline.reason
+        self._deadline.clear()
         if reason == "body":
             detail = "the body made no progress, or too little; send it again"
             self._fail_body(DomainError("request-timeout", detail))
         elif reason == "head" and self._pending:
             self._refuse(DomainError("request-timeout", "the head of the request took too long; send it again"))
         elif reason in ("head", "idle"):
-            self._closing = True
-            self._transport.close()
+            self._close()
         else:
             self.abort()
         return reason
+
+    def _close(self) -> None:
+        """Close once all that was written is sent; who does not take it has a while for it."""
+        self._closing = True
+        self._due(self._edge.linger_seconds, "linger")
+        self._transport.close()
 
     def abort(self) -> None:
         """Close at once."""
@@ -357,9 +359,8 @@ class Connection(asyncio.BufferedProtocol):
     def shutdown(self) -> None:
         """Begin to end (uvicorn): a request that has come is answered."""
         self._shutting_down = True
-        if self._exchange is None or self._closing:
-            self._closing = True
-            self._transport.close()
+        if self._exchange is None or self._exchange.complete or self._closing:
+            self._close()
 
     def _refuse(self, error: DomainError) -> None:
         """Answer what came as no request."""
@@ -372,7 +373,7 @@ class Connection(asyncio.BufferedProtocol):
         more = self._pending or self._framing is not None or self._exchange is None or not self._exchange.body_is_whole
         self._framing, self._pending = None, b""
         if self._input_ended or not more or self._shutting_down:
-            self._transport.close()
+            self._close()
             return
         if self._transport.can_write_eof():
             self._transport.write_eof()
@@ -387,7 +388,6 @@ class Connection(asyncio.BufferedProtocol):
         finally:
             if not exchange.complete and not self._transport.is_closing():
                 if exchange.started:
-                    self._closing = True
-                    self._transport.close()  # the client sees that something is missing
+                    self._close()  # the client sees that something is missing
                 else:
                     self._refuse(DomainError("internal", "an unexpected error was logged"))

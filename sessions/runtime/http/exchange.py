@@ -188,21 +188,7 @@ class Exchange:
             DomainError: why the body will not become whole; `overloaded`.
         """
         if self._more_body:
-            await room.grow(max(1, len(self._piece)))
-            self._whole, self._size = bytearray(length), len(self._piece)
-            self._whole[: self._size] = self._piece
-            self._piece, self._room = b"", room
-            while self._more_body or self._held_back:
-                if self._gone or self._error is not None:
-                    break
-                if self._held_back:
-                    await room.grow(self._size + len(self._held_back))
-                    size, piece = self._size + len(self._held_back), self._held_back
-                    self._whole[self._size : size], self._size, self._held_back = piece, size, b""
-                else:
-                    self._ask()
-                    await self._wait()
-            self._piece, self._whole, self._room = self._whole, None, None
+            await self._read_whole(length, room)
         else:
             await room.grow(max(1, length))
             self._size = len(self._piece)
@@ -215,6 +201,24 @@ class Exchange:
         if self._size != length or len(body) != length:  # whatever the reason: it is not what was sent
             raise incomplete()
         return body
+
+    async def _read_whole(self, length: int, room: Reservation) -> None:
+        await room.grow(max(1, len(self._piece)))
+        whole, self._size = bytearray(length), len(self._piece)
+        whole[: self._size] = self._piece
+        self._whole, self._room, self._piece = whole, room, b""
+        try:
+            while (self._more_body or self._held_back) and not self._gone and self._error is None:
+                if self._held_back:
+                    size = self._size + len(self._held_back)
+                    await room.grow(size)
+                    whole[self._size : size], self._size, self._held_back = self._held_back, size, b""
+                else:
+                    self._ask()
+                    await self._wait()
+            self._piece = whole
+        finally:  # nobody pays for what comes after this
+            self._whole, self._room, self._held_back = None, None, b""
 
     async def send(self, message: Message) -> None:
         """Send a part of the answer (ASGI)."""
