@@ -259,9 +259,7 @@ class Spooling:
         if chunk_count is not None and highest >= chunk_count:
             raise _count(session_id, chunk_count, f"chunk {highest} is there")
         ordered = await self._ordered(session)
-        if ordered and chunk_count is None:
-            chunk_count = ordered[0]
-        elif chunk_count not in ordered or not ordered:
+        if chunk_count not in ordered:  # nor does another one's count stand for an order without one
             if len(ordered) >= MAX_ORDERS:
                 raise _count(session_id, chunk_count or 0, f"{MAX_ORDERS} other orders wait already")
             payload = {"session_id": session_id, "chunk_count": chunk_count, "ordered_at": to_rfc3339(now())}

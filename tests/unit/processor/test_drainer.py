@@ -390,6 +390,18 @@ async def test_metadata_beyond_the_bound_is_refused_at_once(desk: Desk) -> None:
     assert (await _error(desk.rings.open(A, {"x": "y" * 70_000}))).code == "invalid-request"
 
 
+async def test_an_order_without_a_count_is_kept_beside_one_whose_count_is_wrong(
+    desk: Desk, storage: StorageClient
+) -> None:
+    """Chaos found it: a seal was answered 202 by another one's order, which was refused later."""
+    desk.away()
+    await desk.put(0, b"x")
+    assert await desk.seal(500) == Queued(A, 500, 1)
+    assert await desk.seal(None) == Queued(A, None, 1)
+    await desk.drain()
+    assert (await storage.session(A))[0]["status"] == "sealed"
+
+
 async def test_a_seal_that_is_refused_leaves_the_session_open(desk: Desk, storage: StorageClient) -> None:
     desk.away()
     await desk.put(0, b"x")
