@@ -31,8 +31,10 @@ ENVELOPE_OVERHEAD_BYTES: Final = HEADER_BYTES + MAX_SENDER_BYTES + 256
 """What an envelope and its entry have beside the chunk, at most."""
 _ATTEMPTS: Final = 3
 MAX_ORDERS: Final = 8
-"""Limit on the orders of one session that wait, each with another chunk count: the first that can be is carried out."""
+"""Limit on the orders of one token for one session that wait, each with another chunk count.
 
+The first that can be is carried out; others' orders take nobody's place.
+"""
 MAX_UNKNOWN_ORDERS: Final = 1000
 """Limit on the orders of one token that wait, for a further one of a session of which this processor knows nothing."""
 
@@ -260,8 +262,8 @@ class Spooling:
             raise _count(session_id, chunk_count, f"chunk {highest} is there")
         ordered = await self._ordered(session)
         if chunk_count not in ordered:  # nor does another one's count stand for an order without one
-            if len(ordered) >= MAX_ORDERS:
-                raise _count(session_id, chunk_count or 0, f"{MAX_ORDERS} other orders wait already")
+            if session is not None and sum(entry.by == by for entry in session.seals) >= MAX_ORDERS:
+                raise _count(session_id, chunk_count or 0, f"{MAX_ORDERS} other orders of this token wait already")
             payload = {"session_id": session_id, "chunk_count": chunk_count, "ordered_at": to_rfc3339(now())}
             if not (self.spool.holds(session_id) or self.knows(session_id)):
                 self._require_few_orders(by)

@@ -30,7 +30,7 @@ from sessions.processor.session_desk import Queued, SessionDesk
 from sessions.processor.spool import Spool
 from sessions.processor.spool_format import HEADER_BYTES, Erased, scan
 from sessions.processor.spool_room import SpoolRoom
-from sessions.processor.spooling import Spooling
+from sessions.processor.spooling import MAX_ORDERS, Spooling
 from sessions.processor.storage_client import StorageClient
 from sessions.processor.storage_watch import StorageWatch
 from sessions.runtime.errors import DomainError
@@ -400,6 +400,15 @@ async def test_an_order_without_a_count_is_kept_beside_one_whose_count_is_wrong(
     assert await desk.seal(None) == Queued(A, None, 1)
     await desk.drain()
     assert (await storage.session(A))[0]["status"] == "sealed"
+
+
+async def test_orders_of_another_token_take_nobodys_place(desk: Desk) -> None:
+    desk.away()
+    await desk.put(0, b"x")
+    for count in range(500, 500 + MAX_ORDERS):
+        await desk.spooling.order_seal(A, count, "hostile")
+    assert (await _error(desk.spooling.order_seal(A, 600, "hostile"))).code == "chunk-count-mismatch"
+    assert await desk.spooling.order_seal(A, 1, "recorder") == (1, 1)
 
 
 async def test_a_seal_that_is_refused_leaves_the_session_open(desk: Desk, storage: StorageClient) -> None:
