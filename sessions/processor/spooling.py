@@ -140,8 +140,8 @@ class Spooling:
         if session_id in self.promises:
             raise DomainError(
                 "storage-unavailable",
-                f"the seal of session {session_id} is being decided, and session-storage cannot be reached, which alone"
-                " can tell whether the seal has this; repeat the request",
+                f"the seal of session {session_id} is being decided. Only session-storage knows what it contains, and"
+                " session-storage does not answer; repeat the request",
                 retry_after_seconds=2,
             )
         if not self.introduced:

@@ -80,7 +80,7 @@ class Desk:
                 await asyncio.sleep(0.005)
 
     async def seal(self, count: int | None, session: SessionId = A, *, keep: bool = True) -> dict[str, Any] | Queued:
-        """Ask for a seal while what runs beside requests is running, unless storage is away."""
+        """Ask for a seal. The drainer and the reporter run meanwhile, except in an outage of storage."""
         if self.watch.away:
             return await self.desk.seal(session, count, keep=keep)
         async with self.running():
@@ -273,7 +273,7 @@ async def test_what_storage_has_is_read_before_other_content_that_is_to_be_set_a
 
 
 async def test_a_session_that_was_sealed_meanwhile(desk: Desk, other: Parts, storage: StorageClient) -> None:
-    """What it has is there, what it has not is set aside, with the key without which that cannot be read."""
+    """Storage keeps the chunks that it has. The processor quarantines the others, each with its key."""
     await other.recording.record(A, ChunkIndex(0), b"same")
     desk.away()
     await desk.put(0, b"same")
