@@ -67,7 +67,7 @@ class KeyRings:
         self._forgotten = 0
         self._fetching: dict[tuple[SessionId, str], asyncio.Task[OpenRing]] = {}
         if spooling is not None:
-            spooling.knows = self._rings.__contains__
+            spooling.orders.knows = self._rings.__contains__
 
     async def open(
         self, session_id: SessionId, metadata: Mapping[str, Any] | None, by: str | None = None

@@ -51,7 +51,7 @@ class SpooledSession:
     """Entries of chunks that came again: delivered before a restart that found them, or damaged so that they seem to be
     of this index."""
     seals: list[Entry] = field(default_factory=list)
-    """More than one when it was ordered twice at once."""
+    """Orders to seal it, each with another chunk count or from another token."""
     kept_keys: set[DekId] = field(default_factory=set)
     """Keys that are known to be in one of the openings."""
     foreign: set[DekId] = field(default_factory=set)
@@ -81,11 +81,6 @@ class SpooledSession:
     def holds(self) -> bool:
         """Whether session-storage lacks anything of it but the order to seal it."""
         return self.envelopes_wait or self.opening_waits
-
-    @property
-    def seal(self) -> Entry | None:
-        """The order to seal it."""
-        return self.seals[-1] if self.seals else None
 
     @property
     def envelopes_wait(self) -> bool:

@@ -2,20 +2,21 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from sessions.core import key_ring
 from sessions.core.key_ring import WrappedDek
 from sessions.core.types import ChunkIndex, DekId, SessionId
+from sessions.processor.kept_orders import KeptOrders
 from sessions.processor.killpoints import Point
 from sessions.processor.openings import read_key, read_opening
 from sessions.processor.promises import Promises
 from sessions.processor.quarantining import Quarantining
 from sessions.processor.spool import Spool
 from sessions.processor.spool_format import HEADER_BYTES, MAX_SENDER_BYTES, Kind
-from sessions.processor.spool_index import Entry, SpooledSession
+from sessions.processor.spool_index import Entry
 from sessions.processor.spool_room import full
 from sessions.processor.spool_segments import CorruptEntryError
 from sessions.processor.spool_status import status_of
@@ -30,11 +31,6 @@ T = TypeVar("T")
 ENVELOPE_OVERHEAD_BYTES: Final = HEADER_BYTES + MAX_SENDER_BYTES + 256
 """What an envelope and its entry have beside the chunk, at most."""
 _ATTEMPTS: Final = 3
-MAX_ORDERS: Final = 8
-"""Limit on the orders of one session that wait, each with another chunk count: the first that can be is carried out."""
-
-MAX_UNKNOWN_ORDERS: Final = 1000
-"""Limit on the orders of one token that wait, for a further one of a session of which this processor knows nothing."""
 
 
 class Spooling:
@@ -47,8 +43,7 @@ class Spooling:
         self.promises = promises
         self.introduced = introduced
         self.retain_days = 0
-        self.knows: Callable[[SessionId], bool] = lambda _: False
-        """Whether this process has used a session's keys lately: it exists, perhaps at session-storage alone."""
+        self.orders = KeptOrders(spool, self.payload)
         self.quarantining = Quarantining(spool, promises)
         self._keeping: dict[tuple[SessionId, DekId], asyncio.Task[None]] = {}
 
@@ -138,8 +133,8 @@ class Spooling:
         if session_id in self.promises:
             raise DomainError(
                 "storage-unavailable",
-                f"the seal of session {session_id} is being decided, and session-storage cannot be reached, which alone"
-                " can tell whether the seal has this; repeat the request",
+                f"the seal of session {session_id} is being decided. Only session-storage knows what it contains, and"
+                " session-storage does not answer; repeat the request",
                 retry_after_seconds=2,
             )
         if not self.introduced:
@@ -213,16 +208,11 @@ class Spooling:
         """Keep an envelope; False when there is another at its place.
 
         Raises:
-            DomainError: `spool-full`, or `storage-unavailable` behind a seal that waits.
+            DomainError: `spool-full`; `storage-unavailable` when a seal is being decided, or ordered with fewer chunks.
         """
         session = self.spool.sessions.get(session_id)
-        if session is not None and session.seal is not None and index not in session.chunks:
-            raise DomainError(
-                "storage-unavailable",
-                f"the seal of session {session_id} waits for session-storage, which alone can tell whether it has"
-                f" chunk {index}; repeat the request",
-                retry_after_seconds=5,
-            )
+        if session is not None and session.seals and index not in session.chunks:
+            await self.orders.require_within(session, index, by)
         self._require_taking(session_id, by)
         _, created = await self.spool.append(
             Kind.ENVELOPE, session_id, envelope, int(index), plaintext_bytes=plaintext_bytes, by=by
@@ -246,41 +236,6 @@ class Spooling:
             await self.quarantining.quarantine(entry, "damaged")
             return None
 
-    async def order_seal(
-        self, session_id: SessionId, chunk_count: int | None, by: str | None = None
-    ) -> tuple[int | None, int]:
-        """Keep the order to seal a session; return its chunk count, and how many chunks are spooled.
-
-        Raises:
-            DomainError: `chunk-count-mismatch`, `spool-full`.
-        """
-        session = self.spool.sessions.get(session_id)
-        highest = max(session.chunks, default=-1) if session is not None else -1
-        if chunk_count is not None and highest >= chunk_count:
-            raise _count(session_id, chunk_count, f"chunk {highest} is there")
-        ordered = await self._ordered(session)
-        if ordered and chunk_count is None:
-            chunk_count = ordered[0]
-        elif chunk_count not in ordered or not ordered:
-            if len(ordered) >= MAX_ORDERS:
-                raise _count(session_id, chunk_count or 0, f"{MAX_ORDERS} other orders wait already")
-            payload = {"session_id": session_id, "chunk_count": chunk_count, "ordered_at": to_rfc3339(now())}
-            if not (self.spool.holds(session_id) or self.knows(session_id)):
-                self._require_few_orders(by)
-            await self.spool.append(Kind.SEAL, session_id, json.dumps(payload).encode(), by=by)
-            reach(Point.SEAL_SPOOLED)
-        session = self.spool.sessions.get(session_id)
-        return chunk_count, 0 if session is None else len(session.chunks)
-
-    def _require_few_orders(self, by: str | None) -> None:
-        if self.spool.room.shares.of(by).orders >= MAX_UNKNOWN_ORDERS:
-            raise full(f"session-storage is away, and {MAX_UNKNOWN_ORDERS} orders to seal of this token wait already")
-
-    async def _ordered(self, session: SpooledSession | None) -> list[int | None]:
-        """Return the chunk counts of the orders that wait; None: all."""
-        payloads = [await self.payload(entry) for entry in list(session.seals)] if session is not None else []
-        return [json.loads(payload)["chunk_count"] for payload in payloads if payload is not None]
-
     async def status(self, session_id: SessionId) -> dict[str, Any] | None:
         """A session as the spool knows it; None when it was not opened here.
 
@@ -291,8 +246,3 @@ class Spooling:
         if not openings or session is None:
             return None
         return await status_of(session, openings[0]["opened_at"])
-
-
-def _count(session_id: SessionId, chunk_count: int, why: str) -> DomainError:
-    detail = f"session {session_id} cannot be sealed with {chunk_count} chunks: {why}"
-    return DomainError("chunk-count-mismatch", detail, session_id=session_id)

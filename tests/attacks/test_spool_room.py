@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from scripts.devstack.process import wait_until
-from sessions.processor.spooling import MAX_UNKNOWN_ORDERS
+from sessions.processor.kept_orders import MAX_UNKNOWN_ORDERS
 from tests.attacks.apart import SESSIONS, Apart, apart
 from tests.e2e.conftest import session_name
 

@@ -11,7 +11,7 @@ from pymongo import MongoClient
 
 from scripts.devstack.stack import Stack
 from tests.altering import altered_end
-from tests.chaos import run
+from tests.chaos import recorder, run
 from tests.chaos.content import Plan, plan
 from tests.chaos.ledger import Ledger
 from tests.chaos.recorder import Asking
@@ -47,8 +47,19 @@ def test_the_primary_of_three_is_killed_ten_times(tmp_path: Path, figure: Figure
 
 
 @pytest.mark.timeout(400)
-def test_what_a_processor_holds_that_is_away_for_too_long(tmp_path: Path, figure: Figure) -> None:
-    """Longer than PROCESSOR_WAIT_SECONDS: sessions are sealed without what it holds, and each names the processor."""
+def test_what_a_processor_holds_that_is_away_for_too_long(
+    tmp_path: Path, figure: Figure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Longer than PROCESSOR_WAIT_SECONDS: sessions are sealed without what it holds, and each names the processor.
+
+    Short sessions, sealed without a count: of these the last chunks are often missing, which nobody can notice.
+    """
+
+    def short(seed: int, number: int, session: int) -> Plan:
+        drawn = plan(seed, number, session)
+        return replace(drawn, chunk_count=2 + drawn.chunk_count % 4, counted=False, opened_after=0)
+
+    monkeypatch.setattr(recorder, "plan", short)
     lanes = {"wire": [Fault(Kind.STORAGE_2_CUT, 4, 36)]}
     wait = {"PROCESSOR_WAIT_SECONDS": "12"}
     outcome = asyncio.run(
@@ -77,8 +88,8 @@ async def recorded(stack: Stack) -> Ledger:
     ledger, going = Ledger(), iter((True,))
     seeds = (int.from_bytes(os.urandom(4), "big") for _ in range(1000))
     seed = next(one for one in seeds if (drawn := plan(one, 0, 0)).metadata is not None and not drawn.opened_after)
-    recorder = Asking(0, seed, ledger, [stack.processor_url], stack.tokens["record"])
-    await recorder.run(lambda: next(going, False), 0)
+    asking = Asking(0, seed, ledger, [stack.processor_url], stack.tokens["record"])
+    await asking.run(lambda: next(going, False), 0)
     return ledger
 
 

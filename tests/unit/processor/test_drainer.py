@@ -14,11 +14,11 @@ import pytest
 
 from sessions.core.key_ring import MAX_KEYS, key_from_json
 from sessions.core.types import ChunkIndex, SessionId
-from sessions.processor import crypt
-from sessions.processor import spooling as spooling_module
+from sessions.processor import crypt, kept_orders
 from sessions.processor.acknowledged import Acknowledged
 from sessions.processor.delivery import Delivery
 from sessions.processor.drainer import Drainer
+from sessions.processor.kept_orders import MAX_ORDERS
 from sessions.processor.key_rings import KeyRings
 from sessions.processor.keys import Dek, FileKeyWrapper
 from sessions.processor.pipeline import Submitter
@@ -80,14 +80,14 @@ class Desk:
                 await asyncio.sleep(0.005)
 
     async def seal(self, count: int | None, session: SessionId = A, *, keep: bool = True) -> dict[str, Any] | Queued:
-        """Ask for a seal while what runs beside requests is running, unless storage is away."""
+        """Ask for a seal. The drainer and the reporter run meanwhile, except in an outage of storage."""
         if self.watch.away:
             return await self.desk.seal(session, count, keep=keep)
         async with self.running():
             return await self.desk.seal(session, count, keep=keep)
 
-    async def put(self, index: int, content: bytes, session: SessionId = A):
-        return await self.recording.record(session, ChunkIndex(index), content)
+    async def put(self, index: int, content: bytes, session: SessionId = A, by: str | None = None):
+        return await self.recording.record(session, ChunkIndex(index), content, by)
 
     def opened(self, key: Mapping[str, Any], index: int, payload: bytes, session: SessionId = A) -> bytes:
         """A quarantined envelope, by the key that is with it alone."""
@@ -201,7 +201,7 @@ async def test_a_conflict_takes_the_place_of_its_sender(
 async def test_orders_of_one_token_for_sessions_that_are_nowhere_are_bounded(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spooling_module, "MAX_UNKNOWN_ORDERS", 5)
+    monkeypatch.setattr(kept_orders, "MAX_UNKNOWN_ORDERS", 5)
 
     async def order(name: str, by: str) -> bool:
         answers = await asyncio.gather(desk.desk.seal(SessionId(name), 1, by=by), return_exceptions=True)
@@ -273,7 +273,7 @@ async def test_what_storage_has_is_read_before_other_content_that_is_to_be_set_a
 
 
 async def test_a_session_that_was_sealed_meanwhile(desk: Desk, other: Parts, storage: StorageClient) -> None:
-    """What it has is there, what it has not is set aside, with the key without which that cannot be read."""
+    """Storage keeps the chunks that it has. The processor quarantines the others, each with its key."""
     await other.recording.record(A, ChunkIndex(0), b"same")
     desk.away()
     await desk.put(0, b"same")
@@ -388,6 +388,52 @@ async def test_storage_goes_away_between_an_opening_that_it_refuses_and_its_key(
 async def test_metadata_beyond_the_bound_is_refused_at_once(desk: Desk) -> None:
     desk.away()
     assert (await _error(desk.rings.open(A, {"x": "y" * 70_000}))).code == "invalid-request"
+
+
+async def test_an_order_without_a_count_is_kept_beside_one_whose_count_is_wrong(
+    desk: Desk, storage: StorageClient
+) -> None:
+    """Chaos found it: a seal was answered 202 by another one's order, which was refused later."""
+    desk.away()
+    await desk.put(0, b"x")
+    assert await desk.seal(500) == Queued(A, 500, 1)
+    assert await desk.seal(None) == Queued(A, None, 1)
+    await desk.drain()
+    assert (await storage.session(A))[0]["status"] == "sealed"
+
+
+async def test_orders_of_another_token_take_nobodys_place(desk: Desk) -> None:
+    desk.away()
+    await desk.put(0, b"x")
+    for count in range(500, 500 + MAX_ORDERS):
+        await desk.spooling.orders.keep(A, count, "hostile")
+    assert (await _error(desk.spooling.orders.keep(A, 600, "hostile"))).code == "chunk-count-mismatch"
+    assert await desk.spooling.orders.keep(A, 1, "recorder") == (1, 1)
+
+
+async def test_orders_of_another_token_keep_no_chunk_out(desk: Desk, storage: StorageClient) -> None:
+    """With storage away, a recorder stalled for as long as another one's wrong order waited."""
+    desk.away()
+    await desk.put(0, b"x", by="recorder")
+    for count in (1, 500, None):
+        await desk.spooling.orders.keep(A, count, "hostile")
+    for index in (1, 2):
+        assert (await desk.put(index, b"x", by="recorder")).durability == "spooled"
+    assert await desk.spooling.orders.keep(A, 3, "recorder") == (3, 3)
+    await desk.drain()
+    view = (await storage.session(A))[0]
+    assert (view["status"], view["chunk_count"]) == ("sealed", 3)
+
+
+async def test_a_chunk_after_the_order_of_its_token_is_taken_if_the_order_has_a_place_for_it(desk: Desk) -> None:
+    desk.away()
+    await desk.put(0, b"x")
+    await desk.spooling.orders.keep(A, 2)
+    error = await _error(desk.put(2, b"x"))
+    assert (error.code, error.retry_after_seconds) == ("storage-unavailable", 5)
+    assert "chunk 2" in error.detail
+    assert (await desk.put(0, b"x")).created is False
+    assert (await desk.put(1, b"x")).durability == "spooled"
 
 
 async def test_a_seal_that_is_refused_leaves_the_session_open(desk: Desk, storage: StorageClient) -> None:

@@ -266,15 +266,17 @@ async def test_memory_for_each_entry(kept: House, monkeypatch: pytest.MonkeyPatc
             detail="session-storage answered conflict",
             key=key,
         )
-    again = Quarantine(kept.folder / "many", 1024 * MIB)
-    gc.collect()
-    tracemalloc.start()
-    again.open()
-    gc.collect()
-    used, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert again.entries == one.entries
-    assert used / 1000 < 1024, "with a session of its own, of the longest name"
+    measured = []
+    for _ in range(3):  # what other threads take meanwhile is counted, too
+        again = Quarantine(kept.folder / "many", 1024 * MIB)
+        gc.collect()
+        tracemalloc.start()
+        again.open()
+        gc.collect()
+        measured.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+        assert again.entries == one.entries
+    assert min(measured) / 1000 < 1024, "with a session of its own, of the longest name"
     assert quarantine.MAX_ENTRIES * 1024 <= 128 * MIB
     assert quarantine.MAX_ENTRIES * 2 * quarantine.BLOCK_BYTES == 1024 * MIB, (
         "the default of SPOOL_QUARANTINE_MAX_BYTES"

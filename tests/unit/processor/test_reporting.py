@@ -340,7 +340,7 @@ async def test_a_write_that_fails_holds_nothing(one: Processor, monkeypatch: pyt
 async def test_an_order_to_seal_is_nothing_that_the_spool_holds(one: Processor) -> None:
     """Else the processors of two orders would wait for each other."""
     await one.reporter.report()
-    await one.spooling.order_seal(A, 3)
+    await one.spooling.orders.keep(A, 3)
     assert A in one.spool.sessions
     assert not one.spool.holds(A)
     one.storage.answer = answer({A: ASK})
@@ -355,7 +355,7 @@ async def test_a_session_that_is_promised_is_kept_out(one: Processor, what: str)
         "opening": lambda: one.spooling.open(A, {"x": 1}, key()),
         "envelope": lambda: one.keep(A),
         "key": lambda: one.spooling.keep_key(A, key()),
-        "seal": lambda: one.spooling.order_seal(A, 1),
+        "seal": lambda: one.spooling.orders.keep(A, 1),
     }
     if what == "seal":
         assert await works[what]() == (1, 0)
@@ -631,7 +631,7 @@ async def test_one_that_is_to_be_waited_for_does_not_leave(one: Processor, what:
     if what == "chunk":
         await one.keep(A)
     elif what == "seal":
-        await one.spooling.order_seal(A, 1)
+        await one.spooling.orders.keep(A, 1)
     elif what == "promise":
         one.promises.bind(A, ASK)
     elif what == "left out":
