@@ -112,7 +112,9 @@ class ChunkEndpoint:
         session, index = session_id(request.path_params["session_id"]), parse_index(request.path_params["index"])
         declared = body.declared_length(request.headers.get("content-length"), self._chunk_max_bytes)
         self._recording.require_room(session, declared or 0, principal.name)
-        async with body.bounded(request, self._budget, self._chunk_max_bytes, session) as plaintext:
+        async with body.bounded(
+            request, self._budget, self._chunk_max_bytes, principal.name, part=session
+        ) as plaintext:
             digest.check(request.headers, plaintext)
             recorded = await self._recording.record(session, index, plaintext, principal.name)
         status = 201 if recorded.created else 200

@@ -11,13 +11,13 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ValidationError
 from starlette.responses import JSONResponse
 
-from sessions.core.types import Buffer, ChunkIndex, SessionId, chunk_index
+from sessions.core.types import ChunkIndex, SessionId, chunk_index
 from sessions.processor import models
 from sessions.processor.models import LucidBatchRequest, LucidChunk, LucidProcessRequest
 from sessions.processor.recording import Recording
 from sessions.processor.session_desk import Queued, SessionDesk
 from sessions.processor.storage_client import StorageClient
-from sessions.runtime import body
+from sessions.runtime import body, json_size
 from sessions.runtime.audit import require_recording
 from sessions.runtime.auth import Principal, Role, allow
 from sessions.runtime.budget import ByteBudget
@@ -60,9 +60,9 @@ def _decode(chunk: LucidChunk, limit_bytes: int) -> bytes:
     return data
 
 
-def _parse(model: type[RequestT], data: Buffer) -> RequestT:
+def _parse(model: type[RequestT], data: bytes | bytearray) -> RequestT:
     try:
-        return model.model_validate_json(bytes(data))
+        return model.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -101,7 +101,9 @@ class LucidRecorder:
 
     async def process(self, request: Request, principal: Principal) -> dict[str, Any]:
         """Record one chunk."""
-        async with body.bounded(request, self._budget, self._single_body_bytes) as data:
+        async with body.bounded(
+            request, self._budget, self._single_body_bytes, principal.name, cost_bytes=json_size.cost_bytes
+        ) as data:
             # Parsing 20 MB of JSON takes tens of milliseconds: not on the event loop.
             chunk = await asyncio.to_thread(_parse, LucidProcessRequest, data)
             del data
@@ -110,7 +112,9 @@ class LucidRecorder:
 
     async def process_batch(self, request: Request, principal: Principal) -> dict[str, Any]:
         """Record several chunks; each is answered for itself."""
-        async with body.bounded(request, self._budget, self._batch_body_bytes) as data:
+        async with body.bounded(
+            request, self._budget, self._batch_body_bytes, principal.name, cost_bytes=json_size.cost_bytes
+        ) as data:
             batch = await asyncio.to_thread(_parse, LucidBatchRequest, data)
             del data
             principal.require_session(batch.session_id)

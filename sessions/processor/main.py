@@ -30,7 +30,7 @@ from sessions.processor.session_desk import SessionDesk
 from sessions.processor.settings import ProcessorSettings
 from sessions.processor.spool_health import spool_checks
 from sessions.processor.storage_client import StorageClient
-from sessions.runtime import killpoints, log, server, tls, tracing
+from sessions.runtime import health, killpoints, log, server, tls, tracing
 from sessions.runtime.app import make_app
 from sessions.runtime.audit import Audit
 from sessions.runtime.budget import ByteBudget
@@ -70,7 +70,7 @@ def build(settings: ProcessorSettings) -> FastAPI:
     if spool is not None:
         outage = spool.outage(settings, storage, submitter, recording=recording, rings=rings, acknowledged=acknowledged)
     desk = SessionDesk(storage, spooling, outage.drainer if outage else None, outage.orders if outage else None)
-    budget = ByteBudget(settings.inflight_max_bytes)
+    budget = ByteBudget(settings.inflight_max_bytes, owner_max_bytes=settings.inflight_max_bytes // 2)
     watch_budget(budget)
     # Apart from the recorders' budget: whoever replays slowly must not keep them waiting.
     replays = ByteBudget(settings.replay_max_bytes)
@@ -82,6 +82,7 @@ def build(settings: ProcessorSettings) -> FastAPI:
             "tokens": tokens.check(),
             "audit": Check("degraded", audit.problem) if audit.problem else Check("ok"),
             "background": background.check(),
+            "memory": health.memory({"INFLIGHT_MAX_BYTES": budget, "REPLAY_MAX_BYTES": replays}),
         }
         if spooling is not None:
             return {**await spool_checks(spooling, storage), **parts}
@@ -121,6 +122,7 @@ def build(settings: ProcessorSettings) -> FastAPI:
         authenticator=authenticator,
         audit=audit,
         checks=checks,
+        budget=budget,
         routers=[
             lucid_routes.router(lucid, storage, desk),
             routes.router(storage, rings, Content(storage, recording, replays), desk, settings.chunk_max_bytes),

@@ -16,6 +16,7 @@ from sessions.runtime import health, openapi, problems
 from sessions.runtime.answer import WRITE
 from sessions.runtime.audit import Audit
 from sessions.runtime.auth import Authenticator
+from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
 from sessions.runtime.headers import DOCS_PATH
 from sessions.runtime.log import REQUEST_ID_HEADER
@@ -88,6 +89,7 @@ def make_app(
     authenticator: Authenticator,
     audit: Audit,
     checks: health.Checks,
+    budget: ByteBudget,
     routers: Sequence[APIRouter],
     hot_routes: Sequence[tuple[HotRoute, dict[str, Any]]],
     lifespan: Lifespan,
@@ -95,14 +97,16 @@ def make_app(
 ) -> ServiceApp:
     """Put a service's app together.
 
-    `hot_routes` are plain ASGI routes, which skip FastAPI's request handling, each with its OpenAPI operation.
-    `cors_origins` are those whose pages may read answers; without any, browsers keep answers from all pages but ours.
+    `budget` is for the bodies of JSON. `hot_routes` are plain ASGI routes, which skip FastAPI's request handling, each
+    with its OpenAPI operation. `cors_origins` are those whose pages may read answers; without any, browsers keep
+    answers from all pages but ours.
     """
     app = ServiceApp(
         title=title, version=__version__, lifespan=lifespan, redirect_slashes=False, docs_url=DOCS_PATH, redoc_url=None
     )
     app.state.authenticator = authenticator
     app.state.audit = audit
+    app.state.budget = budget
     documented: dict[str, dict[str, Any]] = {}
     for route, operation in hot_routes:
         app.router.routes.append(route)

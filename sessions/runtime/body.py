@@ -14,7 +14,7 @@ from sessions.runtime.errors import DomainError
 WHOLE: Final = "sessions.whole_body"
 """Key of a request's scope: the server's `Whole`."""
 Whole: TypeAlias = Callable[[int, Reservation], Awaitable[bytes | bytearray | None]]
-"""Gives a body of that declared length in one buffer, and takes room for it as it arrives; None: the client went away."""
+"""Gives a body of that declared length in one buffer, and takes room for it as it arrives; None: the client is gone."""
 
 
 def too_large(limit_bytes: int) -> DomainError:
@@ -88,20 +88,31 @@ async def _piece(receive: Receive) -> tuple[bytes, bool]:
 
 @asynccontextmanager
 async def bounded(
-    request: Request, budget: ByteBudget, limit_bytes: int, owner: str = ""
+    request: Request,
+    budget: ByteBudget,
+    limit_bytes: int,
+    owner: str,
+    *,
+    part: str = "",
+    cost_bytes: Callable[[bytes | bytearray], int] = len,
 ) -> AsyncIterator[bytes | bytearray]:
-    """The body of a request, paid for out of a budget for the time of the block; `owner` is whose share it is.
+    """The body of a request, paid for out of a budget for the time of the block.
+
+    `owner` is the token whose share it is, and `part` one of its sessions. `cost_bytes` tells what the body takes in
+    memory once it is read.
 
     Raises:
-        DomainError: `body-too-large`, `incomplete-body` or `overloaded`; as `require_whole`.
+        DomainError: `body-too-large`, `incomplete-body` or `overloaded`; as `require_whole` and `cost_bytes`.
     """
     require_whole(request.headers)
     length = declared_length(request.headers.get("content-length"), limit_bytes)
-    async with budget.reserve(0, owner) as room:
+    async with budget.reserve(0, owner, part) as room:
         whole: Whole | None = request.scope.get(WHOLE)
         if whole is None or length is None:
-            yield await read(request.receive, limit_bytes, room, length)
-        elif (body := await whole(length, room)) is None:
-            raise incomplete()
+            got = [await read(request.receive, limit_bytes, room, length)]
         else:
-            yield body
+            got = [body for body in (await whole(length, room),) if body is not None]
+        if not got:
+            raise incomplete()
+        await room.grow(cost_bytes(got[0]))
+        yield got.pop()  # whoever has it may let go of it before the block's end

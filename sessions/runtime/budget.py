@@ -1,50 +1,75 @@
 """A budget of bytes: the bound on what a service holds in memory for requests in flight.
 
-Where they contend for it, its users (sessions, say) take turns, so that one who asks for much waits for itself.
+Where they contend for it, its owners take turns, and each owner's parts, so that who asks for much waits for itself.
 """
 
 import asyncio
 import random
+import time
 from collections import OrderedDict, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Final
+from typing import Final, Self, TypeAlias
 
 from sessions.runtime.errors import DomainError
 
 _STEP_MIN_BYTES: Final = 64 * 1024
 _STEP_MAX_BYTES: Final = 1024 * 1024
+_REFUSED_SECONDS: Final = 30.0
+"""How long a refusal makes the budget count as exhausted: probes come less often than refusals."""
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    size_bytes: int
+    holds_bytes: int
+    turn: asyncio.Future[None]
+
+
+_Line: TypeAlias = deque[_Waiter]
 
 
 class ByteBudget:
     """Hands out bytes; a waiter that waits too long is told to come back.
 
-    Without contention whoever comes first is served first. While there are waiters their owners take turns, and one who
-    holds more than an equal share of the budget comes after those who do not. None holds more than `owner_max_bytes`,
-    unless it is for one reservation alone.
+    Without contention whoever comes first is served first. While there are waiters their owners take turns, and of each
+    owner its parts; one that holds more than an equal share of the budget comes after those that do not. No owner holds
+    more than `owner_max_bytes`, unless it is for one reservation alone.
     """
 
     def __init__(self, total_bytes: int, wait_seconds: float = 5.0, owner_max_bytes: int | None = None) -> None:
         self.total_bytes = total_bytes
         self.owner_max_bytes = total_bytes if owner_max_bytes is None else owner_max_bytes
         self.used_bytes = 0
+        self._refused_at = -_REFUSED_SECONDS
         self._wait_seconds = wait_seconds
-        self._lines: OrderedDict[str, deque[tuple[int, int, asyncio.Future[None]]]] = OrderedDict()
+        self._lines: OrderedDict[str, OrderedDict[str, _Line]] = OrderedDict()
         self._held: dict[str, int] = {}
+        self._held_by_part: dict[str, dict[str, int]] = {}
 
-    def reserve(self, size_bytes: int, owner: str = "") -> "Reservation":
-        """Hold `size_bytes` for the time of the block; a request for more than the whole budget waits for all of it."""
-        return Reservation(self, size_bytes, owner)
+    @property
+    def is_exhausted(self) -> bool:
+        """Return whether somebody waits for bytes, or was refused them in the last seconds."""
+        return bool(self._lines) or time.monotonic() < self._refused_at + _REFUSED_SECONDS
 
-    def try_acquire(self, size_bytes: int, owner: str, holds_bytes: int = 0) -> bool:
+    def reserve(self, size_bytes: int, owner: str = "", part: str = "") -> "Reservation":
+        """Hold `size_bytes` for the time of the block; a request for more than the whole budget waits for all of it.
+
+        `owner` is a token's name, say, and `part` one of its sessions.
+        """
+        return Reservation(self, size_bytes, owner, part)
+
+    def try_acquire(self, size_bytes: int, owner: str, part: str = "", holds_bytes: int = 0) -> bool:
         """Take bytes if they are there and nobody waits; return whether they were."""
         if self._lines or self.used_bytes + size_bytes > self.total_bytes:
             return False
         if not self._within_bound(owner, size_bytes, holds_bytes):
             return False
-        self._take(size_bytes, owner)
+        self._take(size_bytes, owner, part)
         return True
 
-    async def acquire(self, size_bytes: int, owner: str, holds_bytes: int = 0) -> None:
+    async def acquire(self, size_bytes: int, owner: str, part: str = "", holds_bytes: int = 0) -> None:
         """Take bytes, at most all that there are; whoever does has to `release` them.
 
         `holds_bytes` of what the owner has belong together with them.
@@ -52,28 +77,28 @@ class ByteBudget:
         Raises:
             DomainError: `overloaded`, when nothing came free in time.
         """
-        if self.try_acquire(size_bytes, owner, holds_bytes):
+        if self.try_acquire(size_bytes, owner, part, holds_bytes):
             return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        entry = (size_bytes, holds_bytes, turn)
-        line, wait_seconds = self._lines.setdefault(owner, deque()), self._wait_seconds
+        waiter = _Waiter(size_bytes, holds_bytes, asyncio.get_running_loop().create_future())
+        line = self._lines.setdefault(owner, OrderedDict()).setdefault(part, deque())
+        wait_seconds = self._wait_seconds
         if holds_bytes:  # it may be the one that all others wait for; nor shall all give up at once
-            line.appendleft(entry)
+            line.appendleft(waiter)
             wait_seconds *= random.uniform(0.6, 1.0)  # noqa: S311 - nothing secret
         else:
-            line.append(entry)
+            line.append(waiter)
         self._grant()  # who waits may have more already than its share, and this one not
         try:
-            await asyncio.wait_for(asyncio.shield(turn), wait_seconds)
+            await asyncio.wait_for(asyncio.shield(waiter.turn), wait_seconds)
         except BaseException as error:
-            if turn.done():  # granted in the very moment of giving up: hand it back
-                self.release(size_bytes, owner)
+            if waiter.turn.done():  # granted in the very moment of giving up: hand it back
+                self.release(size_bytes, owner, part)
             else:
-                self._lines[owner].remove(entry)
-                if not self._lines[owner]:
-                    del self._lines[owner]
+                line.remove(waiter)
+                self._forget_empty(owner, part)
                 self._grant()
             if isinstance(error, TimeoutError):
+                self._refused_at = time.monotonic()
                 raise DomainError(
                     "overloaded", "too many bytes are in flight; repeat the request later", retry_after_seconds=1
                 ) from None
@@ -83,41 +108,67 @@ class ByteBudget:
         held = self._held.get(owner, 0)
         return held == holds_bytes or held + size_bytes <= self.owner_max_bytes
 
-    def _take(self, size_bytes: int, owner: str) -> None:
+    def _take(self, size_bytes: int, owner: str, part: str) -> None:
         self.used_bytes += size_bytes
         self._held[owner] = self._held.get(owner, 0) + size_bytes
+        parts = self._held_by_part.setdefault(owner, {})
+        parts[part] = parts.get(part, 0) + size_bytes
 
-    def release(self, size_bytes: int, owner: str) -> None:
+    def release(self, size_bytes: int, owner: str, part: str = "") -> None:
         """Give back what `acquire` has taken."""
         self.used_bytes -= size_bytes
-        left = self._held.get(owner, 0) - size_bytes
-        if left:
-            self._held[owner] = left
-        else:
-            self._held.pop(owner, None)
-        self._grant()
+        parts = self._held_by_part.get(owner, {})
+        for held, key in ((self._held, owner), (parts, part)):
+            left = held.get(key, 0) - size_bytes
+            if left:
+                held[key] = left
+            else:
+                held.pop(key, None)
+        if not parts:
+            self._held_by_part.pop(owner, None)
+        if self._lines:
+            self._grant()
 
     def _grant(self) -> None:
-        while (owner := self._next()) is not None:
-            line = self._lines[owner]
-            size_bytes, _, turn = line[0]
-            if self.used_bytes + size_bytes > self.total_bytes:
+        while (found := self._next()) is not None:
+            owner, part = found
+            waiter = self._lines[owner][part][0]
+            if self.used_bytes + waiter.size_bytes > self.total_bytes:
                 return
-            line.popleft()
-            if line:
-                self._lines.move_to_end(owner)
-            else:
-                del self._lines[owner]
-            self._take(size_bytes, owner)
-            turn.set_result(None)
+            self._lines[owner][part].popleft()
+            self._lines[owner].move_to_end(part)
+            self._lines.move_to_end(owner)
+            self._forget_empty(owner, part)
+            self._take(waiter.size_bytes, owner, part)
+            waiter.turn.set_result(None)
 
-    def _next(self) -> str | None:
-        """Whose turn it is: the first in turn who holds less than an equal share, else the first who may hold more."""
-        may = [owner for owner, line in self._lines.items() if self._within_bound(owner, *line[0][:2])]
+    def _forget_empty(self, owner: str, part: str) -> None:
+        if not self._lines[owner][part]:
+            del self._lines[owner][part]
+        if not self._lines[owner]:
+            del self._lines[owner]
+
+    def _next(self) -> tuple[str, str] | None:
+        """Return whose turn it is, owner and part; None when no owner may hold more."""
+        may: dict[str, list[str]] = {}
+        for owner, lines in self._lines.items():
+            heads = [part for part, line in lines.items() if self._may(owner, line[0])]
+            if heads:
+                may[owner] = heads
         if not may:
             return None
-        share = self.total_bytes // max(1, len(self._lines.keys() | self._held.keys()))
-        return next((owner for owner in may if self._held.get(owner, 0) < share), may[0])
+        owner = _modest(may, self._held, self.total_bytes, len(self._lines.keys() | self._held.keys()))
+        held = self._held_by_part.get(owner, {})
+        return owner, _modest(may[owner], held, self.total_bytes, len(self._lines[owner].keys() | held.keys()))
+
+    def _may(self, owner: str, waiter: _Waiter) -> bool:
+        return self._within_bound(owner, waiter.size_bytes, waiter.holds_bytes)
+
+
+def _modest(names: Iterable[str], held: Mapping[str, int], total_bytes: int, count: int) -> str:
+    """Return the first in turn that holds less than an equal share; else the first."""
+    share, names = total_bytes // max(1, count), list(names)
+    return next((name for name in names if held.get(name, 0) < share), names[0])
 
 
 class Reservation:
@@ -129,13 +180,13 @@ class Reservation:
         DomainError: `overloaded`, on entering or growing, when nothing came free in time.
     """
 
-    __slots__ = ("_budget", "_owner", "_wanted_bytes", "size_bytes")
+    __slots__ = ("_budget", "_owner", "_part", "_wanted_bytes", "size_bytes")
 
-    def __init__(self, budget: ByteBudget, size_bytes: int, owner: str) -> None:
-        self._budget, self._wanted_bytes, self._owner = budget, size_bytes, owner
+    def __init__(self, budget: ByteBudget, size_bytes: int, owner: str, part: str) -> None:
+        self._budget, self._wanted_bytes, self._owner, self._part = budget, size_bytes, owner, part
         self.size_bytes = 0
 
-    async def __aenter__(self) -> "Reservation":
+    async def __aenter__(self) -> Self:
         """Take them."""
         await self.grow(self._wanted_bytes)
         return self
@@ -144,7 +195,7 @@ class Reservation:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         """Give them back."""
-        self._budget.release(self.size_bytes, self._owner)
+        self._budget.release(self.size_bytes, self._owner, self._part)
         self.size_bytes = 0
 
     def try_grow(self, size_bytes: int, most_bytes: int) -> bool:
@@ -156,7 +207,7 @@ class Reservation:
             return True
         step = min(max(self.size_bytes, _STEP_MIN_BYTES), _STEP_MAX_BYTES)
         more = self._more(min(max(size_bytes, self.size_bytes + step), most_bytes))
-        if not self._budget.try_acquire(more, self._owner, self.size_bytes):
+        if not self._budget.try_acquire(more, self._owner, self._part, self.size_bytes):
             return False
         self.size_bytes += more
         return True
@@ -164,7 +215,7 @@ class Reservation:
     async def grow(self, size_bytes: int) -> None:
         """Come to hold `size_bytes`, or the whole budget where that is less."""
         if (more := self._more(size_bytes)) > 0:
-            await self._budget.acquire(more, self._owner, self.size_bytes)
+            await self._budget.acquire(more, self._owner, self._part, self.size_bytes)
             self.size_bytes += more
 
     def _more(self, size_bytes: int) -> int:

@@ -1,16 +1,18 @@
-"""FastAPI's routes for small JSON: who asks, and how much, is looked at before the body is read."""
+"""FastAPI's routes for small JSON: who asks is looked at before the body is read, and what it takes is paid for."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from fastapi.routing import APIRoute
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
 
+from sessions.runtime.audit import PRINCIPAL
 from sessions.runtime.auth import Access
-from sessions.runtime.body import declared_length, too_large
+from sessions.runtime.body import bounded
+from sessions.runtime.budget import ByteBudget
+from sessions.runtime.json_size import cost_bytes
 
 JSON_BODY_MAX_BYTES: Final = 256 * 1024
 """Most that a request of small JSON may have; metadata, the largest part of any, has a limit of its own below it."""
@@ -30,18 +32,16 @@ class JsonRoute(APIRoute):
         async def bounded_handle(request: Request) -> Response:
             for access in accesses:
                 await access(request)
-            declared_length(request.headers.get("content-length"), JSON_BODY_MAX_BYTES)
-            received = 0
+            if not self.body_field:
+                return await handle(request)  # nobody reads a body
+            budget: ByteBudget = request.app.state.budget
+            owner = request.scope.get(PRINCIPAL) or ""
+            async with bounded(request, budget, JSON_BODY_MAX_BYTES, owner, cost_bytes=cost_bytes) as data:
+                message = {"type": "http.request", "body": bytes(data), "more_body": False}
 
-            async def receive() -> Message:
-                nonlocal received
-                message = await request.receive()
-                received += len(message.get("body", b""))
-                if received > JSON_BODY_MAX_BYTES:
-                    # FastAPI makes a 400 of any other error within the body.
-                    raise HTTPException(413, too_large(JSON_BODY_MAX_BYTES).detail)
-                return message
+                async def receive() -> Message:
+                    return message
 
-            return await handle(Request(request.scope, receive))
+                return await handle(Request(request.scope, receive))
 
         return bounded_handle

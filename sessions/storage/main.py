@@ -17,7 +17,7 @@ from fastapi import FastAPI
 
 from sessions import __version__
 from sessions.core.audit import Action, Outcome
-from sessions.runtime import killpoints, log, server, tls, tracing
+from sessions.runtime import health, killpoints, log, server, tls, tracing
 from sessions.runtime.app import make_app
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
@@ -160,7 +160,7 @@ def build(settings: StorageSettings) -> FastAPI:
     scrubber, findings, background_scrub = _scrub(settings, db, sessions, trail, holder)
     disk = DiskWatch(partial(free_bytes, db), settings.database_free_min_bytes)
     backlog = Backlog(mongo_backlog.MongoBacklog(db).unanchored, clock)
-    budget = ByteBudget(settings.inflight_max_bytes)
+    budget = ByteBudget(settings.inflight_max_bytes, owner_max_bytes=settings.inflight_max_bytes // 2)
     watch_budget(budget)
     background = Background()
     reads = Reads(settings.reads_max_bytes)
@@ -175,6 +175,7 @@ def build(settings: StorageSettings) -> FastAPI:
             "tokens": tokens.check(),
             "audit": trail.check(),
             "background": background.check(),
+            "memory": health.memory({"INFLIGHT_MAX_BYTES": budget, "READS_MAX_BYTES": reads}),
         }
 
     @asynccontextmanager
@@ -221,6 +222,7 @@ def build(settings: StorageSettings) -> FastAPI:
         authenticator=authenticator,
         audit=trail.audit,
         checks=checks,
+        budget=budget,
         routers=[
             routes.router(ledger, shredder, Evidence(ledger, trail.chunks, trail.chunks, tiles), readiness, reads),
             key_routes.router(ledger, Rings(mongo_key_rings.MongoKeyRings(db)), readiness, reads),

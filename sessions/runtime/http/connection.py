@@ -1,21 +1,19 @@
 """A connection: takes heads and bodies off the socket, one request at a time, and closes in good order."""
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
-from starlette.types import Scope
 from uvicorn import Config
-from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
 from sessions.runtime import answer, body
 from sessions.runtime.errors import DomainError
-from sessions.runtime.http import head, refusal
-from sessions.runtime.http.connections import Connections, origin
-from sessions.runtime.http.deadline import Deadline
+from sessions.runtime.http import head, refusal, scope
+from sessions.runtime.http.connections import Connections
 from sessions.runtime.http.exchange import HIGH_WATER_BYTES, Exchange
 from sessions.runtime.http.framing import Chunked, Counted
+from sessions.runtime.http.link import Link
 
 _SLICE_BYTES: Final = 16 * 1024
 """So much of a chunked body is looked through before others have their turn."""
@@ -24,7 +22,7 @@ _DRAINED_MAX_BYTES: Final = 1024 * 1024
 _log = structlog.get_logger()
 
 
-class Connection(asyncio.BufferedProtocol):
+class Connection(Link):
     """One client's connection, as uvicorn's server asks for it."""
 
     def __init__(
@@ -37,54 +35,22 @@ class Connection(asyncio.BufferedProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         certificate_needed: bool = False,
     ) -> None:
-        self._connections, self._edge = connections, connections.edge
-        self._app, self._server, self._app_state = config.loaded_app, server_state, app_state
-        self._certificate_needed = certificate_needed
-        self._loop = _loop or asyncio.get_running_loop()
-        self._transport: asyncio.Transport = None  # type: ignore[assignment]
-        self._about: Scope = {}
-        self.origin = ""
+        super().__init__(connections, server_state, _loop, certificate_needed=certificate_needed)
+        self._app, self._app_state = config.loaded_app, app_state
         self._pending = b""
         self._seen = 0  # bytes of what is pending that hold no end of a head
         self._framing: Counted | Chunked | None = None
         self._exchange: Exchange | None = None
         self._direct = False
-        self._reading = True
-        self._input_ended = self._closing = self._shutting_down = False
-        self._writable: asyncio.Future[None] | None = None
-        self.write_paused = False
-        self._deadline = Deadline(self._edge)
-        self._written = 0
+        self._input_ended = self._shutting_down = False
         self._next: asyncio.Handle | None = None
 
     # What the transport calls.
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.BaseProtocol`."""
-        self._transport = transport
-        client, server = get_remote_addr(transport), get_local_addr(transport)
-        self.origin = origin(client)
-        self._server.connections.add(self)  # type: ignore[arg-type]
-        if not self._connections.admit(self):
-            detail = "too many connections are open; come back later"
-            self.write(refusal.answer(DomainError("overloaded", detail, retry_after_seconds=5), []))
-            self._close()
-            return
-        at_home = client is not None and server is not None and client[0] == server[0]
-        # A certificate of another authority has not come so far. The health check runs here, and has none.
-        if self._certificate_needed and not at_home and not transport.get_extra_info("peercert"):
-            _log.info("client_certificate_missing", client=client and client[0])
-            self._close()
-            return
-        self._about = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "server": server,
-            "client": client,
-            "scheme": "https" if is_ssl(transport) else "http",
-            "root_path": "",
-        }
-        self._wait_for_head(self._edge.head_seconds, "head")
+        if self._opened(cast("asyncio.Transport", transport)):  # uvloop's are no instances of it
+            self._wait_for_head(self._edge.head_seconds, "head")
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the most that may come at once is ours to say
         """See `asyncio.BufferedProtocol`: a body that somebody wants whole is read straight into its buffer."""
@@ -116,12 +82,12 @@ class Connection(asyncio.BufferedProtocol):
             return False
         if self._framing is not None:
             self._fail_body(body.incomplete())
-        return self._about["scheme"] == "http"  # TLS has no half-closed connections here
+        return not self._over_tls  # TLS has no half-closed connections here
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the end is the end
         """See `asyncio.BaseProtocol`."""
         self._connections.leave(self)
-        self._server.connections.discard(self)  # type: ignore[arg-type]
+        self._server.connections.discard(self)
         self._closing, self._framing, self._pending = True, None, b""
         self._deadline.clear()
         if self._next is not None:
@@ -129,18 +95,6 @@ class Connection(asyncio.BufferedProtocol):
         if self._exchange is not None:
             self._exchange.disconnect()
         self.resume_writing()
-
-    def pause_writing(self) -> None:
-        """See `asyncio.BaseProtocol`."""
-        self.write_paused = True
-        self._deadline.reader_begins(self._read_bytes(), self._loop.time())
-
-    def resume_writing(self) -> None:
-        """See `asyncio.BaseProtocol`."""
-        self.write_paused = False
-        self._deadline.reader_ends()
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
 
     # What comes off the socket.
 
@@ -188,18 +142,9 @@ class Connection(asyncio.BufferedProtocol):
     def _start(self, found: head.Head) -> None:
         self._connections.busy(self)
         self._framing = Chunked() if found.chunked else Counted(found.length) if found.length else None
-        scope = {
-            **self._about,
-            "http_version": found.version,
-            "method": "GET" if found.method == "HEAD" else found.method,  # the answer's body is left out
-            "path": found.path,
-            "raw_path": found.raw_path,
-            "query_string": found.query,
-            "headers": found.headers,
-            "state": self._app_state.copy(),
-        }
-        exchange = Exchange(self, found, scope, more_body=self._framing is not None)
-        scope[body.WHOLE], scope[answer.WRITE] = exchange.whole, exchange.write_whole
+        asked = scope.of_request(self._about, found, self._app_state)
+        exchange = Exchange(self, found, asked, more_body=self._framing is not None)
+        asked[body.WHOLE], asked[answer.WRITE] = exchange.whole, exchange.write_whole
         self._exchange = exchange
         if self._framing is None:
             self._deadline.clear()
@@ -250,26 +195,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._exchange.complete:
             self._end()
 
-    def _read_on(self, *, wanted: bool) -> None:
-        if wanted != self._reading and not self._transport.is_closing():
-            self._reading = wanted
-            if wanted:
-                self._transport.resume_reading()
-            else:
-                self._transport.pause_reading()
-
     # What an exchange calls: see `Line`.
-
-    def write(self, data: bytes) -> None:
-        """Send bytes."""
-        self._written += len(data)
-        self._transport.write(data)
-
-    async def drain(self) -> None:
-        """Wait until there is room to write, or the connection is gone."""
-        while self.write_paused and not self._transport.is_closing():
-            self._writable = self._loop.create_future()
-            await self._writable
 
     def want_body(self, *, wanted: bool) -> None:
         """Go on reading the body, or stop: a client is not late while we do not read."""
@@ -283,10 +209,6 @@ class Connection(asyncio.BufferedProtocol):
         elif not wanted and self._reading:
             self._deadline.body_stops(self._loop.time())
             self._read_on(wanted=False)
-
-    def default_headers(self) -> list[tuple[bytes, bytes]]:
-        """Return header fields that every answer has."""
-        return self._server.default_headers
 
     def keeps_alive(self) -> bool:
         """Return whether another request may follow the one that is being answered."""
@@ -316,19 +238,9 @@ class Connection(asyncio.BufferedProtocol):
 
     # Deadlines and ends.
 
-    def _due(self, seconds: float, reason: str) -> None:
-        self._deadline.set(self._loop.time() + seconds, reason)
-
     def _wait_for_head(self, seconds: float, reason: str) -> None:
         self._due(seconds, reason)
         self._connections.waits(self)
-
-    def overdue(self, now: float) -> bool:
-        """Return whether the client has let a deadline pass."""
-        return self._deadline.passed(self._read_bytes(), now)
-
-    def _read_bytes(self) -> int:
-        return self._written - self._transport.get_write_buffer_size()
 
     def give_up(self) -> str:
         """Do what is to be done about a deadline that has passed; return which one it was."""
@@ -344,17 +256,6 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.abort()
         return reason
-
-    def _close(self) -> None:
-        """Close once all that was written is sent; who does not take it has a while for it."""
-        self._closing = True
-        self._due(self._edge.linger_seconds, "linger")
-        self._transport.close()
-
-    def abort(self) -> None:
-        """Close at once."""
-        self._closing = True
-        self._transport.abort()
 
     def shutdown(self) -> None:
         """Begin to end (uvicorn): a request that has come is answered."""

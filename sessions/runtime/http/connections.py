@@ -4,18 +4,17 @@ import asyncio
 import ipaddress
 from collections import Counter as Count
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import structlog
 from prometheus_client import Counter, Gauge
 
 from sessions.runtime.http.edge import Edge
 
-if TYPE_CHECKING:
-    from sessions.runtime.http.connection import Connection
-
 OPEN = Gauge("lucid_connections", "Connections that are open.")
-CLOSED = Counter("lucid_connections_closed_total", "Connections closed for a bound or a deadline, by which.", ("reason",))
+CLOSED = Counter(
+    "lucid_connections_closed_total", "Connections closed for a bound or a deadline, by which.", ("reason",)
+)
 for _reason in ("refused", "evicted", "head", "idle", "body", "answer", "linger"):
     CLOSED.labels(_reason)
 _SCRATCH_BYTES: Final = 64 * 1024
@@ -24,6 +23,22 @@ _TELL_SECONDS: Final = 60.0
 _NETWORK_BITS: Final = 64
 """Of an IPv6 address: one host has as many addresses as it likes in its network (RFC 4291 section 2.5.4)."""
 _log = structlog.get_logger()
+
+
+class Admitted(Protocol):
+    """A connection that can be given up."""
+
+    origin: str
+    """What counts as its address."""
+
+    def overdue(self, now: float) -> bool:
+        """Return whether the client has let a deadline pass."""
+
+    def give_up(self) -> str:
+        """Do what is to be done about it; return which deadline it was."""
+
+    def abort(self) -> None:
+        """Close at once."""
 
 
 def origin(client: tuple[str, int] | None) -> str:
@@ -52,13 +67,13 @@ class Connections:
         self.edge = edge
         self.scratch = memoryview(bytearray(_SCRATCH_BYTES))
         """Where all connections read to, one at a time: nothing stays there."""
-        self._open: set[Connection] = set()
-        self._waiting: dict[str, OrderedDict[Connection, None]] = {}
+        self._open: set[Admitted] = set()
+        self._waiting: dict[str, OrderedDict[Admitted, None]] = {}
         self._of: Count[str] = Count()
         self._sweep: asyncio.TimerHandle | None = None
         self._told_at = -_TELL_SECONDS
 
-    def admit(self, connection: "Connection") -> bool:
+    def admit(self, connection: Admitted) -> bool:
         """Count a connection; return whether there is room for it. Whoever was admitted has to `leave`."""
         address = connection.origin
         if self._of[address] >= self.edge.connections_max_per_address:
@@ -77,7 +92,7 @@ class Connections:
             self._sweep = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._look)
         return True
 
-    def leave(self, connection: "Connection") -> None:
+    def leave(self, connection: Admitted) -> None:
         """Forget a connection; one that was forgotten before may be."""
         if connection not in self._open:
             return
@@ -88,11 +103,11 @@ class Connections:
             del self._of[connection.origin]
         OPEN.set(len(self._open))
 
-    def waits(self, connection: "Connection") -> None:
+    def waits(self, connection: Admitted) -> None:
         """Note that a connection waits for a request."""
         self._waiting.setdefault(connection.origin, OrderedDict())[connection] = None
 
-    def busy(self, connection: "Connection") -> None:
+    def busy(self, connection: Admitted) -> None:
         """Note that a connection waits for a request no longer."""
         waiting = self._waiting.get(connection.origin)
         if waiting is not None:

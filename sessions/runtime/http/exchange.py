@@ -5,28 +5,16 @@ By ASGI alone a body comes in pieces, for each of which the request's task is wo
 """
 
 import asyncio
-import re
-from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from starlette.types import Message, Scope
 
 from sessions.runtime.body import incomplete
 from sessions.runtime.budget import Reservation
 from sessions.runtime.errors import DomainError
+from sessions.runtime.http import answer_head
 from sessions.runtime.http.head import Head
 
-_STATUS_LINE: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
-
-
-def status_line(status: int) -> bytes:
-    """Return an answer's first line."""
-    return _STATUS_LINE.get(status) or b"HTTP/1.1 %d \r\n" % status
-
-
-_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VALUE: Final = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
-_BODILESS: Final = (204, 304)
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 HIGH_WATER_BYTES: Final = 16 * 1024
 """So much of a body is taken before somebody asks for it."""
@@ -94,8 +82,13 @@ class Exchange:
         self._wake()
 
     def target(self) -> memoryview | None:
-        """Return where the next bytes of the body may be put, none of which are beyond it; None: give them to `feed`."""
-        if self._whole is None or self._room is None or self._held_back or not self._room.try_grow(self._size + 1, len(self._whole)):
+        """Return where the next bytes of the body may be put, and no others; None: give them to `feed`."""
+        if (
+            self._whole is None
+            or self._room is None
+            or self._held_back
+            or not self._room.try_grow(self._size + 1, len(self._whole))
+        ):
             return None
         return memoryview(self._whole)[self._size : self._room.size_bytes]
 
@@ -227,43 +220,16 @@ class Exchange:
         if self._gone or self.complete:
             return
         if message["type"] == "http.response.start" and not self.started:
-            self._line.write(self._begin(message["status"], message.get("headers", ())))
+            fields = (*self._line.default_headers(), *message.get("headers", ()))
+            data, self._left = answer_head.begin(self._head, message["status"], fields, self._line.keeps_alive)
+            self.started = True
+            self._line.write(data)
             if self._head.method == "HEAD":  # whatever more is made of it goes nowhere (RFC 9110 section 9.3.2)
                 self._finish()
         elif message["type"] == "http.response.body" and self.started:
             self._go_on(message.get("body", b""), more=message.get("more_body", False))
         else:
             raise RuntimeError(f"unexpected ASGI message: {message['type']}")
-
-    def _begin(self, status: int, headers: Any) -> bytes:
-        lines = [status_line(status)]
-        framed = self._head.method == "HEAD" or status in _BODILESS
-        self._left = 0 if framed else None
-        closes = False
-        for name, value in [*self._line.default_headers(), *headers]:
-            if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)):
-                raise RuntimeError(f"not a header field: {name!r}")
-            key = name.lower()
-            if key == b"content-length" and not framed:
-                self._left, framed = int(value), True
-            elif key == b"connection":
-                closes = closes or b"close" in value.lower()
-                continue
-            lines.append(b"%b: %b\r\n" % (key, value))
-        if closes:
-            self._head.keep_alive = False
-        if not framed:
-            if self._head.version == "1.0":  # its end is the connection's (RFC 9112 section 6.3)
-                self._head.keep_alive = False
-            else:
-                lines.append(b"transfer-encoding: chunked\r\n")
-        if not (self._head.keep_alive and self._line.keeps_alive()):
-            self._head.keep_alive = False
-            lines.append(b"connection: close\r\n")
-        elif self._head.version == "1.0":
-            lines.append(b"connection: keep-alive\r\n")
-        self.started = True
-        return b"".join((*lines, b"\r\n"))
 
     def _go_on(self, body: bytes, *, more: bool) -> None:
         if self._left is not None:
@@ -293,6 +259,8 @@ class Exchange:
             return False
         self.started = True
         common = [b"%b: %b\r\n" % field for field in self._line.default_headers()]
-        self._line.write(b"".join((_STATUS_LINE[status], *common, lines, b"content-length: %d\r\n\r\n" % len(body), body)))
+        self._line.write(
+            b"".join((answer_head.status_line(status), *common, lines, b"content-length: %d\r\n\r\n" % len(body), body))
+        )
         self._finish()
         return True

@@ -6,7 +6,7 @@ import structlog
 
 from sessions.runtime import headers, problems
 from sessions.runtime.errors import DomainError
-from sessions.runtime.http.exchange import status_line
+from sessions.runtime.http.answer_head import status_line
 from sessions.runtime.log import REQUEST_ID_HEADER
 
 _log = structlog.get_logger()

@@ -84,7 +84,7 @@ def _request(receive, **headers: str) -> Request:
 @pytest.mark.parametrize("headers", [{"content_length": "2"}, {}])
 async def test_what_is_held_is_what_has_come(headers: dict[str, str]) -> None:
     budget = ByteBudget(100)
-    async with body.bounded(_request(_receive(_part(b"ab", False)), **headers), budget, 8) as data:
+    async with body.bounded(_request(_receive(_part(b"ab", False)), **headers), budget, 8, "recorder") as data:
         assert (data, budget.used_bytes) == (b"ab", 2)
     assert budget.used_bytes == 0
 
@@ -100,7 +100,7 @@ async def test_what_is_held_is_what_has_come(headers: dict[str, str]) -> None:
 async def test_a_refused_body_holds_nothing(message: dict, headers: dict[str, str], code: str) -> None:
     budget = ByteBudget(100)
     with pytest.raises(DomainError) as caught:
-        async with body.bounded(_request(_receive(message), **headers), budget, 8):
+        async with body.bounded(_request(_receive(message), **headers), budget, 8, "recorder"):
             pytest.fail("not reached")
     assert (caught.value.code, budget.used_bytes) == (code, 0)
 

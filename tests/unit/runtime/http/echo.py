@@ -43,7 +43,7 @@ class Echo:
             return
         else:
             try:
-                async with body.bounded(Request(scope, receive), self.budget, LIMIT) as found:
+                async with body.bounded(Request(scope, receive), self.budget, LIMIT, "recorder") as found:
                     content = bytes(found)
                 self.seen.append(content)
             except DomainError as error:

@@ -10,6 +10,7 @@ import pytest
 from sessions.runtime.http.connections import CLOSED
 from tests.unit.runtime.http.echo import Echo, served, serving, told
 
+
 def put(body: bytes, *lines: bytes, path: bytes = b"/") -> bytes:
     head = [b"PUT %b HTTP/1.1" % path, b"Host: x", b"Content-Length: %d" % len(body), *lines]
     return b"\r\n".join(head) + b"\r\n\r\n" + body
@@ -90,7 +91,10 @@ async def test_a_trailer_is_no_header_field(name: bytes) -> None:
         (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\na", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (
+            b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
         (b"GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         (b"GET / HTTP/1.1\nHost: a\n\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n", 400),
@@ -141,7 +145,7 @@ async def test_chunks_of_any_size_in_segments_of_any_size() -> None:
     chunks, at, size = [], 0, 1
     while at < len(body):
         piece = body[at : at + size]
-        chunks.append(b"%X;name=\"value\"\r\n%b\r\n" % (len(piece), piece))
+        chunks.append(b'%X;name="value"\r\n%b\r\n' % (len(piece), piece))
         at, size = at + size, size % 97 + 1
     data = b"PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + b"".join(chunks) + b"0\r\n\r\n"
     async with served() as (app, reader, writer), asyncio.timeout(20):
