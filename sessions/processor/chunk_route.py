@@ -16,10 +16,11 @@ from sessions.runtime.app import HotRoute
 from sessions.runtime.auth import Authenticator, Role, require
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
+from sessions.runtime.models import INDEX
 from sessions.runtime.problems import responses
 
 PATH: Final = "/api/v1/sessions/{session_id}/chunks/{index}"
-_INDEX_DIGITS: Final = 19
+_INDEX_CHARACTERS: Final = 20
 
 _ANSWER: Final = {"application/json": {"schema": RecordedModel.model_json_schema()}}
 OPERATION: Final[dict[str, Any]] = {
@@ -86,11 +87,10 @@ def parse_index(text: str) -> ChunkIndex:
     Raises:
         DomainError: `invalid-request`; or `IndexOutOfRangeError` of the core.
     """
-    digits = text.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit()):
-        raise DomainError("invalid-request", "the chunk index is a whole number")
-    if len(digits) > _INDEX_DIGITS:
-        raise IndexOutOfRangeError(int(text[: _INDEX_DIGITS + 1]), MAX_CHUNK_INDEX)
+    if not INDEX.fullmatch(text):
+        raise DomainError("invalid-request", "the chunk index is a whole number, without leading zeros")
+    if len(text) > _INDEX_CHARACTERS:
+        raise IndexOutOfRangeError(int(text[: _INDEX_CHARACTERS + 1]), MAX_CHUNK_INDEX)
     return chunk_index(int(text))
 
 
@@ -115,7 +115,7 @@ class ChunkEndpoint:
         async with body.bounded(
             request, self._budget, self._chunk_max_bytes, principal.name, part=session
         ) as plaintext:
-            digest.check(request.headers, plaintext)
+            digest.check(request.headers, plaintext, scope.get(body.TRAILERS, ()))
             recorded = await self._recording.record(session, index, plaintext, principal.name)
         status = 201 if recorded.created else 200
         await send_json(json.dumps(recorded.to_json()), status, scope, receive, send)

@@ -11,6 +11,8 @@ from starlette.types import Receive
 from sessions.runtime.budget import ByteBudget, Reservation
 from sessions.runtime.errors import DomainError
 
+TRAILERS: Final = "sessions.trailers"
+"""Key of a request's scope: the fields after a chunked body, (name in lower case, value), once it has come."""
 WHOLE: Final = "sessions.whole_body"
 """Key of a request's scope: the server's `Whole`."""
 Whole: TypeAlias = Callable[[int, Reservation], Awaitable[bytes | bytearray | None]]

@@ -102,7 +102,8 @@ def _methods(request: Request) -> set[str]:
         method.upper()
         for template, operations in paths.items()
         if compile_path(template)[0].match(request.url.path)
-        for method in operations
+        for operation in operations
+        for method in ((operation, "head") if operation == "get" else (operation,))
     }
 
 

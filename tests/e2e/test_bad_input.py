@@ -160,6 +160,16 @@ CASES: list[tuple[str, str, str, str, dict[str, Any], int, str]] = [
     (P, "GET", f"{SESSIONS}/{{open}}/chunks/-1", "replay", {}, 400, "index-out-of-range"),
     (P, "GET", f"{SESSIONS}/{{open}}/chunks/{2**53 + 1}", "replay", {}, 400, "index-out-of-range"),
     (P, "GET", f"{SESSIONS}/{{open}}/chunks/one", "replay", {}, 400, "invalid-request"),
+    *(
+        (service, method, f"{SESSIONS}/{{sealed}}/chunks/{index}{part}", role, {}, 400, "invalid-request")
+        for service, method, part, role in (
+            (P, "PUT", "", "record"),
+            (P, "GET", "", "replay"),
+            (S, "GET", "/envelope", "audit"),
+            (S, "GET", "/proof", "audit"),
+        )
+        for index in ("00", "-0", "+0", "0_0", "%200")
+    ),
     (S, "GET", f"{SESSIONS}/{{open}}/chunks/-1/envelope", "audit", {}, 400, "index-out-of-range"),
     (S, "GET", f"{SESSIONS}/{{open}}/chunks/{2**53 + 1}/envelope", "audit", {}, 400, "index-out-of-range"),
     (S, "GET", f"{SESSIONS}/{{sealed}}/chunks/{2**53 + 1}/proof", "audit", {}, 400, "index-out-of-range"),

@@ -181,6 +181,8 @@ class Connection(Link):
             if self._reading:
                 self._deadline.body_moves(count, self._loop.time())
             return
+        if isinstance(self._framing, Chunked) and self._framing.trailers:
+            self._exchange.scope[body.TRAILERS] = self._framing.trailers
         self._framing = None
         self._deadline.clear()
         self._exchange.end()

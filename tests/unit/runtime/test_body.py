@@ -1,5 +1,6 @@
 import hashlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from fastapi import APIRouter, Depends, Request
@@ -161,3 +162,31 @@ async def test_whoever_may_not_is_refused_before_the_body_is_read() -> None:
             assert (sent > 0) == (status == 400)
         headers = {"authorization": "Bearer admin"}
         assert (await client.post("/guarded", json={"text": "abc"}, headers=headers)).json() == 3
+
+
+async def test_json_is_paid_for_at_what_it_costs_until_it_is_answered() -> None:
+    """H5: 8 MB of empty lists became 420 MB; nothing counted them."""
+    routes = APIRouter(route_class=JsonRoute)
+    held: list[int] = []
+
+    @routes.post("/lists")
+    async def lists(request: list[Any]) -> int:
+        held.append(app.state.budget.used_bytes)
+        return len(request)
+
+    app = app_of(routes)
+    async with client_of(app) as client:
+        for count, status in ((20_000, 200), (70_000, 400)):
+            data = f"[{','.join(['[]'] * count)}]".encode()
+            answer = await client.post("/lists", content=data, headers={"content-type": "application/json"})
+            assert answer.status_code == status, answer.text
+    assert held == [held[0]]
+    assert held[0] > 40_000 * 100
+    assert app.state.budget.used_bytes == 0
+
+
+async def test_coded_json_is_refused() -> None:
+    async with client_of(app_of(_json_routes())) as client:
+        headers = {"content-type": "application/json", "content-encoding": "gzip"}
+        answer = await client.post("/echo", content=b"{}", headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (415, "unsupported-media-type")

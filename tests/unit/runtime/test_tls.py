@@ -1,6 +1,8 @@
 """TLS of a service, over real sockets of the loopback, and what is wrong with its files."""
 
 import asyncio
+import contextlib
+import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator
@@ -164,3 +166,23 @@ def test_files_that_cannot_work(authority: Authority, pair: Pair, tmp_path: Path
         with pytest.raises(ConfigurationError, match=f"^{message}") as caught:
             tls.server_context(_settings(cert, key), client_ca)
         assert str(caught.value).count("\n") == 0
+
+
+@pytest.mark.parametrize("begun", [b"", b"\x16\x03\x01"])
+async def test_a_handshake_has_a_deadline(pair: Pair, begun: bytes) -> None:
+    """Without one a thousand connections that say nothing hold a thousand files for a minute each."""
+    settings = _settings(pair.cert, pair.key)
+    config = server.configuration(app_of(), settings, tls.server_context(settings, None))
+    config.lifespan = "off"
+    running = server.Server(config, handshake_seconds=0.3)
+    config.load()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        running.lifespan = config.lifespan_class(config)
+        await running.startup([listening])
+        reader, writer = await asyncio.open_connection(*listening.getsockname())
+        writer.write(begun)
+        async with asyncio.timeout(5):
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+        writer.close()
+        await running.shutdown([listening])
