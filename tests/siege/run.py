@@ -131,14 +131,21 @@ class Round:
         return self.attacked_ms / self.quiet_ms
 
 
-def one_round(stack: Stack, kind: str, order: dict[str, Any], group: Path | None, seconds: float) -> Round:
+def one_round(
+    stack: Stack,
+    kind: str,
+    order: dict[str, Any],
+    group: Path | None,
+    seconds: float,
+    grace_seconds: float = GRACE_SECONDS,
+) -> Round:
     """Record in peace, then under attack."""
     token = stack.tokens["record"]
     quiet = asyncio.run(record(stack.processor_url, token, seconds, 1.0))
     for service in stack.services.values():
         forget_peak(service.pid)
     with attackers(kind, order, group):
-        seen = asyncio.run(record(stack.processor_url, token, GRACE_SECONDS + seconds, GRACE_SECONDS))
+        seen = asyncio.run(record(stack.processor_url, token, grace_seconds + seconds, grace_seconds))
     peaks = {name: peak_mib(service.pid) for name, service in stack.services.items()}
     time.sleep(1)
     p99 = [percentile(one.latencies or [float("inf")], 0.99) * 1000 for one in (quiet, seen)]
