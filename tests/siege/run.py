@@ -136,6 +136,7 @@ def one_round(
     kind: str,
     order: dict[str, Any],
     group: Path | None,
+    *,
     seconds: float,
     grace_seconds: float = GRACE_SECONDS,
 ) -> Round:
@@ -221,7 +222,7 @@ def main(arguments: list[str]) -> int:
         with besieged(Path(folder) / "stack") as (stack, order):
             for number in range(given.rounds):
                 for kind in given.only or KINDS:
-                    rounds.append(one_round(stack, kind, order, group, given.seconds))
+                    rounds.append(one_round(stack, kind, order, group, seconds=given.seconds))
                     last = rounds[-1]
                     print(
                         f"{number + 1} {kind}: {last.quiet_ms:.1f} -> {last.attacked_ms:.1f} ms, x {last.ratio:.2f}, "
