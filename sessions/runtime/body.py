@@ -20,12 +20,12 @@ Whole: TypeAlias = Callable[[int, Reservation], Awaitable[bytes | bytearray | No
 
 
 def too_large(limit_bytes: int) -> DomainError:
-    """What a body of more than that is answered with."""
+    """Return the refusal of a body with more than `limit_bytes`."""
     return DomainError("body-too-large", f"the body may have at most {limit_bytes} bytes", limit_bytes=limit_bytes)
 
 
 def incomplete() -> DomainError:
-    """What a body that is not all there is answered with."""
+    """Return the refusal of a body that did not arrive completely."""
     return DomainError("incomplete-body", "the connection ended within the body")
 
 
@@ -117,4 +117,4 @@ async def bounded(
         if not got:
             raise incomplete()
         await room.grow(cost_bytes(got[0]))
-        yield got.pop()  # whoever has it may let go of it before the block's end
+        yield got.pop()  # the caller may drop the last reference before the block ends

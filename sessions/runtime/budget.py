@@ -1,6 +1,6 @@
 """A budget of bytes: the bound on what a service holds in memory for requests in flight.
 
-Where they contend for it, its owners take turns, and each owner's parts, so that who asks for much waits for itself.
+Owners that contend for it take turns, and so do the parts of one owner: a flooding owner delays only itself.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from sessions.runtime.errors import DomainError
 _STEP_MIN_BYTES: Final = 64 * 1024
 _STEP_MAX_BYTES: Final = 1024 * 1024
 _REFUSED_SECONDS: Final = 30.0
-"""How long a refusal makes the budget count as exhausted: probes come less often than refusals."""
+"""Seconds after a refusal in which the budget counts as exhausted, so that probes see it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -31,11 +31,11 @@ _Line: TypeAlias = deque[_Waiter]
 
 
 class ByteBudget:
-    """Hands out bytes; a waiter that waits too long is told to come back.
+    """Hands out bytes, and refuses a waiter after `wait_seconds`.
 
-    Without contention whoever comes first is served first. While there are waiters their owners take turns, and of each
-    owner its parts; one that holds more than an equal share of the budget comes after those that do not. No owner holds
-    more than `owner_max_bytes`, unless it is for one reservation alone.
+    Without contention, requests are served in order of arrival. With waiters, owners take turns, and so do the parts of
+    one owner; owners that hold more than an equal share come after the others. No owner holds more than
+    `owner_max_bytes`, except with a single reservation.
     """
 
     def __init__(self, total_bytes: int, wait_seconds: float = 5.0, owner_max_bytes: int | None = None) -> None:
@@ -61,7 +61,7 @@ class ByteBudget:
         return Reservation(self, size_bytes, owner, part)
 
     def try_acquire(self, size_bytes: int, owner: str, part: str = "", holds_bytes: int = 0) -> bool:
-        """Take bytes if they are there and nobody waits; return whether they were."""
+        """Take bytes if they are free and nobody waits; return whether they were taken."""
         if self._lines or self.used_bytes + size_bytes > self.total_bytes:
             return False
         if not self._within_bound(owner, size_bytes, holds_bytes):
@@ -70,9 +70,9 @@ class ByteBudget:
         return True
 
     async def acquire(self, size_bytes: int, owner: str, part: str = "", holds_bytes: int = 0) -> None:
-        """Take bytes, at most all that there are; whoever does has to `release` them.
+        """Take bytes, at most the whole budget; the caller has to `release` them.
 
-        `holds_bytes` of what the owner has belong together with them.
+        `holds_bytes` are those of the owner's bytes that belong to the same reservation.
 
         Raises:
             DomainError: `overloaded`, when nothing came free in time.
@@ -199,9 +199,9 @@ class Reservation:
         self.size_bytes = 0
 
     def try_grow(self, size_bytes: int, most_bytes: int) -> bool:
-        """Come to hold at least `size_bytes` if they are there at once, by steps up to `most_bytes`; return whether.
+        """Grow to at least `size_bytes` without waiting, in steps up to `most_bytes`; return whether it did.
 
-        Each step is as large as what is held already, so that what is held is at most twice what was asked for.
+        Each step doubles the reservation, which therefore holds at most twice the bytes that were asked for.
         """
         if size_bytes <= self.size_bytes:
             return True

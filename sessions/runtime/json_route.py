@@ -1,4 +1,4 @@
-"""FastAPI's routes for small JSON: who asks is looked at before the body is read, and what it takes is paid for."""
+"""FastAPI routes for small JSON: the token is checked before the body is read, and memory is reserved for it."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any, Final

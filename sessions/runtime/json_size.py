@@ -1,4 +1,4 @@
-"""What JSON costs in memory once it is read: 50 times its bytes where it is nothing but empty lists."""
+"""The memory that parsed JSON takes: up to 50 times its text, for nested empty lists."""
 
 from typing import Final
 
@@ -9,7 +9,7 @@ VALUES_MAX: Final = 64 * 1024
 VALUE_BYTES: Final = 192
 """Bytes that a value takes beyond its text, at most: an empty list in a list took 130 on CPython 3.11."""
 _TEXT_COPIES: Final = 3
-"""How many times the text is in memory: as it came, as strings, and what is decoded of them."""
+"""Copies of the text in memory: the body, its strings, and the bytes decoded from them."""
 
 
 def require_few_values(data: bytes | bytearray) -> int:

@@ -1,4 +1,4 @@
-"""The number of files that this process may have open: a connection is one, too."""
+"""The limit on open files of this process. Each connection is an open file."""
 
 import resource
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 import structlog
 
 OWN_FILES: Final = 256
-"""What a service needs beside its clients' connections: connections of its own, its spool, its logs."""
+"""Open files that a service needs besides its clients' connections: its own connections, spool and logs."""
 _WANTED_FILES: Final = 65_536
 _log = structlog.get_logger()
 

@@ -91,7 +91,7 @@ def listen(settings: ServiceSettings) -> socket.socket | None:
 
 
 def configuration(app: ASGIApp, settings: ServiceSettings, tls: ssl.SSLContext | None) -> uvicorn.Config:
-    """How to serve; with `tls` over TLS and, if that looks at clients' certificates, to those that show one."""
+    """Return uvicorn's configuration. `tls` enables TLS; if it verifies clients, they have to show a certificate."""
     edge = replace(settings.edge(), connections_max=open_files.connections_max(settings.connections_max))
     mutual = tls is not None and tls.verify_mode is not ssl.CERT_NONE
     return uvicorn.Config(

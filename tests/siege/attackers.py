@@ -1,4 +1,4 @@
-"""Clients that wish a service ill, each kind by itself: `python -m tests.siege.attackers`, told in JSON what to do."""
+"""Hostile clients, one kind at a time: `python -m tests.siege.attackers`, with its order as JSON on standard input."""
 
 import asyncio
 import contextlib

@@ -30,7 +30,7 @@ _CHUNK_BYTES: Final = 16 * _KIB
 _PER_SECOND: Final = 40
 _SESSIONS: Final = 8
 GRACE_SECONDS: Final = 10.0
-"""In this time after an attack begins the recorder may be told to come back."""
+"""Seconds after the start of an attack in which the recorder may get a 503."""
 COMPOSE: Final[dict[str, dict[str, str]]] = {
     "processor": {"INFLIGHT_MAX_BYTES": "134217728", "REPLAY_MAX_BYTES": "67108864"},
     "storage": {"INFLIGHT_MAX_BYTES": "134217728"},
@@ -41,7 +41,7 @@ LIMIT_MIB: Final = {"processor": 640, "storage": 640}
 
 @dataclass(slots=True)
 class Seen:
-    """What the recorder met: seconds of each chunk from when it was due, and answers that were none of a chunk."""
+    """A recorder's results: seconds for each chunk since it was due, and answers that were not 200 or 201."""
 
     latencies: list[float] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
@@ -50,7 +50,7 @@ class Seen:
 
 
 async def record(url: str, token: str, seconds: float, grace_seconds: float) -> Seen:
-    """Record chunks of some sessions at an even pace; what falls into the grace counts for nothing but answers."""
+    """Record chunks of some sessions at an even pace. Latencies within the grace are not counted."""
     seen, prefix, begin = Seen(), secrets.token_hex(4), time.perf_counter()
     body = memoryview(secrets.token_bytes(_CHUNK_BYTES))
 

@@ -21,7 +21,7 @@ _SCRATCH_BYTES: Final = 64 * 1024
 _SWEEP_SECONDS: Final = 1.0
 _TELL_SECONDS: Final = 60.0
 _NETWORK_BITS: Final = 64
-"""Of an IPv6 address: one host has as many addresses as it likes in its network (RFC 4291 section 2.5.4)."""
+"""Prefix length that counts as one IPv6 address: a host chooses the other bits freely (RFC 4291 section 2.5.4)."""
 _log = structlog.get_logger()
 
 
@@ -29,13 +29,13 @@ class Admitted(Protocol):
     """A connection that can be given up."""
 
     origin: str
-    """What counts as its address."""
+    """The IPv4 address or IPv6 network that it counts for."""
 
     def overdue(self, now: float) -> bool:
         """Return whether the client has let a deadline pass."""
 
     def give_up(self) -> str:
-        """Do what is to be done about it; return which deadline it was."""
+        """Handle the deadline that has passed; return its name."""
 
     def abort(self) -> None:
         """Close at once."""
@@ -59,14 +59,14 @@ def origin(client: tuple[str, int] | None) -> str:
 class Connections:
     """Admits connections, and ends those whose deadline has passed.
 
-    Where there is no room for another one, the connection goes that has waited longest for its next request: first of
-    the same address, then of the address that has most. One that has a request is left alone.
+    When the limit is reached, the connection that has been idle longest is closed: one of the same address, or else of
+    the address with the most connections. A connection with a request in progress is never closed.
     """
 
     def __init__(self, edge: Edge) -> None:
         self.edge = edge
         self.scratch = memoryview(bytearray(_SCRATCH_BYTES))
-        """Where all connections read to, one at a time: nothing stays there."""
+        """Read buffer that all connections share. Its content is copied before the next read."""
         self._open: set[Admitted] = set()
         self._waiting: dict[str, OrderedDict[Admitted, None]] = {}
         self._of: Count[str] = Count()
@@ -74,7 +74,7 @@ class Connections:
         self._told_at = -_TELL_SECONDS
 
     def admit(self, connection: Admitted) -> bool:
-        """Count a connection; return whether there is room for it. Whoever was admitted has to `leave`."""
+        """Count a connection; return whether there is room for it. Call `leave` for each one that was admitted."""
         address = connection.origin
         if self._of[address] >= self.edge.connections_max_per_address:
             room = self._evict(address)

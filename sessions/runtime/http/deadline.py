@@ -6,7 +6,7 @@ from sessions.runtime.http.edge import Edge
 
 
 class Deadline:
-    """What a connection's client is waited for: a head, a body, or that it reads; nothing is waited for without end."""
+    """The time until which a connection waits for a head, for a body, or for its client to read."""
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
