@@ -18,7 +18,7 @@ class Edge:
     bytes_per_second_min: int = 1024
     """Least average rate of a body, or of a client that reads an answer, after one stall."""
     linger_seconds: float = 10.0
-    """Time in which a refused client's bytes are read and dropped, so that the answer arrives (RFC 9112 section 9.6)."""
+    """Time in which a refused client's bytes are read and dropped, so that it gets the answer; RFC 9112 section 9.6."""
     connections_max: int = 4096
     connections_max_per_address: int = 2048
 
