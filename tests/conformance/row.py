@@ -28,7 +28,7 @@ class Row:
     got: str
     """A regular expression for the statuses of all answers, with a space between them."""
     proxied: str = ""
-    """The same through HAProxy, where that answers by itself or changes the request. Empty: as `got`."""
+    """The same through HAProxy, where that answers by itself or changes the request. Empty: as `got`. `-`: not tried."""
     only: Service | None = None
     has: str = ""
     """A regular expression that must be found in the head of the last answer, in lower case."""
@@ -38,6 +38,8 @@ class Row:
     """What is stored afterwards. By default the bodies whose PUT was answered with 201, and no others."""
     head: bool = False
     """The requests are HEAD, so the answers have no content."""
+    early: bool = False
+    """The answer comes before the body, which is never sent. Through HAProxy such a connection cannot be used again."""
     half: bool = False
     """The client says that it sends no more (half-close)."""
 

@@ -73,7 +73,7 @@ PIPELINES: Final = (
         "nothing after an unknown coding",
         put("Transfer-Encoding: gzip, chunked", body=_WHOLE) + counted(),
         "501",
-        "400|501",
+        "400|422|501",
     ),
     Row("9112 9.3.2", "nothing after two lengths", counted("Content-Length: 5") + counted(), "400"),
     Row(
@@ -81,6 +81,7 @@ PIPELINES: Final = (
         "nothing after a body that is too large",
         put("Content-Length: 99999999", body="") + counted(),
         "413",
+        early=True,
     ),
 )
 HALVES: Final = (
@@ -88,7 +89,7 @@ HALVES: Final = (
     Row("9112 9.6", "a chunk, then no more", counted(), "201", half=True),
     Row("9112 9.6", "a chunked body, then no more", chunked(_WHOLE), "201", half=True),
     Row("9112 9.6", "a chunk in segments, then no more", (counted()[:-6] + "@LEFT0", "@RIGHT0"), "201", half=True),
-    Row("9112 9.6", "two chunks, then no more", counted() + counted(number=1), "201 201", half=True),
+    Row("9112 9.6", "two chunks, then no more", counted() + counted(number=1), "201 201", "201( 201)?", half=True),
     Row("9112 9.6", "nothing", "", "", "|400", half=True),
 )
 UPGRADES: Final = (
@@ -117,13 +118,14 @@ EXPECTATIONS: Final = (
     Row("9110 10.1.1", "HTTP/1.0", (_old(counted(_CONTINUE))[:-6], "@BODY0"), "201", "(100 )?201"),
     Row("9110 10.1.1", "an unknown expectation", counted("Expect: 200-maybe"), "417"),
     Row("9110 10.1.1", "an unknown one beside it", counted("Expect: 100-continue, x"), "417"),
-    Row("9110 10.1.1", "no token", counted(_CONTINUE)[:-6].replace("@AUTH\r\n", ""), "401"),
-    Row("9110 10.1.1", "more than may be", put("Content-Length: 99999999", _CONTINUE, body=""), "413"),
+    Row("9110 10.1.1", "no token", counted(_CONTINUE)[:-6].replace("@AUTH\r\n", ""), "401", early=True),
+    Row("9110 10.1.1", "more than may be", put("Content-Length: 99999999", _CONTINUE, body=""), "413", early=True),
     Row(
         "9110 10.1.1",
         "what is not here",
         get(_CONTINUE, f"Content-Length: {BODY_BYTES}", path="/none", method="PUT"),
         "404",
+        early=True,
     ),
 )
 ROWS: Final = PERSISTENCE + PIPELINES + HALVES + UPGRADES + EXPECTATIONS

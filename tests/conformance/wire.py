@@ -20,7 +20,7 @@ _CHUNK: Final = re.compile(rb"([0-9a-f]+)\r\n")
 _BODILESS: Final = (204, 304)
 
 
-class Unfinished(Exception):
+class UnfinishedError(Exception):
     """The bytes end before the answer does."""
 
 
@@ -53,12 +53,12 @@ def parse(data: bytes, *, head: bool = False, ended: bool) -> tuple[Answer, byte
     """Return the first answer, and what comes after it. `head`: the request was HEAD.
 
     Raises:
-        Unfinished: more has to come.
+        UnfinishedError: more has to come.
         AssertionError: it is no answer as RFC 9112 has it.
     """
     end = data.find(b"\r\n\r\n")
     if end < 0:
-        raise Unfinished
+        raise UnfinishedError
     found = _HEAD.match(data)
     assert found is not None, f"not the head of an answer: {data[:200]!r}"
     assert found.end() == end + 4
@@ -83,11 +83,11 @@ def _content(answer: Answer, data: bytes, *, head: bool, ended: bool) -> tuple[b
         return _chunks(data)
     if length:
         if len(data) < int(length):
-            raise Unfinished
+            raise UnfinishedError
         return data[: int(length)], data[int(length) :]
     assert answer.closes, "nothing tells where the content ends"
     if not ended:
-        raise Unfinished
+        raise UnfinishedError
     return data, b""
 
 
@@ -97,10 +97,10 @@ def _chunks(data: bytes) -> tuple[bytes, bytes]:
         found = _CHUNK.match(data)
         if found is None:
             assert b"\r\n" not in data[:20], f"not a chunk: {data[:20]!r}"
-            raise Unfinished
+            raise UnfinishedError
         start, size = found.end(), int(found[1], 16)
         if len(data) < start + size + 2:
-            raise Unfinished
+            raise UnfinishedError
         assert data[start + size : start + size + 2] == b"\r\n"
         pieces, data = pieces + data[start : start + size], data[start + size + 2 :]
         if not size:
@@ -113,7 +113,7 @@ def parse_all(data: bytes, *, head: bool = False, ended: bool = True) -> list[An
     while data:
         try:
             answer, data = parse(data, head=head, ended=ended)
-        except Unfinished:
+        except UnfinishedError:
             if ended:
                 raise
             break
@@ -122,12 +122,19 @@ def parse_all(data: bytes, *, head: bool = False, ended: bool = True) -> list[An
 
 
 def converse(
-    address: Address, segments: Sequence[bytes], count: int, *, head: bool = False, half: bool = False
+    address: Address,
+    segments: Sequence[bytes],
+    count: int,
+    *,
+    head: bool = False,
+    half: bool = False,
+    probed: bool = True,
+    may_close: bool = False,
 ) -> list[Answer]:
     """Send segments, and return all answers.
 
     A connection that stays open after `count` answers must serve one more request, which proves that both sides agree
-    on where the last one ended.
+    on where the last one ended; unless not `probed`. With `may_close` it may end after a refusal without a word.
 
     Raises:
         AssertionError: what came is no sequence of answers, or the connection is not in the state that they say.
@@ -152,10 +159,21 @@ def converse(
         if ended:
             return _to_the_end(parse_all(data, head=head))
         assert answers == parse_all(data, head=head), "there is more than was asked for"
-        connection.sendall(PROBE)
-        probed = b"".join(iter(lambda: connection.recv(65536), b""))
-        assert [(one.status, one.content) for one in parse_all(probed)] == [(200, _ALIVE)], probed[:300]
+        if probed:
+            refused = may_close and answers[-1].status >= 400
+            _probe(connection, may_close=refused)
         return answers
+
+
+def _probe(connection: socket.socket, *, may_close: bool) -> None:
+    data = b""
+    try:
+        connection.sendall(PROBE)
+        data = b"".join(iter(lambda: connection.recv(65536), b""))
+    except ConnectionError:
+        assert may_close, "the connection was reset"
+    if data or not may_close:
+        assert [(one.status, one.content) for one in parse_all(data)] == [(200, _ALIVE)], data[:300]
 
 
 def _received(connection: socket.socket) -> bytes:
