@@ -66,6 +66,7 @@ class Doors:
                 f"PATH{number}": path.encode(),
                 f"BODY{number}": data,
                 f"LEFT{number}": data[: len(data) // 2],
+                f"DRIP{number}": b"".join(b"1\r\n%c\r\n" % byte for byte in data),
                 f"RIGHT{number}": data[len(data) // 2 :],
             }
         words["SHA"] = base64.b64encode(hashlib.sha256(words["BODY0"]).digest())

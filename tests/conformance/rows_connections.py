@@ -84,6 +84,29 @@ PIPELINES: Final = (
         early=True,
     ),
 )
+_INNER: Final = "GET /none HTTP/1.1\r\nHost: x\r\n\r\n"
+_INNER_LENGTH: Final = f"Content-Length: {len(_INNER)}"
+_INNER_CHUNK: Final = f"{len(_INNER):x}\r\n{_INNER}\r\n0\r\n\r\n"
+HIDDEN: Final = (
+    Row("9112 11.2", "a request in the body of GET", get(_INNER_LENGTH) + _INNER, "200"),
+    Row("9112 11.2", "a request in a chunk of GET", get("Transfer-Encoding: chunked") + _INNER_CHUNK, "200"),
+    Row("9112 11.2", "a request in the body of HEAD", get(_INNER_LENGTH, method="HEAD") + _INNER, "200", head=True),
+    Row(
+        "9112 11.2",
+        "a request in a body without a token",
+        get(_INNER_LENGTH, path="@PATH0", method="PUT") + _INNER,
+        "401",
+    ),
+    Row("9112 11.2", "a request in a body for nothing", get(_INNER_LENGTH, path="/none", method="PUT") + _INNER, "404"),
+    Row("9112 11.2", "a request in a body of a wrong method", get(_INNER_LENGTH, method="DELETE") + _INNER, "405"),
+    Row("9112 11.2", "a request in a body of TRACE", get(_INNER_LENGTH, method="TRACE") + _INNER, "405"),
+    Row("9112 11.2", "a request in a body of OPTIONS", get(_INNER_LENGTH, path="*", method="OPTIONS") + _INNER, "204"),
+    Row("9112 11.2", "a request in a coded body", put(_INNER_LENGTH, "Content-Encoding: gzip", body=_INNER), "415"),
+    Row("9112 11.2", "a request in an upgrade's body", get(*_H2C, _INNER_LENGTH) + _INNER, "200"),
+    Row("9112 11.2", "a request in a later segment", (get(_INNER_LENGTH, path="/none"), _INNER), "404"),
+    Row("9112 11.2", "a request in a trailer", chunked("a0\r\n@BODY0\r\n0\r\nGET /none HTTP/1.1\r\n\r\n"), "400"),
+    Row("9112 11.2", "a request in an extension", chunked(f"a0;x\n{_INNER}\r\n@BODY0\r\n0\r\n\r\n"), "400"),
+)
 HALVES: Final = (
     Row("9112 9.6", "a question, then no more", get(), "200", half=True),
     Row("9112 9.6", "a chunk, then no more", counted(), "201", half=True),
@@ -128,4 +151,4 @@ EXPECTATIONS: Final = (
         early=True,
     ),
 )
-ROWS: Final = PERSISTENCE + PIPELINES + HALVES + UPGRADES + EXPECTATIONS
+ROWS: Final = PERSISTENCE + PIPELINES + HIDDEN + HALVES + UPGRADES + EXPECTATIONS

@@ -89,6 +89,7 @@ CHUNKS: Final = (
     ),
     Row("9112 7.1", "a size in capitals", chunked("A0\r\n@BODY0\r\n0\r\n\r\n"), "201"),
     Row("9112 7.1", "leading zeros", chunked("0000a0\r\n@BODY0\r\n000\r\n\r\n"), "201"),
+    Row("9112 7.1", "chunks of one byte", chunked("@DRIP0" + "0\r\n\r\n"), "201"),
     Row("9112 7.1", "no chunk", chunked("0\r\n\r\n"), "201", only="processor", holds=("",)),
     Row("9112 7.1", "a next request", chunked(_WHOLE) + get(), "201 200"),
     Row("9112 7.1", "a size of too many digits", chunked(f"{'0' * 30}a0\r\n@BODY0\r\n0\r\n\r\n"), "400|201", "400|201"),

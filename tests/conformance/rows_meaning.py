@@ -26,6 +26,13 @@ BODIES: Final = (
     Row("9110 14.4", "an unknown range", counted("Content-Range: x"), "400"),
     Row("9110 8.3", "any type of a chunk", counted("Content-Type: text/x; charset=none"), "201", only="processor"),
     Row("9110 8.3", "JSON with its type", counted("Content-Type: application/json"), "201", only="processor"),
+    Row(
+        "9110 8.3",
+        "JSON of another type",
+        counted("Authorization: Bearer @TOKEN", "Content-Type: text/plain").replace("@AUTH\r\n", ""),
+        "400|415",
+        only="storage",
+    ),
     Row("9110 8.5", "a language and a location", counted("Content-Language: de", "Content-Location: /x"), "201"),
     Row(
         "9110 12.5.1",
