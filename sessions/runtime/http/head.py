@@ -21,6 +21,7 @@ _HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(:
 _LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])\r\n")
 _METHODS: Final = (b"GET", b"HEAD", b"PUT", b"POST", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE")
 """Methods that are known: a resource that lacks one of them says which it has."""
+_AUTHORITY: Final = re.compile(rb"[^:/]+://([^/?]*)")
 _ENCODED: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ENCODED_SLASH: Final = re.compile(r"%2f", re.IGNORECASE)
 _ONCE: Final = (b"host", b"content-length", b"content-type", b"authorization", b"content-range", b"expect")
@@ -143,6 +144,8 @@ def _set_target(head: Head, url: bytes) -> None:
         target = httptools.parse_url(url)
     except httptools.HttpParserInvalidURLError:
         raise _bad("its target is not a URL") from None
+    if target.schema is not None:
+        _take_authority(head, url)
     if b"#" in url or target.userinfo is not None or (target.schema or b"http").lower() not in (b"http", b"https"):
         raise _bad("its target may have no fragment, no user, and no scheme but http and https")
     head.raw_path, head.query = target.path or b"/", target.query or b""
@@ -152,6 +155,15 @@ def _set_target(head: Head, url: bytes) -> None:
         raise _bad("a percent sign in its target is not followed by two hexadecimal digits")
     else:
         head.path = "%2F".join(map(unquote, _ENCODED_SLASH.split(head.raw_path.decode("ascii"))))
+
+
+def _take_authority(head: Head, url: bytes) -> None:
+    """Put the host of an absolute target in the place of Host (RFC 9112 section 3.2.2)."""
+    others = [(name, value) for name, value in head.headers if name != b"host"]
+    authority = _AUTHORITY.match(url)
+    if authority is None or not _HOST.fullmatch(authority[1]):
+        raise _bad("the host of its target is none")
+    head.headers = [(b"host", authority[1]), *others]
 
 
 def _check_host(head: Head, hosts: list[bytes] | None) -> None:
