@@ -55,6 +55,8 @@ class Doors:
             "TOKEN": self.stack.tokens[writer].encode(),
             "READER": self.authorization(reader),
             "OTHER": self.authorization(other),
+            "ADMIN": self.authorization("admin"),
+            "SESSION": f"/api/v1/sessions/{self.sealed}".encode(),
             "READ": read.encode(),
             "AFTERAPI0": paths[0].removeprefix("/api").encode(),
             "ENCODED": paths[0][1:].replace("/", "%2F").encode(),

@@ -107,6 +107,8 @@ ACCESS: Final = (
 CONDITIONS: Final = (
     Row("9110 13.1.1", "If-Match with a tag", counted('If-Match: "a"'), "412"),
     Row("9110 13.1.1", "If-Match of anything, where nothing is", counted("If-Match: *"), "412"),
+    Row("9110 13.1.1", "If-Match of GET", _read('If-Match: "a"'), "412"),
+    Row("9110 13.1.1", "If-Match of DELETE", get("@ADMIN", 'If-Match: "a"', path="@SESSION", method="DELETE"), "412"),
     Row("9110 13.1.2", "If-None-Match with a tag", counted('If-None-Match: "a"'), "201"),
     Row("9110 13.1.2", "If-None-Match of anything, where nothing is", counted("If-None-Match: *"), "201"),
     Row("9110 13.1.4", "If-Unmodified-Since", counted("If-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT"), "201"),
