@@ -66,6 +66,13 @@ PIPELINES: Final = (
     Row("9112 9.3.2", "a chunked body and another", chunked(_WHOLE) + counted(number=1), "201 201"),
     Row("9112 9.3.2", "after a refusal", counted("Content-Encoding: gzip") + get(), "415 200"),
     Row("9112 9.3.2", "after a question without a token", get(path="@READ") + counted(), "401 201"),
+    Row(
+        "9112 9.3",
+        "an answer before a chunked body that does not come",
+        get("Transfer-Encoding: chunked") + "5\r\nab",
+        "200",
+        early=True,
+    ),
     Row("9112 9.3.2", "nothing after a broken head", get(": 1") + counted(), "400"),
     Row("9112 9.3.2", "nothing after a broken chunk", chunked("g\r\n" + _WHOLE) + counted(), "400"),
     Row(
@@ -142,6 +149,12 @@ EXPECTATIONS: Final = (
     Row("9110 10.1.1", "an unknown expectation", counted("Expect: 200-maybe"), "417"),
     Row("9110 10.1.1", "an unknown one beside it", counted("Expect: 100-continue, x"), "417"),
     Row("9110 10.1.1", "no token", counted(_CONTINUE)[:-6].replace("@AUTH\r\n", ""), "401", early=True),
+    Row(
+        "9110 10.1.1",
+        "no token, and the body is sent all the same",
+        (counted(_CONTINUE)[:-6].replace("@AUTH\r\n", ""), "@BODY0"),
+        "401",
+    ),
     Row("9110 10.1.1", "more than may be", put("Content-Length: 99999999", _CONTINUE, body=""), "413", early=True),
     Row(
         "9110 10.1.1",

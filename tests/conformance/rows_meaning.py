@@ -115,6 +115,32 @@ CONDITIONS: Final = (
     Row("9110 13.1.3", "If-Modified-Since", _read("If-Modified-Since: Sun, 06 Nov 2044 08:49:37 GMT"), "200"),
     Row("9110 13.1.2", "If-None-Match with a tag, of GET", _read('If-None-Match: "a"'), "200"),
 )
+CONSOLE: Final = (
+    Row(
+        "9110 13.1.2", "a tag that is not the page's", get('If-None-Match: "a"', path="/console"), "200", only="storage"
+    ),
+    Row("9110 13.1.2", "any tag", get("If-None-Match: *", path="/console"), "304", only="storage"),
+    Row(
+        "9110 13.1.2",
+        "any tag, and HEAD",
+        get("If-None-Match: *", path="/console", method="HEAD"),
+        "304",
+        only="storage",
+        head=True,
+    ),
+    Row(
+        "9110 15.4.5",
+        "304 has no content",
+        get("If-None-Match: *", path="/console") * 2,
+        "304 304",
+        only="storage",
+        has="etag: ",
+    ),
+    Row(
+        "9110 13.1.1", "a tag that the page does not have", get('If-Match: "a"', path="/console"), "412", only="storage"
+    ),
+    Row("9110 14.2", "a part of a page", get("Range: bytes=0-1", path="/console"), "200", only="storage"),
+)
 RANGES: Final = (
     _range("the first bytes", "bytes=0-9", _BYTES[:10]),
     _range("from a byte on", "bytes=95-", _BYTES[95:]),
@@ -159,4 +185,4 @@ RANGES: Final = (
     Row("9110 14.2", "Range with PUT", counted("Range: bytes=0-4"), "201"),
     Row("9110 14.2", "Range of a status", _read("Range: bytes=0-4"), "200", only="storage"),
 )
-ROWS: Final = BODIES + DIGESTS + ACCESS + CONDITIONS + RANGES
+ROWS: Final = BODIES + DIGESTS + ACCESS + CONDITIONS + CONSOLE + RANGES

@@ -82,6 +82,40 @@ def test_chunks_in_a_pipeline(url: str, doors: Doors) -> None:
         assert _chunk(doors, session, index).content == content
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_refusals_in_a_pipeline(seed: int, url: str, doors: Doors) -> None:
+    """RFC 9112 section 9.3: a body that nobody wants is read, however it falls into segments; the next request counts."""
+    chance, session = random.Random(seed), f"refusals-{token_hex(6)}"
+    bodies = [chance.randbytes(chance.choice((0, 1, 37, 1000, 16_384, 70_000, 300_000))) for _ in range(30)]
+    ways = {
+        "PUT /api": (b"PUT /api", 201),
+        "no token": (b"Authorization: none", 401),
+        "no path": (b"PUT /none", 404),
+        "no method": (b"DELETE /api", 405),
+        "coded": (b"PUT /api", 415),
+    }
+    requests, statuses = [], []
+    for index, content in enumerate(bodies):
+        way = chance.choice(list(ways))
+        line, status = ways[way]
+        lines = [b"Content-Encoding: gzip"] if way == "coded" else []
+        request = _put(doors, session, index, content, *lines)
+        old = doors.authorization("record") if way == "no token" else b"PUT /api"
+        requests.append(request.replace(old, line, 1))
+        statuses.append(status)
+    data = b"".join(requests)
+    cuts = sorted(chance.sample(range(len(data)), 20))
+    segments = [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+    split = urlsplit(url)
+    answers = converse((str(split.hostname), int(split.port or 0)), segments, len(bodies))
+    assert [answer.status for answer in answers] == statuses
+    for index, (status, content) in enumerate(zip(statuses, bodies, strict=True)):
+        read = _chunk(doors, session, index)
+        assert (read.status, read.content if status == 201 else b"") == (
+            (200, content) if status == 201 else (404, b"")
+        )
+
+
 @pytest.mark.parametrize("service", SERVICES)
 @pytest.mark.parametrize("request_", [counted(), _DRIP])
 def test_a_request_byte_by_byte(request_: str, service: Service, doors: Doors) -> None:
