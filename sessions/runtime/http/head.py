@@ -19,7 +19,7 @@ _LONGEST_END: Final = 3
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 _HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(:[0-9]{0,5})?")
 _LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])\r\n")
-_METHODS: Final = (b"GET", b"HEAD", b"PUT", b"POST", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE")
+_METHODS: Final = (b"GET", b"HEAD", b"PUT", b"POST", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"QUERY")
 """Methods that are known: a resource that lacks one of them says which it has."""
 _AUTHORITY: Final = re.compile(rb"[^:/]+://([^/?]*)")
 _ENCODED: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
