@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from secrets import token_hex
 from typing import Final, Literal, TypeAlias
@@ -95,7 +95,9 @@ class Doors:
 @pytest.fixture(scope="session")
 def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     """A stack of their own: rows open sessions at session-storage under keys that nobody has."""
-    with measured(), contextmanager(own_stack)(tmp_path_factory) as stack:
+    with ExitStack() as ending:
+        with measured():
+            stack = ending.enter_context(contextmanager(own_stack)(tmp_path_factory))
         found = Doors(stack, f"sealed-{token_hex(6)}")
         for service in SERVICES:
             found.addresses[service, "direct"] = _address(getattr(stack, f"{service}_url"))

@@ -93,6 +93,7 @@ METHODS: Final = (
     Row("9110 9.1", "an unknown method", get(method="BREW"), "501"),
     Row("9110 9.1", "an unknown method with a body", counted().replace("PUT", "BREW"), "501"),
     Row("9110 9.1", "a method in lower case", get(method="get"), "501"),
+    Row("9110 15.5.6", "QUERY", get(method="QUERY"), "405", has="allow: get, head"),
     Row("9110 9.1", "a method of another protocol", get(method="DESCRIBE"), "501"),
     Row("9110 9.1", "a method that is no token", get(method="G(T"), "400"),
     Row("9110 9.3.1", "a body with GET", get("Content-Length: 4") + "body", "200"),
