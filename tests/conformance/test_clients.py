@@ -5,6 +5,7 @@ import random
 import socket
 import struct
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -135,6 +136,7 @@ def _put_or_reset(address: Address, request: bytes, cut: int | None) -> int:
     with socket.create_connection(address, timeout=_SECONDS) as connection:
         connection.sendall(request[:cut])
         if cut is not None:
+            time.sleep(cut % 16 / 1000)
             connection.setblocking(False)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             try:
@@ -151,7 +153,8 @@ def test_what_is_acknowledged_while_clients_break_off_is_what_was_sent(doors: Do
     chance, session = random.Random(13), f"resets-{token_hex(6)}"
     bodies = [chance.randbytes(chance.randrange(1, 40_000)) for _ in range(_RESETS)]
     requests = [_put(doors, session, index, content) for index, content in enumerate(bodies)]
-    cuts = [chance.randrange(1, len(request) + 1) if n % 2 else None for n, request in enumerate(requests)]
+    ends = [chance.choice((len(request), chance.randrange(1, len(request)))) for request in requests]
+    cuts = [end if number % 2 else None for number, end in enumerate(ends)]
     address = doors.addresses["processor", "direct"]
     with ThreadPoolExecutor(8) as pool:
         statuses = list(pool.map(lambda pair: _put_or_reset(address, *pair), zip(requests, cuts, strict=True)))
