@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -24,6 +25,10 @@ from sessions.runtime.middleware import RequestContext
 
 Lifespan: TypeAlias = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 """What runs around the app's life: starts, and on leaving stops, what it needs."""
+
+
+_ALL_METHODS: Final = "DELETE, GET, HEAD, POST, PUT"
+"""Methods that at least one route has: the answer to `OPTIONS *` (RFC 9110 section 9.3.7)."""
 
 
 class HotRoute(Route):
@@ -44,12 +49,15 @@ async def _serve(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class _HotFirst:
-    """Within the framework's layers, for a page of another origin, which needs them: hot routes, then the others."""
+    """Within the framework's layers: what is asked of the server as a whole, hot routes, then all other routes."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("path") == "*":
+            await Response(status_code=204, headers={"Allow": _ALL_METHODS})(scope, receive, send)
+            return
         await (_serve if isinstance(scope.get("route"), HotRoute) else self._app)(scope, receive, send)
 
 

@@ -78,6 +78,7 @@ class Authenticator:
                 right token is told that it has expired. Of too many of those, `too-many-requests`.
         """
         scheme, _, token = (authorization or "").partition(" ")
+        token = token.lstrip(" ")  # RFC 9110 section 11.4
         if scheme.lower() != "bearer" or not token or len(token) > TOKEN_MAX_CHARACTERS:
             raise self._failures.refusal("send the header Authorization: Bearer TOKEN")
         # All entries are compared, each in constant time, so the time tells nothing about which one came close.

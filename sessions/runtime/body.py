@@ -49,13 +49,26 @@ def require_whole(headers: Headers) -> None:
 
     Raises:
         DomainError: `invalid-request` for a part of a representation (RFC 9110 section 14.5), `unsupported-media-type`
-            for a content coding (section 8.4).
+            for a content coding (section 8.4); as `require_no_condition`.
     """
     if "content-range" in headers:
         raise DomainError("invalid-request", "parts are not taken: send the whole body, without Content-Range")
-    coding = headers.get("content-encoding", "")
-    if coding.strip().lower() not in ("", "identity"):
-        raise DomainError("unsupported-media-type", "send the body itself, without Content-Encoding")
+    if "content-encoding" in headers:
+        codings = ",".join(headers.getlist("content-encoding")).split(",")
+        if any(coding.strip().lower() not in ("", "identity") for coding in codings):
+            detail = "send the body itself, without Content-Encoding"
+            raise DomainError("unsupported-media-type", detail, accept_encoding="identity")
+    require_no_condition(headers)
+
+
+def require_no_condition(headers: Headers) -> None:
+    """Refuse If-Match (RFC 9110 section 13.1.1): nothing here has an entity tag that could match.
+
+    Raises:
+        DomainError: `precondition-failed`.
+    """
+    if "if-match" in headers:
+        raise DomainError("precondition-failed", "nothing here has an entity tag: send no If-Match")
 
 
 async def read(receive: Receive, limit_bytes: int, room: Reservation, length: int | None = None) -> bytes | bytearray:

@@ -10,7 +10,7 @@ from starlette.types import Message
 
 from sessions.runtime.audit import PRINCIPAL
 from sessions.runtime.auth import Access
-from sessions.runtime.body import bounded
+from sessions.runtime.body import bounded, require_no_condition
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.json_size import cost_bytes
 
@@ -33,6 +33,7 @@ class JsonRoute(APIRoute):
             for access in accesses:
                 await access(request)
             if not self.body_field:
+                require_no_condition(request.headers)
                 return await handle(request)  # nobody reads a body
             budget: ByteBudget = request.app.state.budget
             owner = request.scope.get(PRINCIPAL) or ""

@@ -50,6 +50,8 @@ def response(error: DomainError) -> Response:
         headers["WWW-Authenticate"] = 'Bearer realm="lucid-sessions"'
     if error.code == "range-not-satisfiable" and "total_bytes" in error.members:
         headers["Content-Range"] = f"bytes */{error.members['total_bytes']}"  # RFC 9110 section 15.5.17
+    if "accept_encoding" in error.members:
+        headers["Accept-Encoding"] = error.members["accept_encoding"]  # RFC 9110 section 12.5.3
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)
     return Response(json.dumps(body), status, headers, MEDIA_TYPE)

@@ -106,7 +106,7 @@ CASES: list[tuple[str, str, str, str, dict[str, Any], int, str]] = [
     (P, "GET", f"{SESSIONS}/%C3%A9", "record", {}, 400, "invalid-session-id"),
     (P, "GET", f"{SESSIONS}/a%0A", "record", {}, 400, "invalid-session-id"),
     (P, "GET", f"{SESSIONS}/{'a' * 129}", "record", {}, 400, "invalid-session-id"),
-    (P, "GET", f"{SESSIONS}/a%2Fb", "record", {}, 404, "not-found"),
+    (P, "GET", f"{SESSIONS}/a%2Fb", "record", {}, 400, "invalid-session-id"),
     (P, "PUT", f"{SESSIONS}/a%20b", "record", {"json": {}}, 400, "invalid-session-id"),
     (P, "PUT", f"{SESSIONS}/{'a' * 129}/chunks/0", "record", BODY, 400, "invalid-session-id"),
     (P, "POST", f"{SESSIONS}/.a/seal", "record", {"json": {}}, 400, "invalid-session-id"),

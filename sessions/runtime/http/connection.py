@@ -123,7 +123,7 @@ class Connection(Link):
         end = head.end_of_head(self._pending, self._seen) if self._pending else 0
         limit = self._edge.head_max_bytes
         if end > limit or (end < 0 and len(self._pending) > limit):
-            self._refuse(head.too_large(f"it may have at most {limit} bytes"))
+            self._refuse(head.without_end(self._pending, limit))
             return False
         if end <= 0:
             if self._pending and not self._seen:

@@ -18,6 +18,12 @@ _END: Final = re.compile(rb"\n\r?\n")
 _LONGEST_END: Final = 3
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 _HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(:[0-9]{0,5})?")
+_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])\r\n")
+_METHODS: Final = (b"GET", b"HEAD", b"PUT", b"POST", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"QUERY")
+"""Methods that are known: a resource that lacks one of them says which it has."""
+_AUTHORITY: Final = re.compile(rb"[^:/]+://([^/?]*)")
+_ENCODED: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_ENCODED_SLASH: Final = re.compile(r"%2f", re.IGNORECASE)
 _ONCE: Final = (b"host", b"content-length", b"content-type", b"authorization", b"content-range", b"expect")
 
 
@@ -51,8 +57,10 @@ def parse(data: bytes) -> Head:
     """Parse a whole head, with the empty line at its end.
 
     Raises:
-        DomainError: `bad-request-head`, `head-too-large`, `expectation-failed`.
+        DomainError: `bad-request-head`, `head-too-large`, `expectation-failed`, `not-implemented`,
+            `version-not-supported`.
     """
+    data = _with_known_version(data)
     found = _Parsed()
     parser = httptools.HttpRequestParser(found)
     try:
@@ -78,19 +86,34 @@ class _Parsed:
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        self.headers.append((name.lower(), value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
         self.complete = True
+
+
+def _with_known_version(data: bytes) -> bytes:
+    """Check the request line; return the head with a version that the parser knows (RFC 9110 section 2.5)."""
+    line = _LINE.match(data)
+    if line is None:
+        raise _bad("its first line is not METHOD TARGET HTTP/1.1")
+    if line[3] != b"1":
+        raise DomainError("version-not-supported", "send HTTP/1.1, or HTTP/1.0")
+    if line[1] not in _METHODS:
+        raise DomainError("not-implemented", "the method is not known here; methods are in capital letters")
+    if line[4] in b"01":
+        return data
+    return b"%b %b HTTP/1.1\r\n%b" % (line[1], line[2], data[line.end() :])
 
 
 def _checked(found: _Parsed, parser: httptools.HttpRequestParser) -> Head:
     if len(found.headers) > FIELDS_MAX:
         raise too_large(f"it may have at most {FIELDS_MAX} fields")
     head = Head(parser.get_method().decode("ascii"), version=parser.get_http_version(), headers=found.headers)
-    if head.version not in ("1.1", "1.0"):
-        raise _bad(f"HTTP/{head.version} is not spoken here: send HTTP/1.1")
-    _set_target(head, found.url)
+    if found.url == b"*":
+        _set_asterisk(head)
+    else:
+        _set_target(head, found.url)
     fields: dict[bytes, list[bytes]] = {}
     for name, value in found.headers:
         fields.setdefault(name, []).append(value)
@@ -108,16 +131,39 @@ def _checked(found: _Parsed, parser: httptools.HttpRequestParser) -> Head:
     return head
 
 
+def _set_asterisk(head: Head) -> None:
+    """RFC 9112 section 3.2.4: the target is the server, not one of its resources."""
+    if head.method != "OPTIONS":
+        raise _bad("only OPTIONS has the target *")
+    head.path, head.raw_path = "*", b"*"
+
+
 def _set_target(head: Head, url: bytes) -> None:
+    """RFC 9112 section 3.2. An encoded slash stays encoded: it separates no segments (RFC 3986 section 2.2)."""
     try:
         target = httptools.parse_url(url)
     except httptools.HttpParserInvalidURLError:
         raise _bad("its target is not a URL") from None
+    if target.schema is not None:
+        _take_authority(head, url)
+    if b"#" in url or target.userinfo is not None or (target.schema or b"http").lower() not in (b"http", b"https"):
+        raise _bad("its target may have no fragment, no user, and no scheme but http and https")
     head.raw_path, head.query = target.path or b"/", target.query or b""
-    try:
-        head.path = unquote(head.raw_path.decode("ascii")) if b"%" in head.raw_path else head.raw_path.decode("ascii")
-    except UnicodeDecodeError:
-        raise _bad("its target has characters that must be percent-encoded") from None
+    if b"%" not in head.raw_path:
+        head.path = head.raw_path.decode("ascii")
+    elif _ENCODED.search(head.raw_path):
+        raise _bad("a percent sign in its target is not followed by two hexadecimal digits")
+    else:
+        head.path = "%2F".join(map(unquote, _ENCODED_SLASH.split(head.raw_path.decode("ascii"))))
+
+
+def _take_authority(head: Head, url: bytes) -> None:
+    """Put the host of an absolute target in the place of Host (RFC 9112 section 3.2.2)."""
+    others = [(name, value) for name, value in head.headers if name != b"host"]
+    authority = _AUTHORITY.match(url)
+    if authority is None or not _HOST.fullmatch(authority[1]):
+        raise _bad("the host of its target is none")
+    head.headers = [(b"host", authority[1]), *others]
 
 
 def _check_host(head: Head, hosts: list[bytes] | None) -> None:
@@ -135,8 +181,11 @@ def _set_framing(head: Head, fields: dict[bytes, list[bytes]]) -> None:
     if codings is not None:
         if lengths is not None or head.version == "1.0":
             raise _bad("transfer-encoding does not go with content-length, or with HTTP/1.0")
-        if [coding.strip().lower() for coding in b",".join(codings).split(b",")] != [b"chunked"]:
-            raise _bad("no transfer coding but chunked is known")
+        *others, last = [coding.strip().lower() for coding in b",".join(codings).split(b",")]
+        if last != b"chunked" or {b"chunked", b""} & set(others):
+            raise _bad("chunked is not the last transfer coding, or is there twice")
+        if others:
+            raise DomainError("not-implemented", "no transfer coding but chunked is known")
         head.chunked = True
     elif lengths is not None:
         if not _LENGTH.fullmatch(lengths[0]):
@@ -144,8 +193,18 @@ def _set_framing(head: Head, fields: dict[bytes, list[bytes]]) -> None:
         head.length = int(lengths[0])
 
 
+def without_end(data: bytes, limit_bytes: int) -> DomainError:
+    """Return the error for a head that has more than `limit_bytes`, of which `data` is the beginning."""
+    line, end, _ = data[:limit_bytes].partition(b"\n")
+    if end:
+        return too_large(f"it may have at most {limit_bytes} bytes")
+    if b" " in line:
+        return DomainError("target-too-long", f"the head of the request may have at most {limit_bytes} bytes")
+    return DomainError("not-implemented", "no method is that long")
+
+
 def too_large(detail: str) -> DomainError:
-    """What a head of more than is allowed is answered with."""
+    """Return the error for a head that has more than is allowed."""
     return DomainError("head-too-large", f"the head of the request is too large: {detail}")
 
 

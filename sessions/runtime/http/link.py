@@ -48,7 +48,7 @@ class Link(asyncio.BufferedProtocol):
         self._server.connections.add(self)  # type: ignore[arg-type]
         if not self._connections.admit(self):
             detail = "too many connections are open; come back later"
-            self.write(refusal.answer(DomainError("overloaded", detail, retry_after_seconds=5), []))
+            self.write(refusal.answer(DomainError("overloaded", detail, retry_after_seconds=5), self.default_headers()))
             self._close()
             return False
         at_home = client is not None and server is not None and client[0] == server[0]

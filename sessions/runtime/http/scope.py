@@ -30,6 +30,11 @@ def of_request(common: Scope, head: Head, state: dict[str, Any]) -> Scope:
         "path": head.path,
         "raw_path": head.raw_path,
         "query_string": head.query,
-        "headers": head.headers,
+        "headers": _without_range(head) if head.method == "HEAD" else head.headers,
         "state": state.copy(),
     }
+
+
+def _without_range(head: Head) -> list[tuple[bytes, bytes]]:
+    """Return the fields without Range, which has no meaning for HEAD (RFC 9110 section 14.2)."""
+    return [(name, value) for name, value in head.headers if name != b"range"]

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from sessions.runtime.errors import PROBLEMS
 from sessions.runtime.http.connections import CLOSED
 from tests.unit.runtime.http.echo import Echo, served, serving, told
 
@@ -85,12 +86,12 @@ async def test_a_trailer_is_no_header_field(name: bytes) -> None:
         (b"GET / HTTP/1.0\r\n\r\n", 200),
         (b"GET / HTTP/1.1\r\nHost: a.example:8085\r\nConnection: close\r\n\r\n", 200),
         (b"GET / HTTP/1.1\r\nHost: [::1]:8085\r\nConnection: close\r\n\r\n", 200),
-        (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
         (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\na", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\na", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
         (
             b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             400,
@@ -105,7 +106,7 @@ async def test_a_trailer_is_no_header_field(name: bytes) -> None:
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"a:\r\n" * 200 + b"\r\n", 431),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 40_000 + b"\r\n\r\n", 431),
-        (b"GET /" + b"a" * 40_000, 431),
+        (b"GET /" + b"a" * 40_000, 414),
     ],
 )
 async def test_a_head_is_as_the_rfc_says_or_refused(data: bytes, status: int) -> None:
@@ -115,7 +116,7 @@ async def test_a_head_is_as_the_rfc_says_or_refused(data: bytes, status: int) ->
     if status != 200:
         assert b"content-type: application/problem+json" in answer
         assert b"connection: close" in answer
-        assert code(answer) in ("bad-request-head", "head-too-large", "expectation-failed")
+        assert PROBLEMS[code(answer)][0] == status
 
 
 @pytest.mark.parametrize(
@@ -314,8 +315,10 @@ async def test_announced_bodies_hold_next_to_nothing() -> None:
         announced = [await asyncio.open_connection(*address) for _ in range(30)]
         for _, one in announced:
             one.write(put(bytes(LIMIT_BYTES))[: -LIMIT_BYTES + 1])
+        async with asyncio.timeout(10):
+            while len(app.scopes) < 30:
+                await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
-        assert len(app.scopes) == 30
         assert app.budget.used_bytes <= 30 * 64 * 1024
         writer.write(put(b"honest"))
         assert (await asyncio.wait_for(reader.readuntil(b"\r\n"), 1)).startswith(b"HTTP/1.1 200")
