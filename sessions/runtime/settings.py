@@ -46,9 +46,9 @@ class ServiceSettings(BaseSettings):
     rate_per_second: Annotated[int, Field(ge=0)] = 5000
     connections_max_per_token: Annotated[int, Field(ge=0)] = 1024
     head_max_bytes: Annotated[int, Field(ge=4096, le=MIB)] = 32 * 1024
-    head_seconds: Annotated[float, Field(gt=0)] = 10.0
-    idle_seconds: Annotated[float, Field(gt=0)] = 75.0
-    stall_seconds: Annotated[float, Field(gt=0)] = 30.0
+    head_seconds: Annotated[float, Field(gt=0)] = 10
+    idle_seconds: Annotated[float, Field(gt=0)] = 75
+    stall_seconds: Annotated[float, Field(gt=0)] = 30
     bytes_per_second_min: Annotated[int, Field(ge=1)] = 1024
     connections_max: Annotated[int, Field(ge=16)] = 4096
     connections_max_per_address: Annotated[int, Field(ge=8)] = 2048
