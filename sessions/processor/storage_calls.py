@@ -9,7 +9,6 @@ from sessions.processor.storage_errors import RequestFailedError, UnheardError
 from sessions.processor.wire import Answer, BrokenOffError, NoConnectionError, NoRoomError, WireError
 from sessions.runtime.errors import PROBLEMS, DomainError
 
-
 _REDIRECTS: Final = range(300, 400)
 _NOT_FOUND: Final = 404
 _TOO_LARGE: Final = 413
