@@ -100,14 +100,19 @@ class StorageClient:
         """Add a key to a session's ring; one that is there already stays as it is."""
         response = await self._call("POST", f"/api/v1/sessions/{session_id}/keys", body=key_json(key))
         with understood():
-            _ = response.json()["keys"]
+            kept = {one.dek_id for one in read_keys(response.json()["keys"])}
+        if key.dek_id not in kept:
+            raise RequestFailedError("session-storage did not say that it has stored the key")
 
     async def session(self, session_id: SessionId) -> tuple[dict[str, Any], Keys]:
         """A session's status, and its key ring."""
         response = await self._call("GET", f"/api/v1/sessions/{session_id}")
         with understood():
             view = without_metadata(response.content)
-            return view, read_keys(view.pop("keys"))
+            keys = read_keys(view.pop("keys"))
+        if view.get("session_id") != session_id:
+            raise RequestFailedError("session-storage answered with no status of this session")
+        return view, keys
 
     async def metadata_sha256(self, session_id: SessionId) -> str:
         """The SHA-256, in hex, of the metadata that a session was sealed with."""

@@ -370,7 +370,7 @@ async def _hanging(script: Script) -> asyncio.Event:
         if request.url.path.endswith("/report"):
             report = {"asks": [], "asked": {}, "shredded": [], "uptime_seconds": 1, "generation": "g", "retain_days": 0}
             return Response(json.dumps(report))
-        session = {"keys": [key_json(_KEY)], "root": "r", "manifest_sha256": "m", "checks": {}}
+        session = {"keys": [key_json(_KEY)], "root": "r", "manifest_sha256": "m", "checks": {}, "session_id": "a"}
         return Response(json.dumps(session))
 
     script.answers.append(seal)
