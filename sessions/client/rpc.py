@@ -23,6 +23,9 @@ from sessions.core.types import HASH_BYTES
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
 """A block with all its transaction hashes has about one."""
 TIMEOUT_SECONDS: Final = 20.0
+"""Longest time for a part of an answer, in seconds."""
+CONNECT_SECONDS: Final = 5.0
+"""Longest time for a connection to one address of the node, in seconds; then the next one is tried."""
 
 _QUANTITY = re.compile(r"0x(?:0|[1-9a-f][0-9a-f]{0,63})")
 _DATA = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
@@ -39,7 +42,7 @@ class JsonRpc:
         self._ids = count(1)
         self._http = through_proxies(
             lambda: httpx.Client(
-                timeout=TIMEOUT_SECONDS,
+                timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS),
                 headers={"Accept-Encoding": "identity"},
                 verify=parsed.scheme == "https",  # without TLS there is nothing to verify
             )
