@@ -8,6 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from sessions.core.errors import IndexOutOfRangeError
 from sessions.core.types import MAX_CHUNK_INDEX, SESSION_ID_PATTERN, ChunkIndex, chunk_index, session_id
+from sessions.processor.chunk_limit import ChunkLimit
 from sessions.processor.models import RecordedModel
 from sessions.processor.recording import Recording
 from sessions.runtime import body, digest
@@ -98,23 +99,21 @@ class ChunkEndpoint:
     """Takes one chunk, answers when it is durable."""
 
     def __init__(
-        self, recording: Recording, authenticator: Authenticator, budget: ByteBudget, chunk_max_bytes: int
+        self, recording: Recording, authenticator: Authenticator, budget: ByteBudget, limit: ChunkLimit
     ) -> None:
         self._recording = recording
         self._authenticator = authenticator
         self._budget = budget
-        self._chunk_max_bytes = chunk_max_bytes
+        self._limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         request = Request(scope, receive)
         principal = require(request, self._authenticator, (Role.RECORD,))
         session, index = session_id(request.path_params["session_id"]), parse_index(request.path_params["index"])
-        declared = body.declared_length(request.headers.get("content-length"), self._chunk_max_bytes)
+        declared = body.declared_length(request.headers.get("content-length"), self._limit.bytes)
         self._recording.require_room(session, declared or 0, principal.name)
-        async with body.bounded(
-            request, self._budget, self._chunk_max_bytes, principal.name, part=session
-        ) as plaintext:
+        async with body.bounded(request, self._budget, self._limit.bytes, principal.name, part=session) as plaintext:
             digest.check(request.headers, plaintext, scope.get(body.TRAILERS, ()))
             recorded = await self._recording.record(session, index, plaintext, principal.name)
         status = 201 if recorded.created else 200

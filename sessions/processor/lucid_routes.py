@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse
 
 from sessions.core.types import ChunkIndex, SessionId, chunk_index
 from sessions.processor import models
+from sessions.processor.chunk_limit import ChunkLimit
 from sessions.processor.models import LucidBatchRequest, LucidChunk, LucidProcessRequest
 from sessions.processor.recording import Recording
 from sessions.processor.session_desk import Queued, SessionDesk
@@ -90,13 +91,11 @@ def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
 class LucidRecorder:
     """The chunk routes of the Lucid recorder."""
 
-    def __init__(
-        self, recording: Recording, budget: ByteBudget, chunk_max_bytes: int, batch_body_max_bytes: int
-    ) -> None:
+    def __init__(self, recording: Recording, budget: ByteBudget, limit: ChunkLimit, batch_body_max_bytes: int) -> None:
         self._recording = recording
         self._budget = budget
-        self._chunk_max_bytes = chunk_max_bytes
-        self._single_body_bytes = -(-chunk_max_bytes // 3) * 4 + _JSON_OVERHEAD_BYTES
+        self._limit = limit
+        self._single_body_bytes = -(-limit.own_bytes // 3) * 4 + _JSON_OVERHEAD_BYTES
         self._batch_body_bytes = max(batch_body_max_bytes, self._single_body_bytes)
 
     async def process(self, request: Request, principal: Principal) -> dict[str, Any]:
@@ -155,7 +154,7 @@ class LucidRecorder:
     async def _record(self, session_id: SessionId, chunk: LucidChunk, by: str) -> dict[str, Any]:
         started = time.perf_counter()
         index = index_of(chunk)
-        plaintext = await asyncio.to_thread(_decode, chunk, self._chunk_max_bytes)
+        plaintext = await asyncio.to_thread(_decode, chunk, self._limit.bytes)
         recorded = await self._recording.record(session_id, index, plaintext, by)
         return {
             "success": True,

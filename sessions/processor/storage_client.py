@@ -171,6 +171,7 @@ class StorageClient:
                 uptime_seconds=float(answer["uptime_seconds"]),
                 generation=str(answer["generation"]),
                 retain_days=int(answer["retain_days"]),
+                chunk_max_bytes=int(answer["chunk_max_bytes"]) if "chunk_max_bytes" in answer else None,
             )
 
     async def say_goodbye(self, name: str, report: Mapping[str, Any]) -> None:

@@ -46,10 +46,11 @@ def method_label(method: str) -> str:
     return method if method in _METHODS else "other"
 
 
-def watch_budget(budget: ByteBudget) -> None:
-    """Show a budget's use."""
+def watched(budget: ByteBudget) -> ByteBudget:
+    """Show a budget's use, and return the budget."""
     BUDGET_TOTAL_BYTES.set(budget.total_bytes)
     BUDGET_USED_BYTES.set_function(lambda: budget.used_bytes)
+    return budget
 
 
 async def watch_loop_lag() -> None:

@@ -284,6 +284,7 @@ async def test_health_follows_storage(client: httpx.AsyncClient, tmp_path: Path)
         "audit": {"status": "ok", "detail": ""},
         "background": {"status": "ok", "detail": ""},
         "memory": {"status": "ok", "detail": ""},
+        "chunk-limit": {"status": "ok", "detail": ""},
     }
     app = main.build(_settings(tmp_path, "http://127.0.0.1:1"))
     async with app.router.lifespan_context(app), client_of(app) as alone:

@@ -279,6 +279,7 @@ REPORTED = {
     "uptime_seconds": 7.5,
     "generation": "g",
     "retain_days": 3,
+    "chunk_max_bytes": 1024,
 }
 
 
@@ -291,6 +292,7 @@ async def test_a_report(script: Script, scripted: StorageClient) -> None:
         uptime_seconds=7.5,
         generation="g",
         retain_days=3,
+        chunk_max_bytes=1024,
     )
     method, path, _, body = script.requests[0]
     assert (method, path, body) == ("POST", "/api/v1/processors/p/report", b'{"holdings": {}}')
