@@ -247,6 +247,7 @@ async def test_what_a_report_says(one: Processor) -> None:
     await one.reporter.report()
     assert one.storage.reports[-1].pop("run") == first
     assert one.storage.reports[-1] == {
+        "chunk_max_bytes": CHUNK_MAX_BYTES_LIMIT,
         "holdings": {
             "spooled_entries": 2,
             "spooled_bytes": one.spool.used_bytes,
