@@ -22,17 +22,16 @@ from sessions.storage.anchor import (
     AnchoringError,
     BatchLog,
     BatchRecord,
-    Chain,
     ChainMisconfiguredError,
     ChainUnavailableError,
     HistoryLostError,
-    Inclusion,
     Lease,
     SessionPool,
     SignedTransaction,
     StaleLeaderError,
 )
 from sessions.storage.anchorer_status import AnchorerStatus
+from sessions.storage.chain import Chain, Inclusion
 from sessions.storage.killpoints import Point
 
 BATCH_MAX_SESSIONS: Final = 10_000

@@ -10,9 +10,9 @@ from aiohttp import web
 
 from scripts.devstack.anvil import Anvil
 from sessions.core.anchor_contract import decode_uint64, encode_anchored_at_call
-from sessions.storage.anchor import Chain
+from sessions.storage.chain import Chain
 from sessions.storage.evm import GWEI, EvmChain
-from sessions.storage.memory_anchoring import MemoryChain
+from sessions.storage.memory_chain import MemoryChain
 
 
 class Rig(Protocol):

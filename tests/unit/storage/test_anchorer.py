@@ -14,7 +14,8 @@ from sessions.core.types import SessionId
 from sessions.storage import anchorer as module
 from sessions.storage.anchor import ChainMisconfiguredError, ChainUnavailableError, StaleLeaderError
 from sessions.storage.anchorer import Anchorer
-from sessions.storage.memory_anchoring import GWEI, LeaseState, MemoryBatches, MemoryChain, MemoryLease
+from sessions.storage.memory_anchoring import LeaseState, MemoryBatches, MemoryLease
+from sessions.storage.memory_chain import GWEI, MemoryChain
 
 
 class Clock:
