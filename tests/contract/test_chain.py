@@ -477,6 +477,55 @@ async def test_a_rate_limit_is_no_advice_on_fees(real: AnvilRig) -> None:
         await chain.close()
 
 
+def as_http_error(status: int, method: str, answered: dict[str, Any]) -> Change:
+    """The node says it in JSON-RPC under the status of an error, as Besu and some providers do."""
+    body = {"jsonrpc": "2.0", "id": 1} | answered
+    return lambda asked, answer: web.json_response(body, status=status) if asked == method else answer
+
+
+@pytest.mark.parametrize(
+    "answered", [{"error": {"code": -32601, "message": "Method not found"}}, {"result": None}], ids=["unknown", "null"]
+)
+async def test_no_advice_on_fees_may_come_with_an_http_error(real: AnvilRig, answered: dict[str, Any]) -> None:
+    """B41: nothing was ever signed on such a node."""
+    async with proxied(real.node.url, as_http_error(400, "eth_maxPriorityFeePerGas", answered)) as url:
+        chain = real.another(rpc_urls=[url])
+        assert (await chain.sign(ROOT)).priority_fee_wei == DEFAULT_PRIORITY_FEE_WEI
+        await chain.close()
+
+
+@pytest.mark.parametrize("status", [400, 429, 503])
+async def test_a_rate_limit_under_an_http_error_is_a_refusal_in_its_words(real: AnvilRig, status: int) -> None:
+    limit = {"error": {"code": -32005, "message": "slow down"}}
+    async with proxied(real.node.url, as_http_error(status, "eth_maxPriorityFeePerGas", limit)) as url:
+        chain = real.another(rpc_urls=[url])
+        with pytest.raises(ChainUnavailableError, match="slow down"):
+            await chain.sign(ROOT)
+        await chain.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"jsonrpc": "2.0", "id": 1, "result": "0x' + b"0" * 9 * 2**20 + b'1"}', "more than 8388608 bytes"),
+        (b"[" * 200_000, "not an answer in JSON-RPC"),
+        (b"1" * 10_000, "not an answer in JSON-RPC"),
+        (b"\xff", "not an answer in JSON-RPC"),
+        (b"", "not an answer in JSON-RPC"),
+    ],
+    ids=["large", "deep", "long number", "not UTF-8", "empty"],
+)
+async def test_a_body_is_read_within_bounds(real: AnvilRig, body: bytes, words: str) -> None:
+    def flood(asked: str, answer: Any) -> Any:
+        return web.Response(body=body) if asked == "eth_getBalance" else answer
+
+    async with proxied(real.node.url, flood) as url:
+        chain = real.another(rpc_urls=[url])
+        with pytest.raises(ChainUnavailableError, match=words):
+            await chain.balance_wei()
+        await chain.close()
+
+
 @pytest.mark.parametrize("words", ["AlreadyKnown", "OldNonce, Current nonce: 1", "existing tx with same hash", "no"])
 @pytest.mark.parametrize("mined", [False, True])
 async def test_a_repeat_is_taken_for_what_it_is_whatever_the_words(real: AnvilRig, words: str, mined: bool) -> None:
@@ -514,5 +563,11 @@ async def test_what_a_node_says_is_cut_short(real: AnvilRig) -> None:
         await chain.close()
 
 
-def test_the_library_logs_no_urls() -> None:
-    assert logging.getLogger("web3.providers").getEffectiveLevel() > logging.DEBUG
+async def test_no_log_has_a_key_of_a_url(caplog: pytest.LogCaptureFixture, real_key: str) -> None:
+    caplog.set_level(logging.DEBUG)
+    urls = ["http://127.0.0.1:1/secret-api-key"]
+    chain = EvmChain(rpc_urls=urls, chain_id=1, contract=bytes(20), key=real_key)
+    with pytest.raises(ChainUnavailableError):
+        await chain.balance_wei()
+    await chain.close()
+    assert "secret" not in caplog.text
