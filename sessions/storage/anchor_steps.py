@@ -1,0 +1,118 @@
+"""The steps that bring one batch onto the chain."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from sessions.core.receipt import Anchor, AnchorState
+from sessions.runtime.killpoints import reach
+from sessions.storage.anchor import BatchLog, BatchRecord, SignedTransaction
+from sessions.storage.anchorer_status import AnchorerStatus
+from sessions.storage.chain import Chain, Inclusion
+from sessions.storage.killpoints import Point
+
+REPLACE_AFTER_SECONDS: Final = 300.0
+"""After this long without a block a transaction is replaced by one with a higher fee."""
+_IN_A_BLOCK: Final = (AnchorState.INCLUDED, AnchorState.CONFIRMED)
+_log = structlog.get_logger()
+
+
+class Steps:
+    """Takes a batch one step further; each step is stored before the next."""
+
+    def __init__(
+        self,
+        batches: BatchLog,
+        chain: Chain,
+        status: AnchorerStatus,
+        replace_after: timedelta,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._batches, self._chain, self._status = batches, chain, status
+        self._replace_after, self._now = replace_after, now
+
+    async def take(self, record: BatchRecord, token: int, *, may_sign: bool) -> BatchRecord:
+        """Take a batch one step further, if the chain lets it, and return it as it is stored then.
+
+        Args:
+            record: The batch, as it is stored.
+            token: The leader's fencing number.
+            may_sign: Whether a nonce may be chosen for it.
+
+        Raises:
+            ChainUnavailableError: no node answers, or all that answer lag behind what is stored of the batch.
+            ChainMisconfiguredError: the chain is not the one of the settings.
+            StaleLeaderError: another replica leads.
+        """
+        if record.anchor.state is AnchorState.PENDING:
+            return await self._sign(record, token) if may_sign else record
+        not_below = record.anchor.block_number or 0
+        sighting = await self._chain.find(record.root, record.transactions, not_below)
+        self._status.head_block = sighting.head
+        if (found := sighting.inclusion) is not None:
+            # What was deep enough once is so, whatever a node that starts, or a changed setting, says of the depth.
+            was = record.anchor.state is AnchorState.CONFIRMED and record.anchor.block_hash == found.block_hash
+            deep = found.block_number <= sighting.confirmed_height
+            return await self._settle(record, found, token, confirmed=was or deep)
+        if record.anchor.state in _IN_A_BLOCK:
+            record = await self._reorganised(record, token)
+        if sighting.live is None:
+            return await self._sign(record, token) if may_sign else record
+        if record.submitted_at is not None and self._now() - record.submitted_at > self._replace_after:
+            return await self._sign(record, token, replaces=sighting.live)
+        await self._chain.broadcast(sighting.live)
+        return record
+
+    async def _sign(self, record: BatchRecord, token: int, replaces: SignedTransaction | None = None) -> BatchRecord:
+        """Sign, store, broadcast: in this order, so that no transaction is out of which nobody knows."""
+        signed = await self._chain.sign(record.root, replaces)
+        if signed is None:
+            assert replaces is not None
+            await self._chain.broadcast(replaces)
+            return record
+        reach(Point.TRANSACTION_SIGNED)
+        anchor = Anchor(
+            state=AnchorState.SUBMITTED,
+            chain_id=signed.chain_id,
+            contract=signed.contract,
+            publisher=signed.publisher,
+            transaction=signed.hash,
+        )
+        transactions = (*record.transactions, signed)
+        changed = replace(record, anchor=anchor, transactions=transactions, submitted_at=self._now(), gas_used=None)
+        await self._batches.update(changed, record.anchor.state, token)
+        reach(Point.TRANSACTION_STORED)
+        self._status.transactions_signed += 1
+        _log.info("batch_submitted", sequence=record.sequence, transaction=signed.hash.hex(), nonce=signed.nonce)
+        await self._chain.broadcast(signed)
+        reach(Point.TRANSACTION_BROADCAST)
+        return changed
+
+    async def _settle(self, record: BatchRecord, found: Inclusion, token: int, *, confirmed: bool) -> BatchRecord:
+        anchor = found.anchor(confirmed=confirmed)
+        if anchor == record.anchor:
+            return record
+        changed = replace(record, anchor=anchor, gas_used=found.gas_used)
+        reach(Point.ANCHOR_FOUND)
+        await self._batches.update(changed, record.anchor.state, token)
+        reach(Point.ANCHOR_CONFIRMED if confirmed else Point.ANCHOR_INCLUDED)
+        self._status.batches_included += record.anchor.state is AnchorState.SUBMITTED
+        self._status.batches_confirmed += confirmed
+        event = "batch_confirmed" if confirmed else "batch_included"
+        _log.info(event, sequence=record.sequence, block_number=found.block_number, gas_used=found.gas_used)
+        return changed
+
+    async def _reorganised(self, record: BatchRecord, token: int) -> BatchRecord:
+        """The block is gone, and the transaction with it: back to waiting for one."""
+        anchor = replace(
+            record.anchor, state=AnchorState.SUBMITTED, block_number=None, block_hash=None, block_timestamp=None
+        )
+        changed = replace(record, anchor=anchor, submitted_at=self._now(), gas_used=None)
+        await self._batches.update(changed, record.anchor.state, token)
+        reach(Point.ANCHOR_TAKEN_BACK)
+        self._status.reorganisations += 1
+        _log.warning("batch_reorganised_away", sequence=record.sequence, transaction=(anchor.transaction or b"").hex())
+        return changed
