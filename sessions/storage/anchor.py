@@ -30,7 +30,8 @@ class AnchoringError(Exception):
 
     AnchoringError
     ├── ChainUnavailableError     try again later
-    │   └── HistoryLostError      ask a node that knows more
+    │   ├── HistoryLostError      ask a node that knows more
+    │   └── UnderpricedError      offer more
     ├── ChainMisconfiguredError   somebody has to change a setting
     └── StaleLeaderError          another replica leads by now
     """
@@ -42,6 +43,10 @@ class ChainUnavailableError(AnchoringError):
 
 class HistoryLostError(ChainUnavailableError):
     """The contract has the root, so nothing is to be sent; but no node knows the transaction that brought it there."""
+
+
+class UnderpricedError(ChainUnavailableError):
+    """No node takes the transaction, and one refuses it because it offers too little: it was never in a pool."""
 
 
 class ChainMisconfiguredError(AnchoringError):

@@ -11,7 +11,7 @@ from sessions.core.receipt import Anchor, AnchorState
 from sessions.runtime.killpoints import reach
 from sessions.storage.anchor import BatchLog, BatchRecord, SignedTransaction
 from sessions.storage.anchorer_status import AnchorerStatus
-from sessions.storage.chain import Chain, Inclusion
+from sessions.storage.chain import Chain, Inclusion, Sighting
 from sessions.storage.killpoints import Point
 
 REPLACE_AFTER_SECONDS: Final = 300.0
@@ -49,8 +49,7 @@ class Steps:
         """
         if record.anchor.state is AnchorState.PENDING:
             return await self._sign(record, token) if may_sign else record
-        not_below = record.anchor.block_number or 0
-        sighting = await self._chain.find(record.root, record.transactions, not_below)
+        sighting = await self._chain.find(record.root, record.transactions, record.anchor)
         self._status.head_block = sighting.head
         if (found := sighting.inclusion) is not None:
             # What was deep enough once is so, whatever a node that starts, or a changed setting, says of the depth.
@@ -59,12 +58,22 @@ class Steps:
             return await self._settle(record, found, token, confirmed=was or deep)
         if record.anchor.state in _IN_A_BLOCK:
             record = await self._reorganised(record, token)
-        if sighting.live is None:
-            return await self._sign(record, token) if may_sign else record
+        if sighting.live is None or self._is_stranded(record, sighting):
+            anew = may_sign and (sighting.spent or sighting.live is not None)
+            return await self._sign(record, token) if anew else record
         if record.submitted_at is not None and self._now() - record.submitted_at > self._replace_after:
             return await self._sign(record, token, replaces=sighting.live)
         await self._chain.broadcast(sighting.live)
         return record
+
+    def _is_stranded(self, record: BatchRecord, sighting: Sighting) -> bool:
+        """Return whether the chain will not come to the transaction's nonce: the number was a node's mistake.
+
+        Blocks that were made well after the signing, and are confirmed by now, have not used the nonces below it.
+        """
+        if sighting.gap_at is None or record.submitted_at is None:
+            return False
+        return sighting.gap_at > (record.submitted_at + self._replace_after).timestamp()
 
     async def _sign(self, record: BatchRecord, token: int, replaces: SignedTransaction | None = None) -> BatchRecord:
         """Sign, store, broadcast: in this order, so that no transaction is out of which nobody knows."""

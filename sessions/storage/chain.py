@@ -37,15 +37,25 @@ class Inclusion:
 class Sighting:
     """What one node says about a batch's transactions.
 
-    `inclusion` is the block of the one that the chain took, if it took any. `confirmed_height` is the highest block
-    that counts as confirmed. `live` is the newest that can still get into a block; None when the nonces are used up, or
-    none was meant for this chain: then a new one is needed.
+    Attributes:
+        head: Number of the newest block.
+        confirmed_height: The highest block that counts as confirmed.
+        inclusion: The block of the transaction that the chain took; None when the node shows none. Up to
+            `confirmed_height` the node's chain was seen to hold it.
+        live: The transaction that can get into a block next, which is the newest of the lowest nonce that is not used;
+            None when all nonces are used, or no transaction was meant for this chain.
+        spent: Whether no transaction can get into a block any more, so that a new one is needed: other transactions
+            used the nonces, in confirmed blocks.
+        gap_at: Time of a confirmed block, in seconds since 1970, before which the nonces below that of `live` were not
+            used; None when `live` is next.
     """
 
     head: int
     confirmed_height: int
     inclusion: Inclusion | None
     live: SignedTransaction | None
+    spent: bool = False
+    gap_at: int | None = None
 
 
 class Chain(Protocol):
@@ -63,24 +73,38 @@ class Chain(Protocol):
     async def check(self) -> None:
         """See that the chain is the one of the settings, and the contract the one that we know."""
 
-    async def sign(self, root: Hash, replaces: SignedTransaction | None = None) -> SignedTransaction | None:
+    async def sign(
+        self, root: Hash, replaces: SignedTransaction | None = None, refused: bool = False
+    ) -> SignedTransaction | None:
         """Sign a transaction that anchors `root`; nothing is sent.
 
-        With `replaces`, one at the same nonce and with a fee that is higher by enough for nodes to take it instead;
-        None when that is more than the cap on fees, or the other was signed with another key.
+        With `replaces`, sign one at the same nonce and with a fee that is higher by enough for nodes to take it
+        instead; return None when that is more than the cap on fees, or the other was signed with another key. With
+        `refused`, the other was refused for its fee, so the offer is doubled, up to the cap.
         """
         ...
 
     async def broadcast(self, transaction: SignedTransaction) -> None:
-        """Send it. A node that has it already, or whose chain has moved past its nonce, is no error: `find` tells."""
+        """Send it. A node that has it already, or whose chain has moved past its nonce, is no error: `find` tells.
+
+        Raises:
+            UnderpricedError: no node takes it, and one refuses it because it offers too little.
+        """
+        ...
         ...
 
-    async def find(self, root: Hash, transactions: Sequence[SignedTransaction], not_below: int = 0) -> Sighting:
-        """Look for the transactions of a batch on one node; one that is behind block `not_below` counts as away.
+    async def find(
+        self, root: Hash, transactions: Sequence[SignedTransaction], stored: Anchor | None = None
+    ) -> Sighting:
+        """Look for the transactions of a batch on one node.
+
+        `stored` is what was seen of the batch before. Where it names a block, a sighting without an inclusion is the
+        node's word that its chain has other blocks: that a receipt is missing is no evidence.
 
         Raises:
             HistoryLostError: none is known, none can get into a block, and the contract has the root: nodes forget
                 receipts, and one that was behind when it was asked for the receipt has caught up.
+            ChainUnavailableError: no node answers; or all that do lag behind `stored`, or contradict themselves.
         """
         ...
 

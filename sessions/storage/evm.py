@@ -10,6 +10,7 @@ from eth_account.signers.local import LocalAccount
 from eth_utils.address import to_checksum_address
 
 from sessions.core.anchor_contract import encode_anchor_call, is_genuine
+from sessions.core.receipt import Anchor
 from sessions.core.types import Hash
 from sessions.storage.anchor import (
     ChainMisconfiguredError,
@@ -17,7 +18,8 @@ from sessions.storage.anchor import (
     SignedTransaction,
 )
 from sessions.storage.chain import Sighting
-from sessions.storage.evm_look import Confirmations, confirmed_height, hexed, look, used_nonces
+from sessions.storage.evm_look import Look
+from sessions.storage.evm_reads import Confirmations, confirmed_height, hexed, used_nonces
 from sessions.storage.rpc import METHOD_NOT_FOUND, Node, RpcError
 from sessions.storage.rpc_nodes import Nodes
 
@@ -104,7 +106,9 @@ class EvmChain:
             )
         await confirmed_height(node, 0, self._confirmations)
 
-    async def sign(self, root: Hash, replaces: SignedTransaction | None = None) -> SignedTransaction | None:
+    async def sign(
+        self, root: Hash, replaces: SignedTransaction | None = None, refused: bool = False
+    ) -> SignedTransaction | None:
         """Sign a transaction that anchors `root`; nothing is sent.
 
         The nonce is the next that the chain will take, not the next that a node has seen: so a transaction of ours
@@ -198,18 +202,29 @@ class EvmChain:
             return True
         return await used_nonces(node, transaction.publisher) > transaction.nonce
 
-    async def find(self, root: Hash, transactions: Sequence[SignedTransaction], not_below: int = 0) -> Sighting:
-        """Look for the transactions of a batch on one node; one that is behind block `not_below` counts as away.
+    async def find(
+        self, root: Hash, transactions: Sequence[SignedTransaction], stored: Anchor | None = None
+    ) -> Sighting:
+        """Look for the transactions of a batch on one node after another; see `sessions.storage.chain.Chain.find`.
 
-        A node that has lost them counts as away as well, if the contract has the root: a second transaction would cost
-        money, and change nothing there.
-
-        The order of the calls matters: what is asked first can only be older. So a used nonce means that the receipt,
-        asked for after it, is there, unless the nonce went to somebody else's transaction.
+        A node that lacks what was stored before counts as away, unless it shows other blocks. One that has lost the
+        transactions counts as away as well, if the contract has the root: a second transaction would cost money, and
+        change nothing there.
         """
         ours = [transaction for transaction in transactions if transaction.chain_id == self.chain_id]
+        held = stored is not None and stored.block_hash is not None and stored.chain_id == self.chain_id
 
-        return await self._nodes.ask(lambda node: look(node, root, ours, self._confirmations, not_below))
+        async def look(node: Node) -> Sighting:
+            one = Look(
+                node=node,
+                root=root,
+                ours=ours,
+                confirmations=self._confirmations,
+                stored=stored if held else None,
+            )
+            return await one.sighting()
+
+        return await self._nodes.ask(look)
 
     async def balance_wei(self) -> int:
         """What the publisher's account holds, in wei."""

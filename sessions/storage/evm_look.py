@@ -1,113 +1,198 @@
-"""Looks at an EVM node: how far its chain is, and where the transactions of a batch are."""
+"""Looks at an EVM node for the transactions of a batch, and takes no absence for evidence.
 
-from collections.abc import Sequence
-from typing import Final, Literal
+Behind one URL there may be several backends, some of which lag. What a missing receipt or a used nonce means is
+therefore read from state, the contract's and the account's, in one block that is named by its hash (EIP-1898). A
+backend that does not have the block refuses.
+"""
 
-from sessions.core.anchor_contract import encode_anchored_at_call
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sessions.core.receipt import Anchor, AnchorState
 from sessions.core.types import Hash
-from sessions.storage.anchor import (
-    ChainMisconfiguredError,
-    ChainUnavailableError,
-    HistoryLostError,
-    SignedTransaction,
-)
+from sessions.storage.anchor import ChainUnavailableError, HistoryLostError, SignedTransaction
 from sessions.storage.chain import Inclusion, Sighting
-from sessions.storage.rpc import INVALID_PARAMETERS, Node, RpcError
+from sessions.storage.evm_reads import (
+    Block,
+    Confirmations,
+    anchored_at,
+    block_by_hash,
+    block_by_number,
+    confirmed_height,
+    hexed,
+    used_nonces,
+)
+from sessions.storage.rpc import Node
 
-_UNKNOWN_BLOCK: Final = -39001
-"""JSON-RPC code of Besu and Erigon for a block that does not exist (yet)."""
-_NO_BLOCK_WORDS: Final = ("not found", "unknown block")
 _HEAD_SLACK_BLOCKS: Final = 100
 """Blocks that may come between the question for the head and that for a receipt."""
+_STATE_BLOCKS: Final = 100
+"""How far below the head state is read, in blocks. Full nodes keep that of the last 128."""
+_CURRENT_SECONDS: Final = 600
+"""A head that is no older than this is taken for the chain's newest, by this machine's clock."""
+_ABSURD_BLOCKS: Final = 10_000
+"""More blocks than any chain makes in `_CURRENT_SECONDS`."""
 
-Confirmations = int | Literal["finalized"]
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """One look at one node.
 
-async def look(
-    node: Node, root: Hash, ours: Sequence[SignedTransaction], confirmations: Confirmations, not_below: int
-) -> Sighting:
-    """Look for a batch's transactions; see `EvmChain.find`.
-
-    The order of the calls matters: what is asked first can only be older. So a used nonce means that the receipt,
-    asked for after it, is there, unless the nonce went to somebody else's transaction.
+    Attributes:
+        node: Who is asked.
+        root: The batch's root.
+        ours: The batch's transactions for this chain, oldest first.
+        confirmations: The depth, in blocks, from which a block counts as confirmed; or the chain's own finality.
+        stored: The batch's anchor as it was seen before, if that was in a block of this chain.
     """
-    head = await node.number("eth_blockNumber")
-    if ours and head < not_below:
-        raise ChainUnavailableError(f"{node.name}: is at block {head}, and the anchor in block {not_below}")
-    confirmed = await confirmed_height(node, head, confirmations)
-    publishers = {transaction.publisher for transaction in ours}
-    used = {publisher: await used_nonces(node, publisher) for publisher in publishers}
-    inclusion = None
-    for transaction in reversed(ours):
-        inclusion = inclusion or await _inclusion(node, transaction, head)
-    live = next((item for item in reversed(ours) if item.nonce >= used[item.publisher]), None)
-    if inclusion is None and live is None and await _has(node, root, ours):
-        raise HistoryLostError(f"{node.name}: the contract has a batch of which the node lost the transaction")
-    return Sighting(head=head, confirmed_height=confirmed, inclusion=inclusion, live=live)
 
+    node: Node
+    root: Hash
+    ours: Sequence[SignedTransaction]
+    confirmations: Confirmations
+    stored: Anchor | None
 
-async def _has(node: Node, root: Hash, transactions: Sequence[SignedTransaction]) -> bool:
-    """Return whether one of them has put the root on the chain, says the contract."""
-    for contract, publisher in {(item.contract, item.publisher) for item in transactions}:
-        call = {"to": hexed(contract), "data": hexed(encode_anchored_at_call(publisher, root))}
-        if any(await node.data("eth_call", call, "latest")):
+    async def sighting(self) -> Sighting:
+        """Return what the node says; see `sessions.storage.chain.Chain.find`.
+
+        The order of the calls matters: what is asked first can only be older. So a used nonce means that the receipt,
+        asked for after it, is there, unless the nonce went to somebody else's transaction.
+        """
+        node = self.node
+        head = await node.count("eth_blockNumber")
+        confirmed = await confirmed_height(node, head, self.confirmations)
+        publishers = {transaction.publisher for transaction in self.ours}
+        used = {publisher: await used_nonces(node, publisher) for publisher in publishers}
+        found = [one for item in self.ours if (one := await self._inclusion(item, head)) is not None]
+        inclusion = min(found, key=lambda one: one.block_number, default=None)
+        live = _next(self.ours, used)
+        spent, gap_at = not self.ours, None
+        if inclusion is not None:
+            await self._check_depth(inclusion, head, confirmed)
+        else:
+            await self._check_absence(head, confirmed, has_live=live is not None)
+            if live is None and self.ours:
+                spent = await self._is_spent(head, confirmed)
+            elif live is not None and live.nonce > used[live.publisher]:
+                gap_at = await self._gap_at(live, head, confirmed)
+        return Sighting(
+            head=head, confirmed_height=confirmed, inclusion=inclusion, live=live, spent=spent, gap_at=gap_at
+        )
+
+    async def _inclusion(self, transaction: SignedTransaction, head: int) -> Inclusion | None:
+        """Return where a transaction is, by its receipt and the block of the receipt's hash; None when it is nowhere.
+
+        Raises:
+            ChainUnavailableError: the two contradict each other, or the head that the node named before.
+        """
+        node = self.node
+        receipt = await node.members("eth_getTransactionReceipt", hexed(transaction.hash))
+        if receipt is None or receipt.get("blockHash") is None or node.quantity(receipt.get("status")) != 1:
+            return None
+        block = await block_by_hash(node, node.octets(receipt["blockHash"]))
+        if block is None:
+            raise ChainUnavailableError(f"{node.name}: has a receipt without its block")
+        if block.number != node.small(receipt.get("blockNumber")) or not block.holds(transaction.hash):
+            raise ChainUnavailableError(f"{node.name}: has a receipt that contradicts its block")
+        if block.number > head + _HEAD_SLACK_BLOCKS:
+            raise ChainUnavailableError(f"{node.name}: has a receipt of block {block.number}, and is at block {head}")
+        return Inclusion(
+            transaction=transaction,
+            block_number=block.number,
+            block_hash=block.hash,
+            block_timestamp=block.timestamp,
+            gas_used=node.small(receipt.get("gasUsed")),
+        )
+
+    async def _check_depth(self, found: Inclusion, head: int, confirmed: int) -> None:
+        """See that a block which is to count as confirmed is on the chain of the confirmed block, and no fork's.
+
+        Raises:
+            ChainUnavailableError: the node does not show that.
+        """
+        was = self.stored is not None and self.stored.block_hash == found.block_hash
+        known = was and self.stored is not None and self.stored.state is AnchorState.CONFIRMED
+        if found.block_number > confirmed or known:
+            return
+        settled = await self._settled(head, confirmed)
+        same = await block_by_number(self.node, found.block_number)
+        shown = settled is not None and same is not None and same.hash == found.block_hash
+        # An earlier time is that of an anchor of the same root from before the database was set back.
+        if not shown or not 0 < await self._noted(settled) <= found.block_timestamp:
+            raise ChainUnavailableError(f"{self.node.name}: has a receipt of a block that is not on its chain")
+
+    async def _check_absence(self, head: int, confirmed: int, *, has_live: bool) -> None:
+        """See what it means that the node has no receipt.
+
+        Raises:
+            HistoryLostError: the contract has the root.
+            ChainUnavailableError: the node shows no other block in place of the stored one.
+        """
+        if not has_live and await self._has():
+            raise HistoryLostError(f"{self.node.name}: the contract has a batch of which the node lost the transaction")
+        if self.stored is not None and not await self._is_gone(self.stored, head, confirmed):
+            raise ChainUnavailableError(
+                f"{self.node.name}: lacks the receipt of an anchor in block {self.stored.block_number}, and shows no "
+                "other block there"
+            )
+
+    async def _is_gone(self, stored: Anchor, head: int, confirmed: int) -> bool:
+        """Return whether the node's chain shows that the stored block is not on it, or never held the transaction.
+
+        For an anchor that was confirmed the chain's confirmed part has to show it.
+        """
+        if stored.block_number is None or stored.block_hash is None or stored.transaction is None:
             return True
-    return False
+        newest = await block_by_number(self.node, head)
+        settled = stored.state is AnchorState.CONFIRMED
+        at = await self._settled(head, confirmed) if settled else newest
+        if at is None or newest is None:
+            return False
+        if stored.block_number <= at.number:
+            other = await block_by_number(self.node, stored.block_number)
+            if other is None or (other.hash == stored.block_hash and other.holds(stored.transaction)):
+                return False
+        else:  # along a chain numbers grow, and times never fall
+            current = time.time() - newest.timestamp <= _CURRENT_SECONDS
+            absurd = current and stored.block_number > newest.number + _ABSURD_BLOCKS
+            if not absurd and at.timestamp <= (stored.block_timestamp or 0):
+                return False
+        return not await self._noted(at)
+
+    async def _is_spent(self, head: int, confirmed: int) -> bool:
+        """Return whether confirmed blocks used all nonces, and for something else."""
+        at = await self._settled(head, confirmed)
+        if at is None:
+            return False
+        used = {one: await used_nonces(self.node, one, at) for one in {item.publisher for item in self.ours}}
+        return _next(self.ours, used) is None and not await self._noted(at)
+
+    async def _gap_at(self, live: SignedTransaction, head: int, confirmed: int) -> int | None:
+        at = await self._settled(head, confirmed)
+        if at is None or await used_nonces(self.node, live.publisher, at) >= live.nonce:
+            return None
+        return at.timestamp
+
+    async def _settled(self, head: int, confirmed: int) -> Block | None:
+        """Return the confirmed block in which state is read; None when there is none yet, or the node lacks it."""
+        if confirmed < 0:
+            return None
+        return await block_by_number(self.node, max(confirmed, head - _STATE_BLOCKS))
+
+    async def _noted(self, at: Block | None) -> int:
+        """Return when the contract noted the root from one of the publishers, as it stands in a block; 0 is never."""
+        accounts = {(item.contract, item.publisher) for item in self.ours}
+        times = [await anchored_at(self.node, contract, one, self.root, at) for contract, one in sorted(accounts)]
+        return min((time for time in times if time), default=0)
+
+    async def _has(self) -> bool:
+        """Return whether one of the transactions put the root on the chain, says the contract as of now."""
+        return bool(self.ours) and await self._noted(None) > 0
 
 
-async def _inclusion(node: Node, transaction: SignedTransaction, head: int) -> Inclusion | None:
-    """Return where a transaction is, by its receipt and the block of the receipt's hash; None when it is nowhere.
-
-    Raises:
-        ChainUnavailableError: the two contradict each other, or the head that the node named before.
-    """
-    receipt = await node.members("eth_getTransactionReceipt", hexed(transaction.hash))
-    if receipt is None or receipt.get("blockHash") is None or node.quantity(receipt.get("status")) != 1:
-        return None
-    block = await node.members("eth_getBlockByHash", receipt["blockHash"], False)
-    if block is None:
-        raise ChainUnavailableError(f"{node.name}: has a receipt without its block")
-    number, block_hash = node.quantity(block.get("number")), node.octets(receipt["blockHash"])
-    if (number, block_hash) != (node.quantity(receipt.get("blockNumber")), node.octets(block.get("hash"))):
-        raise ChainUnavailableError(f"{node.name}: has a receipt that contradicts its block")
-    if number > head + _HEAD_SLACK_BLOCKS:
-        raise ChainUnavailableError(f"{node.name}: has a receipt of block {number}, and is at block {head}")
-    return Inclusion(
-        transaction=transaction,
-        block_number=number,
-        block_hash=block_hash,
-        block_timestamp=node.quantity(block.get("timestamp")),
-        gas_used=node.quantity(receipt.get("gasUsed")),
-    )
-
-
-async def confirmed_height(node: Node, head: int, confirmations: Confirmations) -> int:
-    """Return the highest block that counts as confirmed; -1 while there is none.
-
-    Raises:
-        ChainMisconfiguredError: the chain has no finality of its own, and ANCHOR_CONFIRMATIONS asks for it.
-        ChainUnavailableError: the node does not answer.
-    """
-    if confirmations != "finalized":
-        return head - confirmations + 1
-    try:
-        block = await node.members("eth_getBlockByNumber", "finalized", False)
-    except RpcError as error:
-        if error.code in INVALID_PARAMETERS:
-            raise ChainMisconfiguredError(
-                "ANCHOR_CONFIRMATIONS", f"{node.name} does not know finalized blocks: set a number of blocks"
-            ) from None
-        if error.code == _UNKNOWN_BLOCK or any(words in error.message.lower() for words in _NO_BLOCK_WORDS):
-            return -1
-        raise
-    return -1 if block is None else node.quantity(block.get("number"))  # a young chain has none yet
-
-
-async def used_nonces(node: Node, publisher: bytes) -> int:
-    """Return how many nonces of an account are used, which is the next one that the chain takes."""
-    return await node.number("eth_getTransactionCount", hexed(publisher), "latest")
-
-
-def hexed(value: bytes) -> str:
-    """Return bytes as the Ethereum JSON-RPC writes them ("Unformatted data")."""
-    return "0x" + value.hex()
+def _next(ours: Sequence[SignedTransaction], used: Mapping[bytes, int]) -> SignedTransaction | None:
+    """Return the newest transaction of the lowest nonce that is not used."""
+    unused = [item for item in ours if item.nonce >= used[item.publisher]]
+    return min(reversed(unused), key=lambda item: item.nonce, default=None)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sessions.core.anchor_contract import encode_anchor_call
+from sessions.core.receipt import Anchor
 from sessions.core.types import Hash
 from sessions.storage.anchor import (
     ChainMisconfiguredError,
@@ -78,8 +79,9 @@ class MemoryChain:
         """Roots on the chain, in order, each once."""
         return list(dict.fromkeys(Hash(item.raw[-40:-8]) for block in self._blocks for item in block.transactions))
 
-    def _nonce(self) -> int:
-        return sum(len(block.transactions) for block in self._blocks)
+    def _nonce(self, height: int | None = None) -> int:
+        blocks = self._blocks if height is None else self._blocks[: height + 1]
+        return sum(len(block.transactions) for block in blocks)
 
     def _signed(self, root: Hash, nonce: int, fee: int) -> SignedTransaction:
         raw = nonce.to_bytes(8, "big") + encode_anchor_call(root) + fee.to_bytes(8, "big")
@@ -101,7 +103,9 @@ class MemoryChain:
         if self.wrong_setting:
             raise ChainMisconfiguredError(self.wrong_setting, "wrong on purpose")
 
-    async def sign(self, root: Hash, replaces: SignedTransaction | None = None) -> SignedTransaction | None:
+    async def sign(
+        self, root: Hash, replaces: SignedTransaction | None = None, refused: bool = False
+    ) -> SignedTransaction | None:
         """Sign a transaction that anchors `root`; nothing is sent."""
         await self.check()
         if self.base_fee_wei > self.cap_wei:
@@ -123,18 +127,40 @@ class MemoryChain:
         if transaction.nonce >= self._nonce():
             self._mempool[transaction.nonce] = transaction
 
-    async def find(self, root: Hash, transactions: Sequence[SignedTransaction], not_below: int = 0) -> Sighting:
+    async def find(
+        self, root: Hash, transactions: Sequence[SignedTransaction], stored: Anchor | None = None
+    ) -> Sighting:
         """Look for a batch's transactions."""
         await self.check()
         head = len(self._blocks) - 1
+        confirmed = head - self.confirmations + 1
         ours = [item for item in transactions if item.chain_id == self.chain_id]
-        if ours and head < not_below:
-            raise ChainUnavailableError("memory: behind")
         inclusion = next((found for item in ours if (found := self._inclusion(item))), None)
-        live = next((item for item in reversed(ours) if item.nonce >= self._nonce()), None)
-        if ours and inclusion is None and live is None and root in self.anchored():
-            raise HistoryLostError("memory: the contract has a batch of which the node lost the transaction")
-        return Sighting(head=head, confirmed_height=head - self.confirmations + 1, inclusion=inclusion, live=live)
+        unused = [item for item in reversed(ours) if item.nonce >= self._nonce()]
+        live = min(unused, key=lambda item: item.nonce, default=None)
+        settled = self._nonce(max(confirmed, 0))
+        if inclusion is None:
+            if ours and live is None and root in self.anchored():
+                raise HistoryLostError("memory: the contract has a batch of which the node lost the transaction")
+            if ours and stored is not None and stored.block_number is not None and not self._is_gone(stored):
+                raise ChainUnavailableError("memory: behind, or lacks the receipt")
+        gap = live is not None and settled < live.nonce > self._nonce()
+        return Sighting(
+            head=head,
+            confirmed_height=confirmed,
+            inclusion=inclusion,
+            live=live,
+            spent=inclusion is None and all(item.nonce < settled for item in ours),
+            gap_at=_time(max(confirmed, 0)) if gap else None,
+        )
+
+    def _is_gone(self, stored: Anchor) -> bool:
+        number = stored.block_number or 0
+        if number >= len(self._blocks):
+            return False
+        block = self._blocks[number]
+        held = any(item.hash == stored.transaction for item in block.transactions)
+        return block.hash != stored.block_hash or not held
 
     def _inclusion(self, transaction: SignedTransaction) -> Inclusion | None:
         for block in self._blocks:
@@ -143,7 +169,7 @@ class MemoryChain:
                     transaction=transaction,
                     block_number=block.number,
                     block_hash=block.hash,
-                    block_timestamp=1_700_000_000 + block.number,
+                    block_timestamp=_time(block.number),
                     gas_used=46_000,
                 )
         return None
@@ -152,3 +178,7 @@ class MemoryChain:
         """What the publisher's account holds, in wei."""
         await self.check()
         return 10**18
+
+
+def _time(number: int) -> int:
+    return 1_700_000_000 + number

@@ -21,6 +21,7 @@ INVALID_PARAMETERS: Final = (METHOD_NOT_FOUND, -32602)
 """JSON-RPC 2.0: the node does not know the method, or not what it was asked for."""
 
 _HTTP_ERROR: Final = 400
+_COUNT_MAX: Final = 2**63 - 1
 _QUANTITY: Final = re.compile(r"0x[0-9a-fA-F]{1,64}")
 _DATA: Final = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
 
@@ -97,6 +98,10 @@ class Node:
         """Make a call that answers with a quantity."""
         return self.quantity(await self.call(method, *parameters))
 
+    async def count(self, method: str, *parameters: object) -> int:
+        """Make a call that answers with a count; see `small`."""
+        return self.small(await self.call(method, *parameters))
+
     async def data(self, method: str, *parameters: object) -> bytes:
         """Make a call that answers with bytes."""
         return self.octets(await self.call(method, *parameters))
@@ -118,6 +123,17 @@ class Node:
         if not isinstance(value, str) or _QUANTITY.fullmatch(value) is None:
             raise ChainUnavailableError(f"{self.name}: answers with something that is not a quantity")
         return int(value, 16)
+
+    def small(self, value: object) -> int:
+        """Read a quantity that counts or numbers something: a block, a nonce (EIP-2681), seconds or gas.
+
+        Raises:
+            ChainUnavailableError: it is no quantity, or larger than what the database stores, which is 2^63-1.
+        """
+        number = self.quantity(value)
+        if number > _COUNT_MAX:
+            raise ChainUnavailableError(f"{self.name}: answers with a number that is absurd")
+        return number
 
     def octets(self, value: object) -> bytes:
         """Read bytes such as `0x00ff` (Ethereum JSON-RPC, "Unformatted data").

@@ -88,15 +88,20 @@ class AnvilRig:
 
 
 Change = Callable[[str, Any], Any]
+Route = Callable[[str, list[Any]], str]
 
 
 @asynccontextmanager
-async def proxied(target: str, change: Change) -> AsyncIterator[str]:
-    """A node whose answers `change(method, answer)` may change, or hold back; a `web.Response` is sent as it is."""
+async def proxied(target: str, change: Change, route: Route | None = None) -> AsyncIterator[str]:
+    """A node whose answers `change(method, answer)` may change, or hold back; a `web.Response` is sent as it is.
+
+    With `route(method, parameters)` there are several backends behind the URL: it says who answers.
+    """
 
     async def handle(request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        async with aiohttp.ClientSession() as session, session.post(target, json=body) as answer:
+        backend = target if route is None else route(body["method"], body["params"])
+        async with aiohttp.ClientSession() as session, session.post(backend, json=body) as answer:
             changed = change(body["method"], await answer.json())
         if inspect.isawaitable(changed):
             changed = await changed

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from sessions.core.receipt import Anchor, AnchorState
 from sessions.core.types import Hash
 from sessions.storage.anchor import ChainMisconfiguredError, ChainUnavailableError, HistoryLostError
+from sessions.storage.chain import Inclusion
 from sessions.storage.evm import DEFAULT_PRIORITY_FEE_WEI, GAS_LIMIT, GWEI, EvmChain
 from tests.contract.chains import AnvilRig, Change, MemoryRig, Rig, answers, proxied, refuse
 
@@ -95,7 +97,7 @@ async def test_a_reorganisation_takes_it_out_and_the_same_bytes_bring_it_back(ri
     rig.mine()
     block = (await rig.chain.find(ROOT, [signed])).inclusion
     rig.reorganise(1)
-    gone = await rig.chain.find(ROOT, [signed], not_below=block.block_number)
+    gone = await rig.chain.find(ROOT, [signed], block.anchor(confirmed=False))
     assert gone.inclusion is None
     assert gone.live == signed
     await rig.chain.broadcast(signed)
@@ -109,7 +111,9 @@ async def test_a_nonce_that_somebody_else_used_leaves_nothing_live(rig: Rig) -> 
     signed = await rig.chain.sign(ROOT)
     rig.use_nonce()
     found = await rig.chain.find(ROOT, [signed])
-    assert (found.inclusion, found.live) == (None, None)
+    assert (found.inclusion, found.live, found.spent) == (None, None, False)  # that may be reorganised away
+    rig.mine()
+    assert (await rig.chain.find(ROOT, [signed])).spent
     await rig.chain.broadcast(signed)  # "nonce too low" is not the end
     again = await rig.chain.sign(ROOT)
     assert again.nonce == signed.nonce + 1
@@ -129,14 +133,20 @@ async def test_a_node_that_lost_the_transaction_counts_as_away(rig: Rig) -> None
 
 async def test_transactions_of_another_chain_are_not_looked_for(rig: Rig) -> None:
     signed = replace(await rig.chain.sign(ROOT), chain_id=999)
-    found = await rig.chain.find(ROOT, [signed], not_below=10**6)  # another chain's heights mean nothing here
-    assert (found.inclusion, found.live) == (None, None)
+    elsewhere = Anchor(state=AnchorState.INCLUDED, chain_id=999, block_number=10**6, block_hash=bytes(32))
+    found = await rig.chain.find(ROOT, [signed], elsewhere)  # another chain's heights mean nothing here
+    assert (found.inclusion, found.live, found.spent) == (None, None, True)
 
 
-async def test_a_node_that_is_behind_counts_as_away(rig: Rig) -> None:
+@pytest.mark.parametrize("confirmed", [False, True])
+async def test_a_node_that_is_behind_counts_as_away(rig: Rig, confirmed: bool) -> None:
+    """It has neither the block nor another one in its place."""
     signed = await rig.chain.sign(ROOT)
-    with pytest.raises(ChainUnavailableError, match=r"behind|block"):
-        await rig.chain.find(ROOT, [signed], not_below=10**6)
+    later = Inclusion(
+        transaction=signed, block_number=1000, block_hash=b"\7" * 32, block_timestamp=2**40, gas_used=46_000
+    )
+    with pytest.raises(ChainUnavailableError, match=r"behind|no other block"):
+        await rig.chain.find(ROOT, [signed], later.anchor(confirmed=confirmed))
 
 
 # What only the real one has.
@@ -269,7 +279,7 @@ async def test_a_first_node_that_is_wrong_is_passed_over(real: AnvilRig, fault: 
     inclusion = (await real.chain.find(ROOT, [signed])).inclusion
     async with proxied(real.node.url, fault) as url:
         chain = real.another(rpc_urls=[url, real.node.url])
-        found = await chain.find(ROOT, [signed], not_below=inclusion.block_number)
+        found = await chain.find(ROOT, [signed], inclusion.anchor(confirmed=False))
         assert found.inclusion == inclusion
         await chain.close()
 

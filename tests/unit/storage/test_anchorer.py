@@ -297,6 +297,10 @@ async def test_a_nonce_that_went_to_somebody_else_is_given_up(world: World) -> N
     world.chain.use_nonce()
     await anchorer.tick()
     (record,) = await world.batches.unsettled()
+    assert [transaction.nonce for transaction in record.transactions] == [0], "its block is not confirmed"
+    world.chain.mine()
+    await anchorer.tick()
+    (record,) = await world.batches.unsettled()
     assert [transaction.nonce for transaction in record.transactions] == [0, 1]
     world.chain.mine(2)
     await anchorer.tick()
@@ -314,7 +318,7 @@ async def test_of_two_batches_with_lost_nonces_the_older_one_goes_first(world: W
     world.chain.reorganise(2)
     world.chain.use_nonce()
     world.chain.use_nonce()
-    for _ in range(3):
+    for _ in range(30):
         await anchorer.tick()
         world.chain.mine()
     world.chain.mine(10)
@@ -729,9 +733,9 @@ async def test_where_the_newest_is_there_the_older_ones_are_not_asked_for(world:
     asked: list[int] = []
     find = world.chain.find
 
-    async def count(root: Any, transactions: Any, not_below: int = 0) -> Any:
-        asked.append(not_below)
-        return await find(root, transactions, not_below)
+    async def count(root: Any, transactions: Any, stored: Any) -> Any:
+        asked.append(stored.block_number)
+        return await find(root, transactions, stored)
 
     world.chain.find = count
     await anchorer.tick()
