@@ -9,13 +9,16 @@ import structlog
 
 from sessions.core.receipt import Anchor, AnchorState
 from sessions.runtime.killpoints import reach
-from sessions.storage.anchor import BatchLog, BatchRecord, SignedTransaction
+from sessions.storage.anchor import BatchLog, BatchRecord, ChainMisconfiguredError, SignedTransaction, UnderpricedError
 from sessions.storage.anchorer_status import AnchorerStatus
 from sessions.storage.chain import Chain, Inclusion, Sighting
 from sessions.storage.killpoints import Point
 
 REPLACE_AFTER_SECONDS: Final = 300.0
 """After this long without a block a transaction is replaced by one with a higher fee."""
+NONCES_MAX: Final = 16
+"""Nonces that a batch may lose to other transactions before it is signed again only once in `NONCES_PAUSE`."""
+NONCES_PAUSE: Final = timedelta(days=1)
 _IN_A_BLOCK: Final = (AnchorState.INCLUDED, AnchorState.CONFIRMED)
 _log = structlog.get_logger()
 
@@ -59,12 +62,28 @@ class Steps:
         if record.anchor.state in _IN_A_BLOCK:
             record = await self._reorganised(record, token)
         if sighting.live is None or self._is_stranded(record, sighting):
-            anew = may_sign and (sighting.spent or sighting.live is not None)
-            return await self._sign(record, token) if anew else record
+            if not may_sign or not (sighting.spent or sighting.live):
+                return record
+            self._require_patience(record)
+            return await self._sign(record, token)
         if record.submitted_at is not None and self._now() - record.submitted_at > self._replace_after:
             return await self._sign(record, token, replaces=sighting.live)
-        await self._chain.broadcast(sighting.live)
-        return record
+        return await self._send(record, sighting.live, token)
+
+    def _require_patience(self, record: BatchRecord) -> None:
+        """See that a batch is not signed for nonce after nonce without end: each may cost a fee.
+
+        Raises:
+            ChainMisconfiguredError: it lost `NONCES_MAX` nonces, and the last of them less than a day ago.
+        """
+        nonces = {item.nonce for item in record.transactions if item.chain_id == self._chain.chain_id}
+        waited = record.submitted_at is None or abs(self._now() - record.submitted_at) >= NONCES_PAUSE
+        if len(nonces) >= NONCES_MAX and not waited:
+            raise ChainMisconfiguredError(
+                "CHAIN_KEY_FILE",
+                f"batch {record.sequence} lost {len(nonces)} nonces to other transactions: give no other program this "
+                "key, and ask another node; the next attempt is a day after the last",
+            )
 
     def _is_stranded(self, record: BatchRecord, sighting: Sighting) -> bool:
         """Return whether the chain will not come to the transaction's nonce: the number was a node's mistake.
@@ -80,8 +99,29 @@ class Steps:
         signed = await self._chain.sign(record.root, replaces)
         if signed is None:
             assert replaces is not None
-            await self._chain.broadcast(replaces)
-            return record
+            signed = replaces
+        else:
+            record = await self._store(record, signed, token)
+        return await self._send(record, signed, token)
+
+    async def _send(self, record: BatchRecord, signed: SignedTransaction, token: int) -> BatchRecord:
+        """Broadcast a stored transaction, and offer twice as much each time that it is refused as too little.
+
+        What is refused so was never in a pool, so there is nothing to wait for; the cap on fees ends it.
+        """
+        while True:
+            try:
+                await self._chain.broadcast(signed)
+            except UnderpricedError:
+                higher = await self._chain.sign(record.root, signed, True)
+                if higher is None:
+                    raise
+                record, signed = await self._store(record, higher, token), higher
+            else:
+                reach(Point.TRANSACTION_BROADCAST)
+                return record
+
+    async def _store(self, record: BatchRecord, signed: SignedTransaction, token: int) -> BatchRecord:
         reach(Point.TRANSACTION_SIGNED)
         anchor = Anchor(
             state=AnchorState.SUBMITTED,
@@ -96,8 +136,6 @@ class Steps:
         reach(Point.TRANSACTION_STORED)
         self._status.transactions_signed += 1
         _log.info("batch_submitted", sequence=record.sequence, transaction=signed.hash.hex(), nonce=signed.nonce)
-        await self._chain.broadcast(signed)
-        reach(Point.TRANSACTION_BROADCAST)
         return changed
 
     async def _settle(self, record: BatchRecord, found: Inclusion, token: int, *, confirmed: bool) -> BatchRecord:

@@ -16,6 +16,7 @@ from sessions.storage.anchor import (
     ChainMisconfiguredError,
     ChainUnavailableError,
     SignedTransaction,
+    UnderpricedError,
 )
 from sessions.storage.chain import Sighting
 from sessions.storage.evm_look import Look
@@ -30,6 +31,16 @@ GWEI: Final = 10**9
 DEFAULT_PRIORITY_FEE_WEI: Final = GWEI
 """What to offer the block's maker where the node has no advice, in wei per gas."""
 
+_UNDERPRICED: Final = (
+    "underpriced",  # geth, Erigon, Reth, Bor, anvil
+    "fee too low",
+    "feetoolow",  # Nethermind
+    "gas price too low",
+    "less than block base fee",
+    "below configured minimum",  # Besu
+    "below minimum",  # BSC
+)
+"""Words, in lower case, by which clients refuse a transaction because it offers too little."""
 # Some clients say so in these words, also of a nonce that only one of several backends knows to be used.
 _ACCEPTED_BEFORE: Final = ("already known", "known transaction", "already imported", "already in", "nonce too low")
 
@@ -124,15 +135,30 @@ class EvmChain:
             return nonce, await self._fees(node)
 
         nonce, fees = await self._nodes.ask(prepare)
-        priority, fee = fees.priority, min(2 * fees.base + fees.priority, self._cap_wei)
-        if replaces is not None:  # nodes want a tenth more of both
-            priority = max(priority, replaces.priority_fee_wei * 9 // 8 + 1)
-            fee = max(fee, replaces.max_fee_wei * 9 // 8 + 1)
-            if max(fee, fees.base) > self._cap_wei:
-                return None
-        elif fees.base > self._cap_wei:
+        if replaces is None and fees.base > self._cap_wei:
             raise ChainUnavailableError(f"the chain asks for {fees.base / GWEI:.1f} gwei, more than CHAIN_MAX_FEE_GWEI")
-        return await asyncio.to_thread(self._signed, data, nonce, fee, min(priority, fee))
+        offer = self._raised(replaces, fees, refused) if replaces else self._offer(fees, fees.priority)
+        if offer is None:
+            return None
+        fee, priority = offer
+        return await asyncio.to_thread(self._signed, data, nonce, fee, priority)
+
+    def _offer(self, fees: _Fees, priority: int, least: int = 0) -> tuple[int, int]:
+        """Return the fee and the tip to offer, in wei per gas, within the cap."""
+        fee = min(max(2 * fees.base + priority, least), self._cap_wei)
+        return fee, min(priority, fee)
+
+    def _raised(self, old: SignedTransaction, fees: _Fees, refused: bool) -> tuple[int, int] | None:
+        """Return what to offer in place of a transaction that stays in no block; None when the cap forbids it."""
+        if refused:  # it was in no pool, so any higher offer will do
+            tip = max(fees.priority, 2 * old.priority_fee_wei, DEFAULT_PRIORITY_FEE_WEI)
+            fee, priority = self._offer(fees, tip, 2 * old.max_fee_wei)
+            higher = fee > old.max_fee_wei or priority > old.priority_fee_wei
+            return (fee, priority) if higher and fees.base <= self._cap_wei else None
+        # Nodes want a tenth more of both.
+        priority = max(fees.priority, old.priority_fee_wei * 9 // 8 + 1)
+        fee = max(min(2 * fees.base + fees.priority, self._cap_wei), old.max_fee_wei * 9 // 8 + 1)
+        return None if max(fee, fees.base) > self._cap_wei else (fee, min(priority, fee))
 
     def _signed(self, data: bytes, nonce: int, max_fee_wei: int, priority_fee_wei: int) -> SignedTransaction:
         signed = self._account.sign_transaction(
@@ -191,9 +217,12 @@ class EvmChain:
             try:
                 await node.call("eth_sendRawTransaction", hexed(transaction.raw))
             except RpcError as error:
-                said = any(words in error.message.lower() for words in _ACCEPTED_BEFORE)
-                if not said and not await self._is_known(node, transaction):
-                    raise
+                words = error.message.lower()
+                if any(one in words for one in _ACCEPTED_BEFORE) or await self._is_known(node, transaction):
+                    return
+                if any(one in words for one in _UNDERPRICED):
+                    raise UnderpricedError(str(error)) from None
+                raise
 
         await self._nodes.ask(send)
 

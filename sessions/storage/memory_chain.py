@@ -13,6 +13,7 @@ from sessions.storage.anchor import (
     ChainUnavailableError,
     HistoryLostError,
     SignedTransaction,
+    UnderpricedError,
 )
 from sessions.storage.chain import Inclusion, Sighting
 
@@ -38,6 +39,7 @@ class MemoryChain:
         forgetful: While true, no node knows transactions any more; the contract's state is there.
         cap_wei: The cap on fees, in wei per gas.
         base_fee_wei: What the next block asks for, in wei per gas; a transaction that offers less waits.
+        least_fee_wei: What a node wants at least, in wei per gas; it refuses a transaction that offers less.
         confirmations: A block this deep is confirmed; 1 is the head.
         sent: All that was broadcast, in order.
     """
@@ -46,6 +48,7 @@ class MemoryChain:
         self.away = self.forgetful = False
         self.wrong_setting: str | None = None
         self.cap_wei, self.base_fee_wei, self.confirmations = cap_wei, GWEI, confirmations
+        self.least_fee_wei = 0
         self.publisher, self.contract, self.chain_id = publisher, b"\xcc" * 20, 31337
         self.sent: list[SignedTransaction] = []
         self._mempool: dict[int, SignedTransaction] = {}
@@ -117,12 +120,17 @@ class MemoryChain:
             return self._signed(root, self._nonce(), fee)
         if replaces.publisher != self.publisher:
             return None
+        if refused:
+            fee = min(max(fee, 2 * replaces.max_fee_wei), self.cap_wei)
+            return self._signed(root, replaces.nonce, fee) if fee > replaces.max_fee_wei else None
         fee = max(fee, replaces.max_fee_wei * 9 // 8 + 1)
         return self._signed(root, replaces.nonce, fee) if fee <= self.cap_wei else None
 
     async def broadcast(self, transaction: SignedTransaction) -> None:
         """Send it."""
         await self.check()
+        if transaction.max_fee_wei < self.least_fee_wei:
+            raise UnderpricedError("memory: transaction underpriced")
         self.sent.append(transaction)
         if transaction.nonce >= self._nonce():
             self._mempool[transaction.nonce] = transaction

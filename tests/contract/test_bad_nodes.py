@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from eth_account.typed_transactions import TypedTransaction
+from hexbytes import HexBytes
 
 from scripts.devstack.anvil import Anvil
 from sessions.core.receipt import AnchorState
@@ -14,9 +16,9 @@ from sessions.core.types import SessionId
 from sessions.storage.anchor import BatchRecord, ChainUnavailableError
 from sessions.storage.anchorer import Anchorer
 from sessions.storage.contract.deploy import deploy
-from sessions.storage.evm import EvmChain
+from sessions.storage.evm import GWEI, EvmChain
 from sessions.storage.memory_anchoring import LeaseState, MemoryBatches, MemoryLease
-from tests.contract.chains import AnvilRig, answers, proxied
+from tests.contract.chains import AnvilRig, Instead, answers, proxied
 
 
 class Desk:
@@ -183,9 +185,9 @@ async def test_a_false_block_that_is_stored_shuts_out_no_honest_node(
     anchor = STORED[lie](replace(batch.record.anchor, state=state, **block))
     batch.record = replace(batch.record, anchor=anchor)
     desk.batches.seal(SessionId("b"), b"b")
-    for _ in range(4):
+    for _ in range(9):
         await desk.tick(desk.rig.chain)
-        desk.rig.mine(2)
+        desk.rig.mine(10)  # as far as the least of the false numbers, since times may stand still
     await desk.tick(desk.rig.chain)
     first, second = reversed(await desk.batches.list(9))
     for record in (first, second):
@@ -279,3 +281,79 @@ async def test_a_nonce_of_somebody_else_counts_when_its_block_is_confirmed(desk:
     desk.rig.mine(3)
     await desk.tick(desk.rig.chain)
     assert (await desk.last()).anchor.state is AnchorState.CONFIRMED
+
+
+def least(tip_gwei: int, words: str) -> tuple[Instead, list[int]]:
+    """A node that takes no transaction with a lower tip, and says so in its own words."""
+
+    offers: list[int] = []
+
+    def ask(body: dict[str, Any]) -> dict[str, Any] | None:
+        if body["method"] != "eth_sendRawTransaction":
+            return None
+        fields = TypedTransaction.from_bytes(HexBytes(body["params"][0])).as_dict()
+        offers.append(fields["maxPriorityFeePerGas"])
+        assert fields["maxPriorityFeePerGas"] <= fields["maxFeePerGas"] <= 200 * GWEI
+        if fields["maxPriorityFeePerGas"] >= tip_gwei * GWEI:
+            return None
+        return {"jsonrpc": "2.0", "id": 1, "error": {"code": -32000, "message": words}}
+
+    return ask, offers
+
+
+UNDERPRICED = [
+    "transaction underpriced: tip needed 25000000000, tip permitted 1000000000",  # geth, bor
+    "replacement transaction underpriced",
+    "FeeTooLow, MaxFeePerGas too low. MaxFeePerGas: 1, BaseFee: 2",  # Nethermind
+    "Gas price below configured minimum gas price",  # Besu
+    "Priority fee per gas below configured minimum value",
+    "max fee per gas less than block base fee",  # anvil, geth
+    "fee too low",  # Erigon
+    "UNDERPRICED",
+]
+
+
+@pytest.mark.parametrize("words", UNDERPRICED)
+async def test_what_is_refused_as_underpriced_is_raised_at_once(desk: Desk, words: str) -> None:
+    """B42: it was raised by an eighth each five minutes, and took 2.3 hours to 25 gwei."""
+    desk.batches.seal(SessionId("a"), b"a")
+    refuse, offers = least(25, words)
+    async with proxied(desk.rig.node.url, lambda _, answer: answer, instead=refuse) as url:
+        chain = desk.rig.another(rpc_urls=[url])
+        assert await desk.tick(chain) == ""
+        record = await desk.last()
+        assert 25 * GWEI <= record.transactions[-1].priority_fee_wei <= 50 * GWEI
+        assert len({one.nonce for one in record.transactions}) == 1
+        assert len(record.transactions) == len(offers) < 8
+        desk.rig.mine(3)
+        await desk.tick(chain)
+        await chain.close()
+    assert (await desk.last()).anchor.transaction == record.transactions[-1].hash
+
+
+async def test_an_offer_ends_at_the_cap(desk: Desk) -> None:
+    desk.batches.seal(SessionId("a"), b"a")
+    refuse, offers = least(10_000, "transaction underpriced")
+    async with proxied(desk.rig.node.url, lambda _, answer: answer, instead=refuse) as url:
+        chain = desk.rig.another(rpc_urls=[url])
+        for _ in range(5):
+            assert "underpriced" in await desk.tick(chain)
+            desk.time += timedelta(seconds=400)
+        await chain.close()
+    assert max(offers) == 200 * GWEI
+    assert len((await desk.last()).transactions) < 12
+    desk.rig.mine()
+    await desk.tick(desk.rig.chain)
+    desk.rig.mine(3)
+    await desk.tick(desk.rig.chain)
+    assert (await desk.last()).anchor.state is AnchorState.CONFIRMED
+
+
+async def test_where_one_node_takes_it_nothing_is_raised(desk: Desk) -> None:
+    desk.batches.seal(SessionId("a"), b"a")
+    refuse, _ = least(25, "transaction underpriced")
+    async with proxied(desk.rig.node.url, lambda _, answer: answer, instead=refuse) as url:
+        chain = desk.rig.another(rpc_urls=[url, desk.rig.node.url])
+        assert await desk.tick(chain) == ""
+        await chain.close()
+    assert len((await desk.last()).transactions) == 1

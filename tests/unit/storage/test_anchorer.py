@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from sessions.core import merkle
 from sessions.core.receipt import AnchorState
 from sessions.core.types import SessionId
 from sessions.storage import anchorer as module
-from sessions.storage.anchor import ChainMisconfiguredError, ChainUnavailableError, StaleLeaderError
+from sessions.storage.anchor import ChainMisconfiguredError, ChainUnavailableError, StaleLeaderError, UnderpricedError
 from sessions.storage.anchorer import Anchorer
 from sessions.storage.memory_anchoring import LeaseState, MemoryBatches, MemoryLease
 from sessions.storage.memory_chain import GWEI, MemoryChain
@@ -290,6 +291,28 @@ async def test_at_the_cap_a_stuck_transaction_is_only_sent_again(world: World) -
     await world.check_all_is_anchored_once(["a"])
 
 
+async def test_what_is_refused_as_underpriced_is_raised_at_once(world: World) -> None:
+    world.chain.least_fee_wei = 50 * GWEI
+    anchorer = world.start()
+    world.seal("a")
+    await anchorer.tick()
+    (record,) = await world.batches.unsettled()
+    assert [one.max_fee_wei // GWEI for one in record.transactions] == [2, 4, 8, 16, 32, 64]
+    assert world.chain.sent == [record.transactions[-1]]
+    world.chain.least_fee_wei = 500 * GWEI
+    world.chain._mempool.clear()
+    for _ in range(5):
+        with pytest.raises(UnderpricedError):
+            await anchorer.tick()
+    (record,) = await world.batches.unsettled()
+    assert [one.max_fee_wei // GWEI for one in record.transactions][6:] == [128, 200], "it ends at the cap"
+    world.chain.least_fee_wei = 0
+    await anchorer.tick()
+    world.chain.mine(2)
+    await anchorer.tick()
+    await world.check_all_is_anchored_once(["a"])
+
+
 async def test_a_nonce_that_went_to_somebody_else_is_given_up(world: World) -> None:
     anchorer = world.start()
     world.seal("a")
@@ -302,6 +325,33 @@ async def test_a_nonce_that_went_to_somebody_else_is_given_up(world: World) -> N
     await anchorer.tick()
     (record,) = await world.batches.unsettled()
     assert [transaction.nonce for transaction in record.transactions] == [0, 1]
+    world.chain.mine(2)
+    await anchorer.tick()
+    await world.check_all_is_anchored_once(["a"])
+
+
+async def test_a_batch_is_not_signed_anew_without_end(world: World) -> None:
+    """Each transaction may cost a fee, and one that always comes too late would be paid for ever."""
+    anchorer = world.start(interval_seconds=60)
+    world.seal("a")
+
+    async def lose_nonces(times: int) -> int:
+        for _ in range(times):
+            with suppress(ChainMisconfiguredError):
+                await anchorer.tick()
+            world.chain.use_nonce()
+            world.chain.mine(2)
+            world.clock.pass_seconds(60)
+        (record,) = await world.batches.unsettled()
+        return len({one.nonce for one in record.transactions})
+
+    assert await lose_nonces(40) == 16
+    with pytest.raises(ChainMisconfiguredError, match="CHAIN_KEY_FILE"):
+        await anchorer.tick()
+    world.clock.pass_seconds(86_400)
+    assert await lose_nonces(40) == 17, "then it is one a day"
+    world.clock.pass_seconds(86_400)
+    await anchorer.tick()
     world.chain.mine(2)
     await anchorer.tick()
     await world.check_all_is_anchored_once(["a"])
