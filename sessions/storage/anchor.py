@@ -163,6 +163,10 @@ class BatchLog(Protocol):
         """The newest batch, without session ids."""
         ...
 
+    async def get_by_sequence(self, sequence: int) -> BatchRecord | None:
+        """Return the batch of that number, without session ids; None when there is none."""
+        ...
+
     async def unsettled(self) -> Sequence[BatchRecord]:
         """All batches that are not confirmed, oldest first, without session ids."""
         ...

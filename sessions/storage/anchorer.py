@@ -28,6 +28,7 @@ from sessions.storage.anchor import (
     SessionPool,
     StaleLeaderError,
 )
+from sessions.storage.anchor_pace import BATCHES_PER_INTERVAL, Pace
 from sessions.storage.anchor_steps import REPLACE_AFTER_SECONDS, Steps
 from sessions.storage.anchorer_status import AnchorerStatus
 from sessions.storage.chain import Chain
@@ -56,13 +57,19 @@ class Anchorer:
         lease: Lease,
         chain: Chain,
         interval_seconds: float = 60,
+        batches_per_interval: int = BATCHES_PER_INTERVAL,
         batch_max_sessions: int = BATCH_MAX_SESSIONS,
         replace_after_seconds: float = REPLACE_AFTER_SECONDS,
         now: Callable[[], datetime] = present,
     ) -> None:
-        """Nothing happens before `run` or `tick`. `interval_seconds` is the least time between two batches."""
+        """Nothing happens before `run` or `tick`.
+
+        `interval_seconds` is the least time between two batches. While full batches wait, `batches_per_interval` may be
+        made in it.
+        """
         self._batches, self._lease, self._chain, self._now = batches, lease, chain, now
         self._interval_seconds, self._batch_max_sessions = interval_seconds, batch_max_sessions
+        self._pace = Pace(batches, interval_seconds, batches_per_interval, now)
         self._in_flight = False
         self._more = False
         self._batch_due_at = 0.0
@@ -83,11 +90,13 @@ class Anchorer:
         """One tick; how long to wait for the next, in seconds."""
         loop = asyncio.get_running_loop()
         due = self._more or loop.time() >= self._batch_due_at
+        wait_seconds = 0.0
         try:
             if due:
-                self._batch_due_at = loop.time() + self._interval_seconds
+                wait_seconds = await self._pace.wait_seconds(backlog=self._more)
+                self._batch_due_at = loop.time() + (wait_seconds or self._interval_seconds)
                 await self._probe()
-            await self.tick(make_batch=due)
+            await self.tick(make_batch=due and not wait_seconds)
         except StaleLeaderError as error:
             self.status.superseded(error)
             self._batch_due_at = 0.0  # the batch is still to be made
@@ -106,7 +115,9 @@ class Anchorer:
         else:
             self.status.succeeded()
             pause = IN_FLIGHT_POLL_SECONDS if self._in_flight else self._interval_seconds
-            return 0.0 if self._more and not self._in_flight else min(pause, self._interval_seconds)
+            if self._more and not self._in_flight and not wait_seconds:
+                return 0.0
+            return min(pause, self._interval_seconds, wait_seconds or pause)
         return min(RETRY_SECONDS, self._interval_seconds)
 
     async def _probe(self) -> None:

@@ -617,6 +617,7 @@ async def test_a_number_below_that_of_a_write_from_before_a_set_back_grows_beyon
     await anchorer.tick()
     world.batches._batches[-1].fence = 7
     world.seal("b")
+    world.clock.pass_seconds(1)
     rounds = []
     while len(await world.states()) < 2:
         rounds.append((await anchorer._round(), anchorer.status.last_error)[1])
@@ -638,6 +639,7 @@ async def test_replicas_that_all_find_a_newer_leader_get_past_it_together(world:
     await one.tick()
     world.batches._batches[-1].fence = 5
     world.seal("b")
+    world.clock.pass_seconds(1)
     for _ in range(3):
         for replica in (one, two):
             await replica._round()
@@ -676,6 +678,62 @@ async def test_a_backlog_is_worked_off_without_waiting_for_the_interval(
     world.chain.mine(2)
     await anchorer.tick()
     await world.check_all_is_anchored_once(names)
+
+
+def most_in(times: list[datetime], seconds: float) -> int:
+    """The most batches that any span of that length has."""
+    return max(sum(first <= one < first + timedelta(seconds=seconds) for one in times) for first in times)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("interval_seconds", [60, 86_400])
+async def test_a_flood_of_seals_buys_few_transactions(world: World, restarts: bool, interval_seconds: float) -> None:
+    """L4: full batches cost a transaction each five seconds, whatever the interval, and each restart cost one."""
+    anchorer, steps = world.start("one", interval_seconds=interval_seconds, batch_max_sessions=2), 300
+    for step in range(steps):
+        world.seal(f"{step}-a", f"{step}-b", f"{step}-c")
+        if restarts:
+            anchorer = world.start("one", interval_seconds=interval_seconds, batch_max_sessions=2)
+        anchorer._batch_due_at = 0.0
+        await anchorer._round()
+        world.chain.mine()
+        world.clock.pass_seconds(interval_seconds / 15)
+    times = [record.created_at for record in await world.batches.list(1000)]
+    assert most_in(times, interval_seconds) == (1 if restarts else 4)
+    assert len(times) == pytest.approx(steps / 15 * (1 if restarts else 4), rel=0.1), "as many as it may, no fewer"
+    assert len(world.chain.sent) == len(times)
+
+
+async def test_a_clock_that_is_set_back_does_not_stop_batches(world: World) -> None:
+    for back in (0, 59, 3600, 10**7):
+        world.clock.pass_seconds(-back)
+        before = len(await world.states())
+        for _ in range(31):
+            anchorer = world.start("one", interval_seconds=60)
+            world.seal(f"{back}-{world.clock.time}")
+            await anchorer._round()
+            world.chain.mine(2)
+            world.clock.pass_seconds(4)
+            world.lease.expires_at = 0
+        assert len(await world.states()) > before
+
+
+async def test_the_interval_is_kept_to_the_second(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch is due an interval after the last one, not at the second round after that."""
+    anchorer = world.start(interval_seconds=60)
+    world.seal("a")
+    await anchorer._round()
+    world.chain.mine(2)
+    await anchorer._round()
+    world.clock.pass_seconds(59)
+    anchorer._batch_due_at = 0.0
+    world.seal("b")
+    assert await anchorer._round() == pytest.approx(1, abs=0.1)
+    assert len(await world.states()) == 1
+    world.clock.pass_seconds(1)
+    anchorer._batch_due_at = 0.0
+    await anchorer._round()
+    assert len(await world.states()) == 2
 
 
 async def test_the_loop_ends_also_when_the_lease_cannot_be_let_go(
