@@ -58,7 +58,7 @@ class Steps:
             # What was deep enough once is so, whatever a node that starts, or a changed setting, says of the depth.
             was = record.anchor.state is AnchorState.CONFIRMED and record.anchor.block_hash == found.block_hash
             deep = found.block_number <= sighting.confirmed_height
-            return await self._settle(record, found, token, confirmed=was or deep)
+            return record if was and not deep else await self._settle(record, found, token, confirmed=deep)
         if record.anchor.state in _IN_A_BLOCK:
             record = await self._reorganised(record, token)
         if sighting.live is None or self._is_stranded(record, sighting):

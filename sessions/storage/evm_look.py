@@ -17,6 +17,8 @@ from sessions.storage.chain import Inclusion, Sighting
 from sessions.storage.evm_reads import (
     Block,
     Confirmations,
+    Height,
+    ancestor,
     anchored_at,
     block_by_hash,
     block_by_number,
@@ -78,7 +80,7 @@ class Look:
             elif live is not None and live.nonce > used[live.publisher]:
                 gap_at = await self._gap_at(live, head, confirmed)
         return Sighting(
-            head=head, confirmed_height=confirmed, inclusion=inclusion, live=live, spent=spent, gap_at=gap_at
+            head=head, confirmed_height=confirmed.number, inclusion=inclusion, live=live, spent=spent, gap_at=gap_at
         )
 
     async def _inclusion(self, transaction: SignedTransaction, head: int) -> Inclusion | None:
@@ -106,24 +108,31 @@ class Look:
             gas_used=node.small(receipt.get("gasUsed")),
         )
 
-    async def _check_depth(self, found: Inclusion, head: int, confirmed: int) -> None:
+    async def _check_depth(self, found: Inclusion, head: int, confirmed: Height) -> None:
         """See that a block which is to count as confirmed is on the chain of the confirmed block, and no fork's.
 
         Raises:
             ChainUnavailableError: the node does not show that.
         """
-        was = self.stored is not None and self.stored.block_hash == found.block_hash
-        known = was and self.stored is not None and self.stored.state is AnchorState.CONFIRMED
-        if found.block_number > confirmed or known:
+        if found.block_number > confirmed.number or found.anchor(confirmed=True) == self.stored:
             return
-        settled = await self._settled(head, confirmed)
-        same = await block_by_number(self.node, found.block_number)
-        shown = settled is not None and same is not None and same.hash == found.block_hash
-        # An earlier time is that of an anchor of the same root from before the database was set back.
-        if not shown or not 0 < await self._noted(settled) <= found.block_timestamp:
+        at = await self._settled(head, confirmed)
+        block = None if at is None else await ancestor(self.node, at, found.block_number)
+        if at is None or block is None or block.hash != found.block_hash or not await self._is_noted_by(block, at):
             raise ChainUnavailableError(f"{self.node.name}: has a receipt of a block that is not on its chain")
 
-    async def _check_absence(self, head: int, confirmed: int, *, has_live: bool) -> None:
+    async def _is_noted_by(self, block: Block, at: Block) -> bool:
+        """Return whether the contract noted the root in a block, or before it, as it stands in a later one.
+
+        Before it is for a root that was anchored once more, since the database was set back in between.
+        """
+        noted = await self._noted(at)
+        if not noted or noted == block.timestamp:
+            return bool(noted)
+        before = await ancestor(self.node, block, block.number - 1)
+        return before is not None and await self._noted(before) == noted
+
+    async def _check_absence(self, head: int, confirmed: Height, *, has_live: bool) -> None:
         """See what it means that the node has no receipt.
 
         Raises:
@@ -138,7 +147,7 @@ class Look:
                 "other block there"
             )
 
-    async def _is_gone(self, stored: Anchor, head: int, confirmed: int) -> bool:
+    async def _is_gone(self, stored: Anchor, head: int, confirmed: Height) -> bool:
         """Return whether the node's chain shows that the stored block is not on it, or never held the transaction.
 
         For an anchor that was confirmed the chain's confirmed part has to show it.
@@ -151,7 +160,7 @@ class Look:
         if at is None or newest is None:
             return False
         if stored.block_number <= at.number:
-            other = await block_by_number(self.node, stored.block_number)
+            other = await ancestor(self.node, at, stored.block_number)
             if other is None or (other.hash == stored.block_hash and other.holds(stored.transaction)):
                 return False
         else:  # along a chain numbers grow, and times never fall
@@ -161,7 +170,7 @@ class Look:
                 return False
         return not await self._noted(at)
 
-    async def _is_spent(self, head: int, confirmed: int) -> bool:
+    async def _is_spent(self, head: int, confirmed: Height) -> bool:
         """Return whether confirmed blocks used all nonces, and for something else."""
         at = await self._settled(head, confirmed)
         if at is None:
@@ -169,17 +178,22 @@ class Look:
         used = {one: await used_nonces(self.node, one, at) for one in {item.publisher for item in self.ours}}
         return _next(self.ours, used) is None and not await self._noted(at)
 
-    async def _gap_at(self, live: SignedTransaction, head: int, confirmed: int) -> int | None:
+    async def _gap_at(self, live: SignedTransaction, head: int, confirmed: Height) -> int | None:
         at = await self._settled(head, confirmed)
         if at is None or await used_nonces(self.node, live.publisher, at) >= live.nonce:
             return None
         return at.timestamp
 
-    async def _settled(self, head: int, confirmed: int) -> Block | None:
+    async def _settled(self, head: int, confirmed: Height) -> Block | None:
         """Return the confirmed block in which state is read; None when there is none yet, or the node lacks it."""
-        if confirmed < 0:
+        if confirmed.number < 0:
             return None
-        return await block_by_number(self.node, max(confirmed, head - _STATE_BLOCKS))
+        if confirmed.hash is not None and confirmed.number >= head - _STATE_BLOCKS:
+            return await block_by_hash(self.node, confirmed.hash)
+        newest = await block_by_number(self.node, head)
+        if newest is None:
+            return None
+        return await ancestor(self.node, newest, max(confirmed.number, head - _STATE_BLOCKS))
 
     async def _noted(self, at: Block | None) -> int:
         """Return when the contract noted the root from one of the publishers, as it stands in a block; 0 is never."""

@@ -15,15 +15,19 @@ _PRUNED_HISTORY: Final = 4444
 """JSON-RPC code for blocks that a node no longer keeps (EIP-4444)."""
 _NO_BLOCK_WORDS: Final = ("not found", "unknown block")
 
+WALK_BLOCKS: Final = 256
+"""How many parents are followed, in blocks."""
+
 Confirmations = int | Literal["finalized"]
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block; `timestamp` is in seconds since 1970, `transactions` are hashes."""
+    """A block; `timestamp` is in seconds since 1970, `parent` and `transactions` are hashes."""
 
     number: int
     hash: bytes
+    parent: bytes
     timestamp: int
     transactions: frozenset[bytes]
 
@@ -56,6 +60,24 @@ async def block_by_hash(node: Node, block_hash: bytes) -> Block | None:
     return block
 
 
+async def ancestor(node: Node, block: Block, number: int) -> Block | None:
+    """Return the block at a height of the chain that ends in a block; None when the node does not have it.
+
+    Up to `WALK_BLOCKS` the hashes of parents lead there, so that no backend on a fork can answer for another.
+
+    Raises:
+        ChainUnavailableError: the node does not answer, or contradicts itself.
+    """
+    if block.number - number > WALK_BLOCKS:
+        return await block_by_number(node, number)
+    found: Block | None = block
+    while found is not None and found.number > number:
+        child, found = found, await block_by_hash(node, found.parent)
+        if found is not None and found.number != child.number - 1:
+            raise ChainUnavailableError(f"{node.name}: has a block that contradicts its parent")
+    return found if found is not None and found.number == number else None
+
+
 async def _block(node: Node, method: str, which: str) -> Block | None:
     try:
         found = await node.members(method, which, False)
@@ -68,11 +90,16 @@ async def _block(node: Node, method: str, which: str) -> Block | None:
     hashes = found.get("transactions")
     if not isinstance(hashes, list):
         raise ChainUnavailableError(f"{node.name}: has a block without transactions")
-    block_hash = node.octets(found.get("hash"))
-    if len(block_hash) != HASH_BYTES:
+    block_hash, parent = node.octets(found.get("hash")), node.octets(found.get("parentHash"))
+    if (len(block_hash), len(parent)) != (HASH_BYTES, HASH_BYTES):
         raise ChainUnavailableError(f"{node.name}: has a block whose hash is none")
-    transactions = frozenset(map(node.octets, hashes))
-    return Block(node.small(found.get("number")), block_hash, node.small(found.get("timestamp")), transactions)
+    return Block(
+        number=node.small(found.get("number")),
+        hash=block_hash,
+        parent=parent,
+        timestamp=node.small(found.get("timestamp")),
+        transactions=frozenset(map(node.octets, hashes)),
+    )
 
 
 def _is_no_block(error: RpcError) -> bool:
@@ -80,15 +107,23 @@ def _is_no_block(error: RpcError) -> bool:
     return error.code in (_UNKNOWN_BLOCK, _PRUNED_HISTORY) or any(one in words for one in _NO_BLOCK_WORDS)
 
 
-async def confirmed_height(node: Node, head: int, confirmations: Confirmations) -> int:
-    """Return the highest block that counts as confirmed; -1 while there is none.
+@dataclass(frozen=True, slots=True)
+class Height:
+    """The highest block that counts as confirmed; `number` is -1 while there is none, `hash` may be unknown."""
+
+    number: int
+    hash: bytes | None = None
+
+
+async def confirmed_height(node: Node, head: int, confirmations: Confirmations) -> Height:
+    """Return the highest block that counts as confirmed.
 
     Raises:
         ChainMisconfiguredError: the chain has no finality of its own, and ANCHOR_CONFIRMATIONS asks for it.
         ChainUnavailableError: the node does not answer.
     """
     if confirmations != "finalized":
-        return head - confirmations + 1
+        return Height(max(head - confirmations + 1, -1))
     try:
         block = await node.members("eth_getBlockByNumber", "finalized", False)
     except RpcError as error:
@@ -97,9 +132,11 @@ async def confirmed_height(node: Node, head: int, confirmations: Confirmations) 
                 "ANCHOR_CONFIRMATIONS", f"{node.name} does not know finalized blocks: set a number of blocks"
             ) from None
         if _is_no_block(error):
-            return -1
+            return Height(-1)
         raise
-    return -1 if block is None else node.small(block.get("number"))  # a young chain has none yet
+    if block is None:  # a young chain has none yet
+        return Height(-1)
+    return Height(node.small(block.get("number")), node.octets(block.get("hash")))
 
 
 async def used_nonces(node: Node, publisher: bytes, at: Block | None = None) -> int:
