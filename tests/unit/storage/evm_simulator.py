@@ -68,6 +68,7 @@ class Fault:
         odd: How the numbers of a result are spelled.
         garbage: The body, in place of JSON-RPC; empty is no answer at all.
         swallow: A transaction is acknowledged, and goes nowhere.
+        every: Of so many answers one is so, as behind a URL that shares calls out among backends.
     """
 
     lag: int = 0
@@ -77,6 +78,7 @@ class Fault:
     odd: str | None = None
     garbage: bytes | None = None
     swallow: bool = False
+    every: int = 1
 
 
 @dataclass
@@ -147,10 +149,13 @@ class BadNode:
     """Answers for `sessions.storage.rpc.Node._post`; what its `faults` name is answered wrongly."""
 
     def __init__(self, chain: Chain) -> None:
-        self.chain, self.faults = chain, dict[str, Fault]()
+        self.chain, self.faults, self.calls = chain, dict[str, Fault](), 0
 
     async def post(self, method: str, parameters: tuple[Any, ...]) -> tuple[int, bytes]:
         fault = self.faults.get(method) or self.faults.get("*") or Fault()
+        self.calls += 1
+        if self.calls % fault.every:
+            fault = Fault()
         if fault.garbage is not None:
             if not fault.garbage:
                 raise ChainUnavailableError("simulated: TimeoutError")
@@ -176,7 +181,7 @@ class BadNode:
         body = {"jsonrpc": "2.0", "id": 1, "error": {"code": code, "message": words}}
         return status, json.dumps(body).encode()
 
-    def _answer(self, method: str, parameters: list[Any], tip: Block) -> Any:
+    def _answer(self, method: str, parameters: list[Any], tip: Block) -> Any:  # noqa: PLR0911 - one for each method
         match method:
             case "eth_chainId":
                 return hex(CHAIN_ID)

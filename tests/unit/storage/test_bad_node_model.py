@@ -57,13 +57,13 @@ WORDS = (
 )
 CODES = (-32000, -32001, -32003, -32005, -32010, -32600, -32601, -32602, -32603, -39001, 4444, 0, 3)
 FAULTS = st.one_of(
-    st.builds(Fault, lag=st.integers(1, 12), fork=st.booleans()),
+    st.builds(Fault, lag=st.integers(1, 12), fork=st.booleans(), every=st.integers(1, 3)),
     st.just(Fault(fork=True)),
     st.just(Fault(null=True)),
     st.builds(
         Fault, error=st.tuples(st.sampled_from(CODES), st.sampled_from(WORDS), st.sampled_from((200, 400, 429, 503)))
     ),
-    st.builds(Fault, odd=st.sampled_from(sorted(ODD))),
+    st.builds(Fault, odd=st.sampled_from(sorted(ODD)), every=st.integers(1, 3)),
     st.builds(Fault, garbage=st.sampled_from((b"", b"<html>", b"{}", b"[]", b"null", b'{"result": {}}', b"[" * 5_000))),
     st.just(Fault(swallow=True)),
 )
@@ -119,6 +119,25 @@ class BadNodes(RuleBasedStateMachine):
         for node in self.nodes:
             node.faults |= dict.fromkeys(methods, fault)
 
+    @rule(
+        fresh=st.sets(st.sampled_from(METHODS[1:])), fault=st.builds(Fault, lag=st.integers(0, 12), fork=st.booleans())
+    )
+    def fall_apart(self, fresh: set[str], fault: Fault) -> None:
+        """Behind the URL are a fresh backend, for some methods, and one that lags or is on the side branch."""
+        for node in self.nodes:
+            node.faults |= dict.fromkeys(set(METHODS[1:]) - fresh, fault)
+
+    @rule(data=st.data(), fresh=st.sets(st.sampled_from(METHODS[2:]), max_size=4))
+    def a_side_branch_alone_has_ours(self, data: Any, fresh: set[str]) -> None:
+        """A backend on it answers for most methods, and one on the chain for the head."""
+        self.seal()
+        self.round()
+        self.fork(data, newest=True)
+        self.chain.forget()
+        for node in self.nodes:
+            node.faults = dict.fromkeys(set(METHODS[2:]) - fresh, Fault(fork=True))
+        self.round()
+
     @rule(which=st.integers(0, 1))
     def turn_good(self, which: int) -> None:
         self.nodes[which % len(self.nodes)].faults.clear()
@@ -140,9 +159,8 @@ class BadNodes(RuleBasedStateMachine):
 
     @rule(data=st.data(), newest=st.booleans())
     def fork(self, data: Any, newest: bool) -> None:
-        self.chain.branch(
-            data.draw(st.integers(1, self.depth - 1)), data.draw(st.integers(1, self.depth - 1)), newest=newest
-        )
+        depth = st.integers(1, self.depth - 1)
+        self.chain.branch(data.draw(depth), data.draw(depth), newest=newest)
 
     @rule(data=st.data(), newest=st.booleans())
     def reorganise(self, data: Any, newest: bool) -> None:
