@@ -66,7 +66,8 @@ class Steps:
                 return record
             self._require_patience(record)
             return await self._sign(record, token)
-        if record.submitted_at is not None and self._now() - record.submitted_at > self._replace_after:
+        waited = record.submitted_at is not None and self._now() - record.submitted_at > self._replace_after
+        if waited and sighting.gap_at is None:  # a higher fee closes no gap
             return await self._sign(record, token, replaces=sighting.live)
         return await self._send(record, sighting.live, token)
 

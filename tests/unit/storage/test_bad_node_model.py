@@ -138,6 +138,23 @@ class BadNodes(RuleBasedStateMachine):
             node.faults = dict.fromkeys(set(METHODS[2:]) - fresh, Fault(fork=True))
         self.round()
 
+    @rule(lag=st.integers(1, 12), fresh=st.sets(st.sampled_from(METHODS[2:]), max_size=3))
+    def nonces_alone_are_fresh(self, lag: int, fresh: set[str]) -> None:
+        self.seal()
+        self.round()
+        self.chain.mine(self.depth)
+        late = set(METHODS[2:]) - fresh - {"eth_getTransactionCount", "eth_sendRawTransaction"}
+        for node in self.nodes:
+            node.faults = dict.fromkeys(late, Fault(lag=lag))
+        self.round()
+
+    @rule(how=st.sampled_from(["huge", "huger"]))
+    def a_nonce_is_made_up(self, how: str) -> None:
+        for node in self.nodes:
+            node.faults = {"eth_getTransactionCount": Fault(odd=how)}
+        self.seal()
+        self.round()
+
     @rule(which=st.integers(0, 1))
     def turn_good(self, which: int) -> None:
         self.nodes[which % len(self.nodes)].faults.clear()
@@ -213,12 +230,19 @@ class BadNodes(RuleBasedStateMachine):
         self.seal()
         before = self._anchored()
         self.pass_seconds(3 * INTERVAL_SECONDS)
-        assert self._anchored() > before, [record.anchor for record in self.records()]
+        assert self._anchored() > before, self._shown()
         self.pass_seconds((7 + len(self.records())) * INTERVAL_SECONDS)
         assert not [one for one in self.batches._manifests if self.batches.place_of(one) is None]
         assert {record.anchor.state for record in self.records()} == {AnchorState.CONFIRMED}
         self.nothing_is_falsely_confirmed()
         self.nothing_is_paid_twice()
+
+    def _shown(self) -> list[tuple[str, list[int], bool]]:
+        """State, nonces and whether it is paid, of each batch."""
+        return [
+            (one.anchor.state.value, [tx.nonce for tx in one.transactions], self.chain.paid(one.root) > 0)
+            for one in self.records()
+        ]
 
     def _anchored(self) -> int:
         return sum(self.chain.paid(record.root) for record in self.records())
