@@ -100,10 +100,10 @@ class Steps:
         signed = await self._chain.sign(record.root, replaces)
         if signed is None:
             assert replaces is not None
-            signed = replaces
-        else:
-            record = await self._store(record, signed, token)
-        return await self._send(record, signed, token)
+            return await self._send(record, replaces, token)
+        record = await self._send(await self._store(record, signed, token), signed, token)
+        reach(Point.TRANSACTION_BROADCAST)
+        return record
 
     async def _send(self, record: BatchRecord, signed: SignedTransaction, token: int) -> BatchRecord:
         """Broadcast a stored transaction, and offer twice as much each time that it is refused as too little.
@@ -119,7 +119,6 @@ class Steps:
                     raise
                 record, signed = await self._store(record, higher, token), higher
             else:
-                reach(Point.TRANSACTION_BROADCAST)
                 return record
 
     async def _store(self, record: BatchRecord, signed: SignedTransaction, token: int) -> BatchRecord:
