@@ -78,19 +78,17 @@ async def read(receive: Receive, limit_bytes: int, room: Reservation, length: in
         DomainError: `body-too-large` as soon as it is; `incomplete-body` when it is not of that length, or the client
             went away; `overloaded`.
     """
-    body, size, more = bytearray(length or 0), 0, True
+    body, more = bytearray(), True
     while more:
         piece, more = await _piece(receive)
-        if size + len(piece) > limit_bytes:
+        if len(body) + len(piece) > limit_bytes:
             raise too_large(limit_bytes)
-        await room.grow(size + len(piece))
-        if not more and not size and length in (None, len(piece)):
+        await room.grow(len(body) + len(piece))
+        if not more and not body and length in (None, len(piece)):
             return piece
-        body[size : size + len(piece)] = piece
-        size += len(piece)
-    if length not in (None, size):
+        body += piece
+    if length not in (None, len(body)):
         raise incomplete()
-    del body[size:]
     return body
 
 

@@ -61,7 +61,7 @@ class Exchange:
         self._whole: bytearray | None = None
         self._room: Reservation | None = None
         self._held_back = b""
-        self._size = 0
+        self._size = self._length = 0
         self.started = False
         self.complete = False
         self._left: int | None = None
@@ -74,7 +74,7 @@ class Exchange:
         if self.complete:
             return
         if self._whole is not None:
-            self._fill(self._whole, piece)
+            self._fill(piece)
             return
         self._piece = piece if not self._piece else b"".join((self._piece, piece))
         if len(self._piece) >= HIGH_WATER_BYTES:
@@ -83,27 +83,38 @@ class Exchange:
 
     def target(self) -> memoryview | None:
         """Return where the next bytes of the body may be put, and no others; None: give them to `feed`."""
-        if (
-            self._whole is None
-            or self._room is None
-            or self._held_back
-            or not self._room.try_grow(self._size + 1, len(self._whole))
-        ):
+        if self._whole is None or self._held_back or not self._fits(self._size + 1):
             return None
-        return memoryview(self._whole)[self._size : self._room.size_bytes]
+        return memoryview(self._whole)[self._size :]
 
     def filled(self, size_bytes: int) -> None:
         """Note that so many bytes were put there."""
         self._size += size_bytes
 
-    def _fill(self, whole: bytearray, piece: bytes) -> None:
+    def _fits(self, size: int) -> bool:
+        """Return whether there is room for so many bytes of the body, without waiting for it."""
+        if self._room is None or not self._room.try_grow(size, self._length):
+            return False
+        self._enlarge(size)
+        return True
+
+    def _enlarge(self, size: int) -> None:
+        """Enlarge the buffer to what is paid for: memory that is allocated is resident, even before bytes arrive."""
+        assert self._whole is not None
+        assert self._room is not None
+        wanted = max(size, min(self._room.size_bytes, self._length))
+        if wanted > len(self._whole):
+            self._whole.extend(bytes(wanted - len(self._whole)))
+
+    def _fill(self, piece: bytes) -> None:
         size = self._size + len(piece)
-        if self._held_back or not (self._room is None or self._room.try_grow(size, len(whole))):
+        if self._held_back or not self._fits(size):
             self._held_back += piece
             self._line.want_body(wanted=False)
             self._wake()
             return
-        whole[self._size : size] = piece
+        assert self._whole is not None
+        self._whole[self._size : size] = piece
         self._size = size
 
     def end(self) -> None:
@@ -197,14 +208,14 @@ class Exchange:
 
     async def _read_whole(self, length: int, room: Reservation) -> None:
         await room.grow(max(1, len(self._piece)))
-        whole, self._size = bytearray(length), len(self._piece)
-        whole[: self._size] = self._piece
+        whole, self._size, self._length = bytearray(self._piece), len(self._piece), length
         self._whole, self._room, self._piece = whole, room, b""
         try:
             while (self._more_body or self._held_back) and not self._gone and self._error is None:
                 if self._held_back:
                     size = self._size + len(self._held_back)
                     await room.grow(size)
+                    self._enlarge(size)
                     whole[self._size : size], self._size, self._held_back = self._held_back, size, b""
                 else:
                     self._ask()
