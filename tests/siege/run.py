@@ -55,34 +55,40 @@ async def record(url: str, token: str, seconds: float, grace_seconds: float) -> 
     body = memoryview(secrets.token_bytes(_CHUNK_BYTES))
 
     async def session(number: int) -> None:
-        connection: Connection | None = None
+        connection = Connection(url, token)
         index, due, gap = 0, begin + number / _PER_SECOND, _SESSIONS / _PER_SECOND
         while due < begin + seconds:
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             other = ""
             try:
-                connection = connection or Connection(url, token)
                 async with asyncio.timeout(30):
-                    status, _ = await connection.request(
-                        "PUT", f"/api/v1/sessions/{prefix}-{number}/chunks/{index}", body
-                    )
+                    path = f"/api/v1/sessions/{prefix}-{number}/chunks/{index}"
+                    status, _ = await connection.request("PUT", path, body)
                 if status in (200, 201):
                     index += 1
                 else:
                     other = str(status)
             except (OSError, EOFError, TimeoutError) as error:
-                connection, other = None, type(error).__name__
+                other = type(error).__name__
+                await _close(connection)
+                connection = Connection(url, token)
             late = time.perf_counter() - begin > grace_seconds
             if other:
                 (seen.late_others if late else seen.others)[other] += 1
             elif due - begin > grace_seconds:
                 seen.latencies.append(time.perf_counter() - due)
             due += gap
+        await _close(connection)
 
     async with asyncio.TaskGroup() as group:
         for number in range(_SESSIONS):
             group.create_task(session(number))
     return seen
+
+
+async def _close(connection: Connection) -> None:
+    with contextlib.suppress(OSError):
+        await connection.close()
 
 
 @contextlib.contextmanager
