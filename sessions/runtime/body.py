@@ -1,5 +1,6 @@
 """Request bodies, bounded while they are read."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
@@ -11,6 +12,8 @@ from starlette.types import Receive
 from sessions.runtime.budget import ByteBudget, Reservation
 from sessions.runtime.errors import DomainError
 
+_INLINE_BYTES: Final = 256 * 1024
+"""Limit on a body whose cost is found on the event loop: it takes less than a millisecond."""
 TRAILERS: Final = "sessions.trailers"
 """Key of a request's scope: the fields after a chunked body, (name in lower case, value), once it has come."""
 WHOLE: Final = "sessions.whole_body"
@@ -107,12 +110,12 @@ async def bounded(
     owner: str,
     *,
     part: str = "",
-    cost_bytes: Callable[[bytes | bytearray], int] = len,
+    cost_bytes: Callable[[bytes | bytearray], int] | None = None,
 ) -> AsyncIterator[bytes | bytearray]:
     """The body of a request, paid for out of a budget for the time of the block.
 
     `owner` is the token whose share it is, and `part` one of its sessions. `cost_bytes` tells what the body takes in
-    memory once it is read.
+    memory once it is read; None: its length.
 
     Raises:
         DomainError: `body-too-large`, `incomplete-body` or `overloaded`; as `require_whole` and `cost_bytes`.
@@ -127,5 +130,7 @@ async def bounded(
             got = [body for body in (await whole(length, room),) if body is not None]
         if not got:
             raise incomplete()
-        await room.grow(cost_bytes(got[0]))
+        if cost_bytes is not None:
+            small = len(got[0]) <= _INLINE_BYTES
+            await room.grow(cost_bytes(got[0]) if small else await asyncio.to_thread(cost_bytes, got[0]))
         yield got.pop()  # the caller may drop the last reference before the block ends

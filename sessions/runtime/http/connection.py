@@ -1,6 +1,7 @@
 """A connection: takes heads and bodies off the socket, one request at a time, and closes in good order."""
 
 import asyncio
+import math
 from typing import Any, Final, cast
 
 import structlog
@@ -13,7 +14,7 @@ from sessions.runtime.http import head, refusal, scope
 from sessions.runtime.http.connections import Connections
 from sessions.runtime.http.exchange import HIGH_WATER_BYTES, Exchange
 from sessions.runtime.http.framing import Chunked, Counted
-from sessions.runtime.http.link import Link
+from sessions.runtime.http.link import DROPPED_HEAD_MAX_BYTES, Link
 
 _SLICE_BYTES: Final = 16 * 1024
 """So much of a chunked body is looked through before others have their turn."""
@@ -70,7 +71,9 @@ class Connection(Link):
             self._exchange.filled(nbytes)
             self._framing.count(nbytes)
             self._came(nbytes)
-        elif not self._closing:
+        elif self._closing:
+            self._drop(nbytes)
+        else:
             data = bytes(self._connections.scratch[:nbytes])
             self._pending = self._pending + data if self._pending else data
             self._pump()
@@ -274,6 +277,7 @@ class Connection(Link):
         """Close in stages, so that a client that still sends gets the answer (RFC 9112 section 9.6)."""
         self._closing = True
         more = self._pending or self._framing is not None or self._exchange is None or not self._exchange.body_is_whole
+        self._drop_max_bytes = DROPPED_HEAD_MAX_BYTES if self._exchange is None else math.inf
         self._framing, self._pending = None, b""
         if self._input_ended or not more or self._shutting_down:
             self._close()

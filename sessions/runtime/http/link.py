@@ -1,6 +1,9 @@
 """The lower half of a connection: how it begins, what is written, how long the client is waited for, how it ends."""
 
 import asyncio
+import math
+from functools import partial
+from typing import Final
 
 import structlog
 from starlette.types import Scope
@@ -11,6 +14,10 @@ from sessions.runtime.http import refusal, scope
 from sessions.runtime.http.connections import Connections, origin
 from sessions.runtime.http.deadline import Deadline
 
+DROPPED_HEAD_MAX_BYTES: Final = 256 * 1024
+"""Limit on the bytes that are dropped after a head that was refused: no client sends more and then reads."""
+_DROP_SLICE_BYTES: Final = 256 * 1024
+_DROP_PAUSE_SECONDS: Final = 0.02
 _log = structlog.get_logger()
 
 
@@ -36,7 +43,8 @@ class Link(asyncio.BufferedProtocol):
         self._closing = False
         self._writable: asyncio.Future[None] | None = None
         self.write_paused = False
-        self._written = 0
+        self._written = self._dropped = 0
+        self._drop_max_bytes = math.inf
         self._deadline = Deadline(self._edge)
 
     def _opened(self, transport: asyncio.Transport) -> bool:
@@ -93,6 +101,15 @@ class Link(asyncio.BufferedProtocol):
     def default_headers(self) -> list[tuple[bytes, bytes]]:
         """Return header fields that every answer has."""
         return self._server.default_headers
+
+    def _drop(self, size_bytes: int) -> None:
+        """Drop bytes of a client that was refused, at a pace at which they keep nobody else waiting."""
+        self._dropped += size_bytes
+        if self._dropped > self._drop_max_bytes:
+            self.abort()
+        elif self._dropped // _DROP_SLICE_BYTES != (self._dropped - size_bytes) // _DROP_SLICE_BYTES:
+            self._read_on(wanted=False)
+            self._loop.call_later(_DROP_PAUSE_SECONDS, partial(self._read_on, wanted=True))
 
     def _read_on(self, *, wanted: bool) -> None:
         if wanted != self._reading and not self._transport.is_closing():
