@@ -15,16 +15,16 @@ from sessions.runtime.killpoints import reach
 from sessions.runtime.times import now, to_rfc3339
 
 MAX_ORDERS: Final = 8
-"""Limit on the orders of one token for one session that wait, each with another chunk count.
+"""Limit on the queued orders of one token for one session, each with another chunk count.
 
-The first that can be is carried out; others' orders take nobody's place.
+Storage carries out the first order that fits. Orders of other tokens do not count towards this limit.
 """
 MAX_UNKNOWN_ORDERS: Final = 1000
-"""Limit on the orders of one token that wait, for a further one of a session of which this processor knows nothing."""
+"""Limit on the queued orders of one token, applied to orders for sessions that this processor does not know."""
 
 
 class KeptOrders:
-    """Keeps orders until the drainer places them at session-storage, each behind all chunks of its session."""
+    """Keeps orders until the drainer sends them to session-storage, after all chunks of their session."""
 
     def __init__(self, spool: Spool, read: Callable[[Entry], Awaitable[bytes | None]]) -> None:
         """`read` returns an entry's payload; None when it is gone or damaged."""
@@ -33,10 +33,8 @@ class KeptOrders:
         self.knows: Callable[[SessionId], bool] = lambda _: False
         """Whether this process has used a session's keys lately: it exists, perhaps at session-storage alone."""
 
-    async def keep(
-        self, session_id: SessionId, chunk_count: int | None, by: str | None = None
-    ) -> tuple[int | None, int]:
-        """Keep the order to seal a session; return its chunk count, and how many chunks are spooled.
+    async def keep(self, session_id: SessionId, chunk_count: int | None, by: str | None = None) -> int:
+        """Keep an order to seal a session; return how many of the session's chunks are spooled.
 
         Raises:
             DomainError: `chunk-count-mismatch`, `spool-full`.
@@ -46,7 +44,7 @@ class KeptOrders:
         if chunk_count is not None and highest >= chunk_count:
             raise _mismatch(session_id, chunk_count, f"chunk {highest} is there")
         orders = [] if session is None else list(session.seals)
-        if chunk_count not in await self._counts(orders):  # another count stands for no order without one, either
+        if chunk_count not in await self._counts(orders):  # an order without a count is not covered by one with a count
             if sum(entry.by == by for entry in orders) >= MAX_ORDERS:
                 raise _mismatch(session_id, chunk_count or 0, f"{MAX_ORDERS} other orders of this token wait already")
             payload = {"session_id": session_id, "chunk_count": chunk_count, "ordered_at": to_rfc3339(now())}
@@ -55,12 +53,12 @@ class KeptOrders:
             await self._spool.append(Kind.SEAL, session_id, json.dumps(payload).encode(), by=by)
             reach(Point.SEAL_SPOOLED)
         session = self._spool.sessions.get(session_id)
-        return chunk_count, 0 if session is None else len(session.chunks)
+        return 0 if session is None else len(session.chunks)
 
     async def require_within(self, session: SpooledSession, index: int, by: str | None) -> None:
-        """Refuse a chunk that a waiting order of the same token leaves no place for.
+        """Refuse a chunk at or beyond the chunk count of a queued order of the same token.
 
-        Orders of other tokens keep nobody's chunks out: what is spooled is delivered before any order.
+        Orders of other tokens do not count: the drainer delivers all spooled chunks before any order.
 
         Raises:
             DomainError: `storage-unavailable`, since the order's end is not known yet.

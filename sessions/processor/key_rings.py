@@ -72,9 +72,9 @@ class KeyRings:
     async def open(
         self, session_id: SessionId, metadata: Mapping[str, Any] | None, by: str | None = None
     ) -> tuple[OpenRing, bool]:
-        """Open a session at storage (with a new key, should it be new); gives its ring, and if it was.
+        """Open a session at storage, a new one with a new key; return its ring, and whether it is new.
 
-        While storage is away the session is opened in the spool, with a key that is added to those that it may have.
+        During an outage of storage the session is opened in the spool. Its key is added to the session's ring later.
         """
         wrapped = self._wrapper.wrap(session_id, Dek.generate())
         asked, spooling = self._forgotten, self._spooling

@@ -102,8 +102,7 @@ class SessionDesk:
         if not keep:
             detail = f"session {session_id} is not sealed, and nothing was ordered ({reason}); repeat the request"
             raise DomainError("storage-unavailable", detail, retry_after_seconds=5)
-        count, spooled = await spooling.orders.keep(session_id, chunk_count, by)
-        return Queued(session_id, count, spooled)
+        return Queued(session_id, chunk_count, await spooling.orders.keep(session_id, chunk_count, by))
 
 
 def _away(reason: str) -> DomainError:

@@ -51,7 +51,7 @@ class SpooledSession:
     """Entries of chunks that came again: delivered before a restart that found them, or damaged so that they seem to be
     of this index."""
     seals: list[Entry] = field(default_factory=list)
-    """Orders to seal it, each with another chunk count or from another token."""
+    """Orders to seal it. Two that came at the same time may have the same chunk count."""
     kept_keys: set[DekId] = field(default_factory=set)
     """Keys that are known to be in one of the openings."""
     foreign: set[DekId] = field(default_factory=set)

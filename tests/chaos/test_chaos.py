@@ -52,7 +52,7 @@ def test_what_a_processor_holds_that_is_away_for_too_long(
 ) -> None:
     """Longer than PROCESSOR_WAIT_SECONDS: sessions are sealed without what it holds, and each names the processor.
 
-    Short sessions, sealed without a count: of these the last chunks are often missing, which nobody can notice.
+    The sessions are short and sealed without a count, so that storage cannot notice missing chunks at the end.
     """
 
     def short(seed: int, number: int, session: int) -> Plan:

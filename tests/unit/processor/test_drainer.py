@@ -44,7 +44,7 @@ AWAY = DomainError("storage-unavailable", "away", retry_after_seconds=1)
 
 @dataclass
 class Desk:
-    """A processor with a spool. Storage is away when it is told so, and there again when it drains."""
+    """A processor with a spool. `away` simulates an outage of storage; `back` and `drain` end it."""
 
     spool: Spool
     spooling: Spooling
@@ -65,7 +65,7 @@ class Desk:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Storage is there, and what runs beside requests is running."""
+        """End the outage, and run the drainer and the reporter."""
         self.back()
         task = asyncio.gather(self.drainer.run(), self.reporter.run())
         try:
@@ -408,7 +408,7 @@ async def test_orders_of_another_token_take_nobodys_place(desk: Desk) -> None:
     for count in range(500, 500 + MAX_ORDERS):
         await desk.spooling.orders.keep(A, count, "hostile")
     assert (await _error(desk.spooling.orders.keep(A, 600, "hostile"))).code == "chunk-count-mismatch"
-    assert await desk.spooling.orders.keep(A, 1, "recorder") == (1, 1)
+    assert await desk.spooling.orders.keep(A, 1, "recorder") == 1
 
 
 async def test_orders_of_another_token_keep_no_chunk_out(desk: Desk, storage: StorageClient) -> None:
@@ -419,7 +419,7 @@ async def test_orders_of_another_token_keep_no_chunk_out(desk: Desk, storage: St
         await desk.spooling.orders.keep(A, count, "hostile")
     for index in (1, 2):
         assert (await desk.put(index, b"x", by="recorder")).durability == "spooled"
-    assert await desk.spooling.orders.keep(A, 3, "recorder") == (3, 3)
+    assert await desk.spooling.orders.keep(A, 3, "recorder") == 3
     await desk.drain()
     view = (await storage.session(A))[0]
     assert (view["status"], view["chunk_count"]) == ("sealed", 3)

@@ -362,7 +362,7 @@ async def test_entries_are_bounded_too(tmp_path: Path) -> None:
 
 
 async def test_what_is_being_written_counts(tmp_path: Path) -> None:
-    """Of many at once so many are taken as fit: by entries, and by what is free on the disk."""
+    """Concurrent writes are accepted up to the limit on entries, and up to the free space of the disk."""
     (tmp_path / "entries").mkdir()
     (tmp_path / "disk").mkdir()
     by_entries = _spool(tmp_path / "entries", max_entries=10)
