@@ -17,6 +17,7 @@ from sessions.runtime.audit import ACTION, PRINCIPAL
 from sessions.runtime.errors import DomainError
 from sessions.runtime.limits import Failures, Limits, Usage
 from sessions.runtime.middleware import WHEN_ANSWERED
+from sessions.runtime.turns import Turns
 
 TOKEN_MAX_CHARACTERS: Final = 512
 _UNLIMITED: Final = Limits()
@@ -62,6 +63,7 @@ class Authenticator:
         self._entries = tuple(entries)
         self._limits = limits
         self._usages: dict[str, Usage] = {}
+        self._turns: dict[str, Turns] = {}
         self._failures = Failures()
 
     def replace(self, entries: Iterable[tuple[bytes, Principal]]) -> None:
@@ -69,6 +71,7 @@ class Authenticator:
         self._entries = tuple(entries)
         names = {principal.name for _, principal in self._entries}
         self._usages = {name: usage for name, usage in self._usages.items() if name in names}
+        self._turns = {name: turns for name, turns in self._turns.items() if name in names}
 
     def authenticate(self, authorization: str | None) -> Principal:
         """Whose token an `Authorization` header holds.
@@ -103,6 +106,15 @@ class Authenticator:
         if usage is None:
             usage = self._usages[principal.name] = Usage(self._limits)
         scope[WHEN_ANSWERED].append(usage.enter())
+
+    def turns(self, principal: Principal) -> Turns | None:
+        """Return the turns of a token's questions; None for a processor's, which asks for many recorders."""
+        if Role.PROCESSOR in principal.roles:
+            return None
+        turns = self._turns.get(principal.name)
+        if turns is None:
+            turns = self._turns[principal.name] = Turns()
+        return turns
 
 
 def require(

@@ -1,6 +1,10 @@
-"""FastAPI routes for small JSON: the token is checked before the body is read, and memory is reserved for it."""
+"""FastAPI routes for small JSON.
+
+The token is checked before the body is read, its questions take turns, and memory is reserved for the body.
+"""
 
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from typing import Any, Final
 
 from fastapi.routing import APIRoute
@@ -29,9 +33,14 @@ class JsonRoute(APIRoute):
         handle = super().get_route_handler()
         accesses = [one.call for one in self.dependant.dependencies if isinstance(one.call, Access)]
 
-        async def bounded_handle(request: Request) -> Response:
+        async def in_turn(request: Request) -> Response:
+            turns = None
             for access in accesses:
-                await access(request)
+                turns = request.app.state.authenticator.turns(await access(request))
+            async with nullcontext() if turns is None else turns.turn():
+                return await bounded_handle(request)
+
+        async def bounded_handle(request: Request) -> Response:
             if not self.body_field:
                 require_no_condition(request.headers)
                 return await handle(request)  # nobody reads a body
@@ -45,4 +54,4 @@ class JsonRoute(APIRoute):
 
                 return await handle(Request(request.scope, receive))
 
-        return bounded_handle
+        return in_turn

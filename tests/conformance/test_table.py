@@ -46,12 +46,17 @@ def check_answer(answer: Answer, *, head: bool) -> None:
     if answer.status in needed:
         assert answer.one(needed[answer.status])
     if answer.status >= 400:
-        assert answer.one("content-type") == "application/problem+json"
-        if not head:
-            problem = json.loads(answer.content)
-            assert set(problem) >= {"type", "title", "status", "detail", "code", "request_id"}
-            assert problem["type"] == f"urn:lucid-sessions:problem:{problem['code']}"
-            assert (problem["status"], problem["request_id"]) == (answer.status, answer.one(_ID))
+        check_problem(answer, head=head)
+
+
+def check_problem(answer: Answer, *, head: bool) -> None:
+    """Check what RFC 9457 asks of a refusal, ours or HAProxy's."""
+    assert answer.one("content-type") == "application/problem+json"
+    if not head:
+        problem = json.loads(answer.content)
+        assert set(problem) >= {"type", "title", "status", "detail", "code", "request_id"}
+        assert problem["type"] == f"urn:lucid-sessions:problem:{problem['code']}"
+        assert (problem["status"], problem["request_id"]) == (answer.status, answer.one(_ID))
 
 
 def _check(row: Row, service: Service, door: Door, doors: Doors) -> None:
@@ -71,8 +76,10 @@ def _check(row: Row, service: Service, door: Door, doors: Doors) -> None:
     statuses = " ".join(str(answer.status) for answer in answers)
     assert re.fullmatch(wanted, statuses), f"{statuses or 'nothing'}: {answers[-1:]}"
     for answer in answers:
-        if door == "direct" or answer.all(_ID):  # HAProxy's own answers are not ours
+        if door == "direct" or answer.all("date"):
             check_answer(answer, head=row.head)
+        else:  # HAProxy's own
+            check_problem(answer, head=row.head)
     if row.has and answers[-1:] and re.fullmatch(row.got, statuses):
         assert re.search(row.has, answers[-1].head), answers[-1].head
     if row.content is not None:
