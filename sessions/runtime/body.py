@@ -14,6 +14,7 @@ from sessions.runtime.errors import DomainError
 
 _INLINE_BYTES: Final = 256 * 1024
 """Limit on a body whose cost is found on the event loop: it takes less than a millisecond."""
+_NOT_PLAIN: Final = frozenset({b"content-range", b"content-encoding", b"if-match"})
 TRAILERS: Final = "sessions.trailers"
 """Key of a request's scope: the fields after a chunked body, (name in lower case, value), once it has come."""
 WHOLE: Final = "sessions.whole_body"
@@ -54,6 +55,8 @@ def require_whole(headers: Headers) -> None:
         DomainError: `invalid-request` for a part of a representation (RFC 9110 section 14.5), `unsupported-media-type`
             for a content coding (section 8.4); as `require_no_condition`.
     """
+    if _NOT_PLAIN.isdisjoint([name for name, _ in headers.raw]):
+        return
     if "content-range" in headers:
         raise DomainError("invalid-request", "parts are not taken: send the whole body, without Content-Range")
     if "content-encoding" in headers:

@@ -188,7 +188,8 @@ class Reservation:
 
     async def __aenter__(self) -> Self:
         """Take them."""
-        await self.grow(self._wanted_bytes)
+        if self._wanted_bytes:
+            await self.grow(self._wanted_bytes)
         return self
 
     async def __aexit__(

@@ -1,6 +1,7 @@
 """The metrics that both services have. Names and units by the Prometheus conventions."""
 
 import asyncio
+from functools import cache
 from typing import Final
 
 from prometheus_client import Gauge, Histogram, Info, disable_created_metrics
@@ -39,6 +40,12 @@ LOOP_LAG_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5),
 )
 _LAG_PROBE_SECONDS: Final = 0.1
+
+
+@cache
+def request_seconds(method: str, route: str, status: int) -> Histogram:
+    """Return the series of such requests. There are few: routes by their templates, and no free words."""
+    return REQUEST_SECONDS.labels(method, route, status)
 
 
 def method_label(method: str) -> str:

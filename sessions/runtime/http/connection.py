@@ -74,8 +74,14 @@ class Connection(Link):
         elif self._closing:
             self._drop(nbytes)
         else:
-            data = bytes(self._connections.scratch[:nbytes])
-            self._pending = self._pending + data if self._pending else data
+            data = self._connections.scratch[:nbytes]
+            if not self._pending and self._exchange is None and self._next is None and data[0] not in b"\r\n":
+                end = head.end_of_head(data, 0)  # mostly, a read is a head and a body, which is copied once only
+                if 0 < end <= self._edge.head_max_bytes:
+                    if not self._begin(bytes(data[:end])):
+                        return
+                    data = data[end:]
+            self._pending += data
             self._pump()
 
     def eof_received(self) -> bool:
@@ -133,7 +139,12 @@ class Connection(Link):
                 self._due(self._edge.head_seconds, "head")
             self._seen = len(self._pending)
             return False
-        data, self._pending, self._seen = self._pending[:end], self._pending[end:], 0
+        data, self._pending = self._pending[:end], self._pending[end:]
+        return self._begin(data)
+
+    def _begin(self, data: bytes) -> bool:
+        """Begin a request with its whole head; return False if it is refused."""
+        self._seen = 0
         try:
             found = head.parse(data)
         except DomainError as error:
@@ -169,7 +180,7 @@ class Connection(Link):
             return False
         self._pending = rest + later if later else rest
         if piece:
-            self._exchange.feed(piece)
+            self._exchange.feed(piece, last=framing.done)
         self._came(len(piece))
         if later and self._framing is not None:
             self._soon()

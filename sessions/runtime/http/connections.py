@@ -17,7 +17,8 @@ CLOSED = Counter(
 )
 for _reason in ("refused", "evicted", "head", "idle", "body", "answer", "linger"):
     CLOSED.labels(_reason)
-_SCRATCH_BYTES: Final = 64 * 1024
+_SCRATCH_BYTES: Final = 72 * 1024
+"""A chunk of 64 KiB and the head before it come in one read."""
 _SWEEP_SECONDS: Final = 1.0
 _TELL_SECONDS: Final = 60.0
 _NETWORK_BITS: Final = 64
@@ -72,6 +73,7 @@ class Connections:
         self._of: Count[str] = Count()
         self._sweep: asyncio.TimerHandle | None = None
         self._told_at = -_TELL_SECONDS
+        self._common: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")
 
     def admit(self, connection: Admitted) -> bool:
         """Count a connection; return whether there is room for it. Call `leave` for each one that was admitted."""
@@ -87,6 +89,7 @@ class Connections:
             return False
         self._open.add(connection)
         self._of[address] += 1
+        self._waiting.setdefault(address, OrderedDict())
         OPEN.set(len(self._open))
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._look)
@@ -100,20 +103,22 @@ class Connections:
         self._open.discard(connection)
         self._of[connection.origin] -= 1
         if not self._of[connection.origin]:
-            del self._of[connection.origin]
+            del self._of[connection.origin], self._waiting[connection.origin]
         OPEN.set(len(self._open))
 
     def waits(self, connection: Admitted) -> None:
         """Note that a connection waits for a request."""
-        self._waiting.setdefault(connection.origin, OrderedDict())[connection] = None
+        self._waiting[connection.origin][connection] = None
 
     def busy(self, connection: Admitted) -> None:
         """Note that a connection waits for a request no longer."""
-        waiting = self._waiting.get(connection.origin)
-        if waiting is not None:
-            waiting.pop(connection, None)
-            if not waiting:
-                del self._waiting[connection.origin]
+        self._waiting[connection.origin].pop(connection, None)
+
+    def lines_of(self, fields: list[tuple[bytes, bytes]]) -> bytes:
+        """Return the lines of header fields that many answers have in common; they are kept until others come."""
+        if fields is not self._common[0]:
+            self._common = (fields, b"".join(b"%b: %b\r\n" % field for field in fields))
+        return self._common[1]
 
     def _evict(self, address: str) -> bool:
         waiting = self._waiting.get(address)

@@ -43,6 +43,9 @@ class Line(Protocol):
     def default_headers(self) -> list[tuple[bytes, bytes]]:
         """Return header fields that every answer has."""
 
+    def default_lines(self) -> bytes:
+        """Return their lines."""
+
 
 class Exchange:
     """Takes a body from its connection, and gives an answer to it."""
@@ -69,15 +72,15 @@ class Exchange:
 
     # What comes from the connection.
 
-    def feed(self, piece: bytes) -> None:
-        """Take a piece of the body."""
+    def feed(self, piece: bytes, *, last: bool = False) -> None:
+        """Take a piece of the body; the `last` one comes before `end`."""
         if self.complete:
             return
         if self._whole is not None:
             self._fill(piece)
             return
         self._piece = piece if not self._piece else b"".join((self._piece, piece))
-        if len(self._piece) >= HIGH_WATER_BYTES:
+        if len(self._piece) >= HIGH_WATER_BYTES and not last:
             self._line.want_body(wanted=False)
         self._wake()
 
@@ -269,9 +272,7 @@ class Exchange:
         if self.started or self._gone or not plain or self._line.write_paused or not self._line.keeps_alive():
             return False
         self.started = True
-        common = [b"%b: %b\r\n" % field for field in self._line.default_headers()]
-        self._line.write(
-            b"".join((answer_head.status_line(status), *common, lines, b"content-length: %d\r\n\r\n" % len(body), body))
-        )
+        start, common = answer_head.status_line(status), self._line.default_lines()
+        self._line.write(b"%b%b%bcontent-length: %d\r\n\r\n%b" % (start, common, lines, len(body), body))
         self._finish()
         return True

@@ -27,7 +27,7 @@ _ENCODED_SLASH: Final = re.compile(r"%2f", re.IGNORECASE)
 _ONCE: Final = (b"host", b"content-length", b"content-type", b"authorization", b"content-range", b"expect")
 
 
-def end_of_head(data: bytes | bytearray, seen: int) -> int:
+def end_of_head(data: bytes | memoryview, seen: int) -> int:
     """Where a head that begins with `data` ends, or -1; `seen` bytes were looked through before.
 
     A line that ends without a carriage return ends a head as well: the parser is to refuse it, at once.
@@ -60,7 +60,7 @@ def parse(data: bytes) -> Head:
         DomainError: `bad-request-head`, `head-too-large`, `expectation-failed`, `not-implemented`,
             `version-not-supported`.
     """
-    data = _with_known_version(data)
+    line, data = _request_line(data)
     found = _Parsed()
     parser = httptools.HttpRequestParser(found)
     try:
@@ -71,7 +71,7 @@ def parse(data: bytes) -> Head:
         raise _bad(str(error)) from None
     if not found.complete:
         raise _bad("it does not end where its empty line is")
-    return _checked(found, parser)
+    return _checked(found, line)
 
 
 class _Parsed:
@@ -92,8 +92,8 @@ class _Parsed:
         self.complete = True
 
 
-def _with_known_version(data: bytes) -> bytes:
-    """Check the request line; return the head with a version that the parser knows (RFC 9110 section 2.5)."""
+def _request_line(data: bytes) -> tuple[re.Match[bytes], bytes]:
+    """Return the request line, and the head with a version that the parser knows (RFC 9110 section 2.5)."""
     line = _LINE.match(data)
     if line is None:
         raise _bad("its first line is not METHOD TARGET HTTP/1.1")
@@ -102,33 +102,41 @@ def _with_known_version(data: bytes) -> bytes:
     if line[1] not in _METHODS:
         raise DomainError("not-implemented", "the method is not known here; methods are in capital letters")
     if line[4] in b"01":
-        return data
-    return b"%b %b HTTP/1.1\r\n%b" % (line[1], line[2], data[line.end() :])
+        return line, data
+    return line, b"%b %b HTTP/1.1\r\n%b" % (line[1], line[2], data[line.end() :])
 
 
-def _checked(found: _Parsed, parser: httptools.HttpRequestParser) -> Head:
+def _checked(found: _Parsed, line: re.Match[bytes]) -> Head:
     if len(found.headers) > FIELDS_MAX:
         raise too_large(f"it may have at most {FIELDS_MAX} fields")
-    head = Head(parser.get_method().decode("ascii"), version=parser.get_http_version(), headers=found.headers)
+    version = "1.0" if line[4] == b"0" else "1.1"
+    head = Head(line[1].decode("ascii"), version=version, headers=found.headers)
     if found.url == b"*":
         _set_asterisk(head)
     else:
         _set_target(head, found.url)
-    fields: dict[bytes, list[bytes]] = {}
-    for name, value in found.headers:
-        fields.setdefault(name, []).append(value)
-    for name in _ONCE:
-        if len(fields.get(name, ())) > 1:
-            raise _bad(f"the field {name.decode()} is there twice")
+    fields = dict(found.headers)
+    if len(fields) < len(found.headers):
+        fields = _combined(found.headers)
     _check_host(head, fields.get(b"host"))
     _set_framing(head, fields)
-    options = {option.strip().lower() for value in fields.get(b"connection", ()) for option in value.split(b",")}
-    head.keep_alive = b"close" not in options and (head.version == "1.1" or b"keep-alive" in options)
-    if b"expect" in fields and head.version == "1.1":
-        if fields[b"expect"][0].lower() != b"100-continue":
+    options = {option.strip().lower() for option in fields.get(b"connection", b"").split(b",")}
+    head.keep_alive = b"close" not in options and (version == "1.1" or b"keep-alive" in options)
+    if b"expect" in fields and version == "1.1":
+        if fields[b"expect"].lower() != b"100-continue":
             raise DomainError("expectation-failed", "no expectation but 100-continue is known")
         head.expects_continue = head.chunked or head.length > 0
     return head
+
+
+def _combined(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return the fields by name; the values of a repeated one are a list (RFC 9110 section 5.3)."""
+    fields: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in fields and name in _ONCE:
+            raise _bad(f"the field {name.decode()} is there twice")
+        fields[name] = b"%b,%b" % (fields[name], value) if name in fields else value
+    return fields
 
 
 def _set_asterisk(head: Head) -> None:
@@ -140,6 +148,20 @@ def _set_asterisk(head: Head) -> None:
 
 def _set_target(head: Head, url: bytes) -> None:
     """RFC 9112 section 3.2. An encoded slash stays encoded: it separates no segments (RFC 3986 section 2.2)."""
+    if url.startswith(b"/") and b"#" not in url:
+        head.raw_path, _, head.query = url.partition(b"?")
+    else:
+        _set_absolute(head, url)
+    if b"%" not in head.raw_path:
+        head.path = head.raw_path.decode("ascii")
+    elif _ENCODED.search(head.raw_path):
+        raise _bad("a percent sign in its target is not followed by two hexadecimal digits")
+    else:
+        head.path = "%2F".join(map(unquote, _ENCODED_SLASH.split(head.raw_path.decode("ascii"))))
+
+
+def _set_absolute(head: Head, url: bytes) -> None:
+    """Take the path and query of an absolute target, and refuse what is none."""
     try:
         target = httptools.parse_url(url)
     except httptools.HttpParserInvalidURLError:
@@ -149,12 +171,6 @@ def _set_target(head: Head, url: bytes) -> None:
     if b"#" in url or target.userinfo is not None or (target.schema or b"http").lower() not in (b"http", b"https"):
         raise _bad("its target may have no fragment, no user, and no scheme but http and https")
     head.raw_path, head.query = target.path or b"/", target.query or b""
-    if b"%" not in head.raw_path:
-        head.path = head.raw_path.decode("ascii")
-    elif _ENCODED.search(head.raw_path):
-        raise _bad("a percent sign in its target is not followed by two hexadecimal digits")
-    else:
-        head.path = "%2F".join(map(unquote, _ENCODED_SLASH.split(head.raw_path.decode("ascii"))))
 
 
 def _take_authority(head: Head, url: bytes) -> None:
@@ -166,31 +182,31 @@ def _take_authority(head: Head, url: bytes) -> None:
     head.headers = [(b"host", authority[1]), *others]
 
 
-def _check_host(head: Head, hosts: list[bytes] | None) -> None:
+def _check_host(head: Head, host: bytes | None) -> None:
     """RFC 9112 section 3.2."""
-    if hosts is None:
+    if host is None:
         if head.version == "1.1":
             raise _bad("the field host is missing")
-    elif not _HOST.fullmatch(hosts[0]):
+    elif not _HOST.fullmatch(host):
         raise _bad("the field host is not a host")
 
 
-def _set_framing(head: Head, fields: dict[bytes, list[bytes]]) -> None:
+def _set_framing(head: Head, fields: dict[bytes, bytes]) -> None:
     """RFC 9112 section 6: one way to tell where the body ends, or none."""
-    codings, lengths = fields.get(b"transfer-encoding"), fields.get(b"content-length")
+    codings, length = fields.get(b"transfer-encoding"), fields.get(b"content-length")
     if codings is not None:
-        if lengths is not None or head.version == "1.0":
+        if length is not None or head.version == "1.0":
             raise _bad("transfer-encoding does not go with content-length, or with HTTP/1.0")
-        *others, last = [coding.strip().lower() for coding in b",".join(codings).split(b",")]
+        *others, last = [coding.strip().lower() for coding in codings.split(b",")]
         if last != b"chunked" or {b"chunked", b""} & set(others):
             raise _bad("chunked is not the last transfer coding, or is there twice")
         if others:
             raise DomainError("not-implemented", "no transfer coding but chunked is known")
         head.chunked = True
-    elif lengths is not None:
-        if not _LENGTH.fullmatch(lengths[0]):
+    elif length is not None:
+        if not _LENGTH.fullmatch(length):
             raise _bad("content-length is not a number of bytes")
-        head.length = int(lengths[0])
+        head.length = int(length)
 
 
 def without_end(data: bytes, limit_bytes: int) -> DomainError:

@@ -102,6 +102,10 @@ class Link(asyncio.BufferedProtocol):
         """Return header fields that every answer has."""
         return self._server.default_headers
 
+    def default_lines(self) -> bytes:
+        """Return their lines."""
+        return self._connections.lines_of(self._server.default_headers)
+
     def _drop(self, size_bytes: int) -> None:
         """Drop bytes of a client that was refused, at a pace at which they keep nobody else waiting."""
         self._dropped += size_bytes
