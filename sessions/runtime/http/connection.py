@@ -16,8 +16,6 @@ from sessions.runtime.http.exchange import HIGH_WATER_BYTES, Exchange
 from sessions.runtime.http.framing import Chunked, Counted
 from sessions.runtime.http.link import DROPPED_HEAD_MAX_BYTES, Link
 
-_SLICE_BYTES: Final = 16 * 1024
-"""So much of a chunked body is looked through before others have their turn."""
 _DRAINED_MAX_BYTES: Final = 1024 * 1024
 """Of a body that nobody wants: with no more to come the connection is kept."""
 _log = structlog.get_logger()
@@ -170,19 +168,15 @@ class Connection(Link):
 
     def _take_body(self, framing: Counted | Chunked) -> bool:
         assert self._exchange is not None
-        data, later = self._pending, b""
-        if isinstance(framing, Chunked) and len(data) > _SLICE_BYTES:
-            data, later = data[:_SLICE_BYTES], data[_SLICE_BYTES:]
         try:
-            piece, rest = framing.take(data)
+            piece, self._pending = framing.take(self._pending)
         except DomainError as error:
             self._fail_body(error)
             return False
-        self._pending = rest + later if later else rest
         if piece:
             self._exchange.feed(piece, last=framing.done)
         self._came(len(piece))
-        if later and self._framing is not None:
+        if self._pending and self._framing is not None:  # it takes a slice at a time, and others have their turn
             self._soon()
             return False
         return True
@@ -195,11 +189,9 @@ class Connection(Link):
             if self._reading:
                 self._deadline.body_moves(count, self._loop.time())
             return
-        if isinstance(self._framing, Chunked) and self._framing.trailers:
-            self._exchange.scope[body.TRAILERS] = self._framing.trailers
-        self._framing = None
+        trailers, self._framing = self._framing.trailers, None
         self._deadline.clear()
-        self._exchange.end()
+        self._exchange.end(trailers)
         if self._exchange.complete:  # it was answered before
             self.answered()
 
@@ -293,10 +285,7 @@ class Connection(Link):
         if self._input_ended or not more or self._shutting_down:
             self._close()
             return
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        self._read_on(wanted=True)
-        self._due(self._edge.linger_seconds, "linger")
+        self._linger()
 
     async def _serve(self, exchange: Exchange) -> None:
         try:

@@ -5,11 +5,12 @@ By ASGI alone a body comes in pieces, for each of which the request's task is wo
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from starlette.types import Message, Scope
 
-from sessions.runtime.body import incomplete
+from sessions.runtime.body import TRAILERS, incomplete
 from sessions.runtime.budget import Reservation
 from sessions.runtime.errors import DomainError
 from sessions.runtime.http import answer_head
@@ -81,8 +82,12 @@ class Exchange:
             return
         self._piece = piece if not self._piece else b"".join((self._piece, piece))
         if len(self._piece) >= HIGH_WATER_BYTES and not last:
-            self._line.want_body(wanted=False)
+            asyncio.get_running_loop().call_soon(self._stop_if_full)  # a request that just began asks before that
         self._wake()
+
+    def _stop_if_full(self) -> None:
+        if len(self._piece) >= HIGH_WATER_BYTES and self._more_body and not self.complete:
+            self._line.want_body(wanted=False)
 
     def target(self) -> memoryview | None:
         """Return where the next bytes of the body may be put, and no others; None: give them to `feed`."""
@@ -120,8 +125,10 @@ class Exchange:
         self._whole[self._size : size] = piece
         self._size = size
 
-    def end(self) -> None:
-        """Note that the body is whole."""
+    def end(self, trailers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """Note that the body is whole; `trailers` are the fields after it."""
+        if trailers:
+            self.scope[TRAILERS] = trailers
         self._more_body = False
         self._wake()
 
@@ -211,7 +218,12 @@ class Exchange:
 
     async def _read_whole(self, length: int, room: Reservation) -> None:
         await room.grow(max(1, len(self._piece)))
-        whole, self._size, self._length = bytearray(self._piece), len(self._piece), length
+        await room.grow(len(self._piece))  # more may have come before reading stopped
+        self._size, self._length = len(self._piece), length
+        if self._size >= HIGH_WATER_BYTES:  # more comes at once
+            room.try_grow(self._size + 1, length)
+        whole = bytearray(max(self._size, min(room.size_bytes, length)))
+        whole[: self._size] = self._piece
         self._whole, self._room, self._piece = whole, room, b""
         try:
             while (self._more_body or self._held_back) and not self._gone and self._error is None:

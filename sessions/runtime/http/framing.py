@@ -8,6 +8,8 @@ from sessions.runtime.errors import DomainError
 
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(;[^\x00-\x08\x0a-\x1f\x7f]*)?")
 _TRAILER: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*")
+_SLICE_BYTES: Final = 16 * 1024
+"""So much is looked through at a time: it takes less than a millisecond."""
 _LINE_MAX_BYTES: Final = 1024
 _LINES_MAX_BYTES: Final = 16 * 1024
 """Of extensions that are not read, and of the trailer: so small chunks, or lines without end, cost nobody memory."""
@@ -15,6 +17,8 @@ _LINES_MAX_BYTES: Final = 16 * 1024
 
 class Counted:
     """A body of a declared length."""
+
+    trailers: tuple[()] = ()
 
     def __init__(self, length: int) -> None:
         self.left = length
@@ -44,11 +48,14 @@ class Chunked:
         self._next: Callable[[bytes], None] = self._size
 
     def take(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return what of `data` belongs to the body, without its framing, and what comes after the body.
+        """Return what of `data` belongs to the body, without its framing, and what was not looked at.
+
+        That comes after the body, or after the first `_SLICE_BYTES` of `data`.
 
         Raises:
             DomainError: `bad-request-body`.
         """
+        data, later = data[:_SLICE_BYTES], data[_SLICE_BYTES:]
         at, pieces = 0, []
         while not self.done and at < len(data):
             if self._left:
@@ -62,13 +69,13 @@ class Chunked:
             if len(self._line) > _LINE_MAX_BYTES or (end < 0 and at + _LINE_MAX_BYTES <= len(data)):
                 raise _bad(f"a line between its chunks has more than {_LINE_MAX_BYTES} bytes")
             if end < 0:
-                return b"".join(pieces), b""
+                return b"".join(pieces), later
             at = end + 1
             line, self._line = self._line, b""
             if not line.endswith(b"\r\n"):
                 raise _bad("a line does not end with a carriage return and a line feed")
             self._next(line[:-2])
-        return b"".join(pieces), data[at:]
+        return b"".join(pieces), data[at:] + later
 
     def _size(self, line: bytes) -> None:
         found = _SIZE.fullmatch(line)

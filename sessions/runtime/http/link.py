@@ -139,6 +139,13 @@ class Link(asyncio.BufferedProtocol):
         self._due(self._edge.linger_seconds, "linger")
         self._transport.close()
 
+    def _linger(self) -> None:
+        """Send no more, and read until the client has seen that (RFC 9112 section 9.6)."""
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._read_on(wanted=True)
+        self._due(self._edge.linger_seconds, "linger")
+
     def abort(self) -> None:
         """Close at once."""
         self._closing = True
