@@ -5,6 +5,8 @@ import base64
 import binascii
 import re
 import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request
@@ -18,11 +20,13 @@ from sessions.processor.models import LucidBatchRequest, LucidChunk, LucidProces
 from sessions.processor.recording import Recording
 from sessions.processor.session_desk import Queued, SessionDesk
 from sessions.processor.storage_client import StorageClient
-from sessions.runtime import body, json_size
+from sessions.runtime import body
 from sessions.runtime.audit import require_recording
 from sessions.runtime.auth import Principal, Role, allow
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import PROBLEMS, DomainError
+from sessions.runtime.json_route import turn_of
+from sessions.runtime.json_size import JsonCost
 from sessions.runtime.models import SessionIdPath, checked
 from sessions.runtime.problems import responses
 from sessions.runtime.times import now, to_rfc3339
@@ -98,24 +102,29 @@ class LucidRecorder:
         self._single_body_bytes = -(-limit.own_bytes // 3) * 4 + _JSON_OVERHEAD_BYTES
         self._batch_body_bytes = max(batch_body_max_bytes, self._single_body_bytes)
 
+    @asynccontextmanager
+    async def _read(
+        self, request: Request, principal: Principal, model: type[RequestT], limit_bytes: int
+    ) -> AsyncIterator[RequestT]:
+        """Read a request in its token's turn; its memory is paid for until the block ends."""
+        async with AsyncExitStack() as paid:
+            async with turn_of(request, principal):
+                bounded = body.bounded(request, self._budget, limit_bytes, principal.name, cost=JsonCost())
+                data = await paid.enter_async_context(bounded)
+                # Parsing 20 MB of JSON takes tens of milliseconds: not on the event loop.
+                found = await asyncio.to_thread(_parse, model, data)
+                del data
+            yield found
+
     async def process(self, request: Request, principal: Principal) -> dict[str, Any]:
         """Record one chunk."""
-        async with body.bounded(
-            request, self._budget, self._single_body_bytes, principal.name, cost_bytes=json_size.cost_bytes
-        ) as data:
-            # Parsing 20 MB of JSON takes tens of milliseconds: not on the event loop.
-            chunk = await asyncio.to_thread(_parse, LucidProcessRequest, data)
-            del data
+        async with self._read(request, principal, LucidProcessRequest, self._single_body_bytes) as chunk:
             principal.require_session(chunk.session_id)
             return await self._record(SessionId(chunk.session_id), chunk, principal.name)
 
     async def process_batch(self, request: Request, principal: Principal) -> dict[str, Any]:
         """Record several chunks; each is answered for itself."""
-        async with body.bounded(
-            request, self._budget, self._batch_body_bytes, principal.name, cost_bytes=json_size.cost_bytes
-        ) as data:
-            batch = await asyncio.to_thread(_parse, LucidBatchRequest, data)
-            del data
+        async with self._read(request, principal, LucidBatchRequest, self._batch_body_bytes) as batch:
             principal.require_session(batch.session_id)
             slots = asyncio.Semaphore(_BATCH_PARALLEL)
 

@@ -17,7 +17,7 @@ from sessions.runtime.audit import ACTION, PRINCIPAL
 from sessions.runtime.errors import DomainError
 from sessions.runtime.limits import Failures, Limits, Usage
 from sessions.runtime.middleware import WHEN_ANSWERED
-from sessions.runtime.turns import Turns
+from sessions.runtime.turns import Traffic, Turns
 
 TOKEN_MAX_CHARACTERS: Final = 512
 _UNLIMITED: Final = Limits()
@@ -64,6 +64,7 @@ class Authenticator:
         self._limits = limits
         self._usages: dict[str, Usage] = {}
         self._turns: dict[str, Turns] = {}
+        self.traffic = Traffic()
         self._failures = Failures()
 
     def replace(self, entries: Iterable[tuple[bytes, Principal]]) -> None:
@@ -113,7 +114,7 @@ class Authenticator:
             return None
         turns = self._turns.get(principal.name)
         if turns is None:
-            turns = self._turns[principal.name] = Turns()
+            turns = self._turns[principal.name] = Turns(self.traffic)
         return turns
 
 

@@ -1,6 +1,5 @@
 """Request bodies, bounded while they are read."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
@@ -11,16 +10,20 @@ from starlette.types import Receive
 
 from sessions.runtime.budget import ByteBudget, Reservation
 from sessions.runtime.errors import DomainError
+from sessions.runtime.json_size import JsonCost
 
-_INLINE_BYTES: Final = 256 * 1024
-"""Limit on a body whose cost is found on the event loop: it takes less than a millisecond."""
 _NOT_PLAIN: Final = frozenset({b"content-range", b"content-encoding", b"if-match"})
 TRAILERS: Final = "sessions.trailers"
 """Key of a request's scope: the fields after a chunked body, (name in lower case, value), once it has come."""
 WHOLE: Final = "sessions.whole_body"
 """Key of a request's scope: the server's `Whole`."""
-Whole: TypeAlias = Callable[[int, Reservation], Awaitable[bytes | bytearray | None]]
-"""Gives a body of that declared length in one buffer, and takes room for it as it arrives; None: the client is gone."""
+Look: TypeAlias = Callable[[bytes | bytearray, int, int], None]
+"""Looks at the bytes from one position to another, and raises a `DomainError` to refuse the body."""
+Whole: TypeAlias = Callable[[int, Reservation, Look | None], Awaitable[bytes | bytearray | None]]
+"""Gives a body of that declared length in one buffer; None: the client is gone.
+
+It takes room for the body as it arrives, and has it looked at.
+"""
 
 
 def too_large(limit_bytes: int) -> DomainError:
@@ -77,18 +80,22 @@ def require_no_condition(headers: Headers) -> None:
         raise DomainError("precondition-failed", "nothing here has an entity tag: send no If-Match")
 
 
-async def read(receive: Receive, limit_bytes: int, room: Reservation, length: int | None = None) -> bytes | bytearray:
-    """The body in one buffer, paid for as it arrives; `length` is what the client declares.
+async def read(
+    receive: Receive, limit_bytes: int, room: Reservation, length: int | None = None, look: Look | None = None
+) -> bytes | bytearray:
+    """Return the body in one buffer, paid for and looked at as it arrives; `length` is what the client declares.
 
     Raises:
         DomainError: `body-too-large` as soon as it is; `incomplete-body` when it is not of that length, or the client
-            went away; `overloaded`.
+            went away; `overloaded`; as `look`.
     """
     body, more = bytearray(), True
     while more:
         piece, more = await _piece(receive)
         if len(body) + len(piece) > limit_bytes:
             raise too_large(limit_bytes)
+        if look is not None:
+            look(piece, 0, len(piece))
         await room.grow(len(body) + len(piece))
         if not more and not body and length in (None, len(piece)):
             return piece
@@ -113,27 +120,27 @@ async def bounded(
     owner: str,
     *,
     part: str = "",
-    cost_bytes: Callable[[bytes | bytearray], int] | None = None,
+    cost: JsonCost | None = None,
 ) -> AsyncIterator[bytes | bytearray]:
-    """The body of a request, paid for out of a budget for the time of the block.
+    """Give the body of a request, paid for out of a budget for the time of the block.
 
-    `owner` is the token whose share it is, and `part` one of its sessions. `cost_bytes` tells what the body takes in
-    memory once it is read; None: its length.
+    `owner` is the token whose share it is, and `part` one of its sessions. `cost` reckons what the body takes in memory
+    once it is read; None: its length.
 
     Raises:
-        DomainError: `body-too-large`, `incomplete-body` or `overloaded`; as `require_whole` and `cost_bytes`.
+        DomainError: `body-too-large`, `incomplete-body` or `overloaded`; as `require_whole` and `JsonCost.add`.
     """
+    look = None if cost is None else cost.add
     require_whole(request.headers)
     length = declared_length(request.headers.get("content-length"), limit_bytes)
     async with budget.reserve(0, owner, part) as room:
         whole: Whole | None = request.scope.get(WHOLE)
         if whole is None or length is None:
-            got = [await read(request.receive, limit_bytes, room, length)]
+            got = [await read(request.receive, limit_bytes, room, length, look)]
         else:
-            got = [body for body in (await whole(length, room),) if body is not None]
+            got = [body for body in (await whole(length, room, look),) if body is not None]
         if not got:
             raise incomplete()
-        if cost_bytes is not None:
-            small = len(got[0]) <= _INLINE_BYTES
-            await room.grow(cost_bytes(got[0]) if small else await asyncio.to_thread(cost_bytes, got[0]))
+        if cost is not None:
+            await room.grow(cost.size_bytes)
         yield got.pop()  # the caller may drop the last reference before the block ends

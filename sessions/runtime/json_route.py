@@ -4,7 +4,7 @@ The token is checked before the body is read, its questions take turns, and memo
 """
 
 from collections.abc import Callable, Coroutine
-from contextlib import nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Final
 
 from fastapi.routing import APIRoute
@@ -13,13 +13,20 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from sessions.runtime.audit import PRINCIPAL
-from sessions.runtime.auth import Access
+from sessions.runtime.auth import Access, Principal
 from sessions.runtime.body import bounded, require_no_condition
 from sessions.runtime.budget import ByteBudget
-from sessions.runtime.json_size import cost_bytes
+from sessions.runtime.json_size import JsonCost
+from sessions.runtime.turns import Turns
 
 JSON_BODY_MAX_BYTES: Final = 256 * 1024
 """Most that a request of small JSON may have; metadata, the largest part of any, has a limit of its own below it."""
+
+
+def turn_of(request: Request, principal: Principal) -> AbstractAsyncContextManager[None]:
+    """Return the turn of a token's question, to be held for the time of a block; a processor's has none."""
+    turns: Turns | None = request.app.state.authenticator.turns(principal)
+    return nullcontext() if turns is None else turns.turn()
 
 
 class JsonRoute(APIRoute):
@@ -34,10 +41,10 @@ class JsonRoute(APIRoute):
         accesses = [one.call for one in self.dependant.dependencies if isinstance(one.call, Access)]
 
         async def in_turn(request: Request) -> Response:
-            turns = None
-            for access in accesses:
-                turns = request.app.state.authenticator.turns(await access(request))
-            async with nullcontext() if turns is None else turns.turn():
+            principals = [await access(request) for access in accesses]
+            if not principals:
+                return await bounded_handle(request)
+            async with turn_of(request, principals[0]):
                 return await bounded_handle(request)
 
         async def bounded_handle(request: Request) -> Response:
@@ -46,7 +53,7 @@ class JsonRoute(APIRoute):
                 return await handle(request)  # nobody reads a body
             budget: ByteBudget = request.app.state.budget
             owner = request.scope.get(PRINCIPAL) or ""
-            async with bounded(request, budget, JSON_BODY_MAX_BYTES, owner, cost_bytes=cost_bytes) as data:
+            async with bounded(request, budget, JSON_BODY_MAX_BYTES, owner, cost=JsonCost()) as data:
                 message = {"type": "http.request", "body": bytes(data), "more_body": False}
 
                 async def receive() -> Message:

@@ -13,25 +13,30 @@ _TEXT_COPIES: Final = 3
 """Copies of the text in memory: the body, its strings, and the bytes decoded from them."""
 
 
-def require_few_values(data: bytes | bytearray) -> int:
-    """Return how many values JSON has at most, as its separators count; those within strings are counted as well.
+class JsonCost:
+    """Reckons, while a JSON document arrives, what it will take in memory.
 
-    Raises:
-        DomainError: `invalid-request`, for more than `VALUES_MAX`.
+    Each separator counts as a value, also within a string.
     """
-    values = 1
-    for start in range(0, len(data), _SLICE_BYTES):  # other threads run in between, and a bomb ends it early
-        end = start + _SLICE_BYTES
-        values += sum(data.count(separator, start, end) for separator in (b",", b"[", b"{", b":"))
-        if values > VALUES_MAX:
-            raise DomainError("invalid-request", f"the JSON may have at most {VALUES_MAX} values")
-    return values
 
+    def __init__(self) -> None:
+        self.values = 1
+        self._text_bytes = 0
 
-def cost_bytes(data: bytes | bytearray) -> int:
-    """Return how many bytes of memory a JSON document takes while it is served.
+    def add(self, data: bytes | bytearray, start: int, end: int) -> None:
+        """Count in the bytes from `start` to `end`.
 
-    Raises:
-        DomainError: as `require_few_values`.
-    """
-    return len(data) * _TEXT_COPIES + require_few_values(data) * VALUE_BYTES
+        Raises:
+            DomainError: `invalid-request`, for more than `VALUES_MAX`.
+        """
+        self._text_bytes += end - start
+        for at in range(start, end, _SLICE_BYTES):  # a bomb ends it early
+            until = min(end, at + _SLICE_BYTES)
+            self.values += sum(data.count(separator, at, until) for separator in (b",", b"[", b"{", b":"))
+            if self.values > VALUES_MAX:
+                raise DomainError("invalid-request", f"the JSON may have at most {VALUES_MAX} values")
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of memory that it takes while it is served."""
+        return self._text_bytes * _TEXT_COPIES + self.values * VALUE_BYTES

@@ -69,6 +69,7 @@ class Connection(Link):
             self._exchange.filled(nbytes)
             self._framing.count(nbytes)
             self._came(nbytes)
+            self._breathe(nbytes)
         elif self._closing:
             self._drop(nbytes)
         else:

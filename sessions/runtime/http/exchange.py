@@ -10,13 +10,14 @@ from typing import Final, Protocol
 
 from starlette.types import Message, Scope
 
-from sessions.runtime.body import TRAILERS, incomplete
+from sessions.runtime.body import TRAILERS, Look, incomplete
 from sessions.runtime.budget import Reservation
 from sessions.runtime.errors import DomainError
 from sessions.runtime.http import answer_head
 from sessions.runtime.http.head import Head
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_ZEROS: Final = memoryview(bytes(1024 * 1024))
 HIGH_WATER_BYTES: Final = 16 * 1024
 """So much of a body is taken before somebody asks for it."""
 
@@ -64,6 +65,7 @@ class Exchange:
         self._expects_continue = head.expects_continue
         self._whole: bytearray | None = None
         self._room: Reservation | None = None
+        self._look: Look | None = None
         self._held_back = b""
         self._size = self._length = 0
         self.started = False
@@ -82,12 +84,8 @@ class Exchange:
             return
         self._piece = piece if not self._piece else b"".join((self._piece, piece))
         if len(self._piece) >= HIGH_WATER_BYTES and not last:
-            asyncio.get_running_loop().call_soon(self._stop_if_full)  # a request that just began asks before that
+            self._line.want_body(wanted=False)  # at once: uvloop reads many times before anybody else has a turn
         self._wake()
-
-    def _stop_if_full(self) -> None:
-        if len(self._piece) >= HIGH_WATER_BYTES and self._more_body and not self.complete:
-            self._line.want_body(wanted=False)
 
     def target(self) -> memoryview | None:
         """Return where the next bytes of the body may be put, and no others; None: give them to `feed`."""
@@ -97,7 +95,14 @@ class Exchange:
 
     def filled(self, size_bytes: int) -> None:
         """Note that so many bytes were put there."""
-        self._size += size_bytes
+        start, self._size = self._size, self._size + size_bytes
+        if self._look is not None and self._whole is not None:
+            try:
+                self._look(self._whole, start, self._size)
+            except DomainError as error:
+                self._look = None
+                self.fail(error)
+                self._line.want_body(wanted=False)
 
     def _fits(self, size: int) -> bool:
         """Return whether there is room for so many bytes of the body, without waiting for it."""
@@ -111,8 +116,8 @@ class Exchange:
         assert self._whole is not None
         assert self._room is not None
         wanted = max(size, min(self._room.size_bytes, self._length))
-        if wanted > len(self._whole):
-            self._whole.extend(bytes(wanted - len(self._whole)))
+        while wanted > len(self._whole):
+            self._whole.extend(_ZEROS[: wanted - len(self._whole)])
 
     def _fill(self, piece: bytes) -> None:
         size = self._size + len(piece)
@@ -121,9 +126,12 @@ class Exchange:
             self._line.want_body(wanted=False)
             self._wake()
             return
+        self._put(piece)
+
+    def _put(self, piece: bytes | bytearray) -> None:
         assert self._whole is not None
-        self._whole[self._size : size] = piece
-        self._size = size
+        self._whole[self._size : self._size + len(piece)] = piece
+        self.filled(len(piece))
 
     def end(self, trailers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         """Note that the body is whole; `trailers` are the fields after it."""
@@ -195,15 +203,18 @@ class Exchange:
             await self._wait()
         return {"type": "http.disconnect"}
 
-    async def whole(self, length: int, room: Reservation) -> bytes | bytearray | None:
+    async def whole(self, length: int, room: Reservation, look: Look | None = None) -> bytes | bytearray | None:
         """Return a body of that declared length in one buffer; None when the client went away.
 
         Raises:
-            DomainError: why the body will not become whole; `overloaded`.
+            DomainError: why the body will not become whole; `overloaded`; as `look`.
         """
         if self._more_body:
+            self._look = look
             await self._read_whole(length, room)
         else:
+            if look is not None:
+                look(self._piece, 0, len(self._piece))
             await room.grow(max(1, length))
             self._size = len(self._piece)
         if self._error is not None:
@@ -218,20 +229,19 @@ class Exchange:
 
     async def _read_whole(self, length: int, room: Reservation) -> None:
         await room.grow(max(1, len(self._piece)))
-        await room.grow(len(self._piece))  # more may have come before reading stopped
-        self._size, self._length = len(self._piece), length
-        if self._size >= HIGH_WATER_BYTES:  # more comes at once
-            room.try_grow(self._size + 1, length)
-        whole = bytearray(max(self._size, min(room.size_bytes, length)))
-        whole[: self._size] = self._piece
-        self._whole, self._room, self._piece = whole, room, b""
+        piece, self._piece, self._size, self._length = self._piece, b"", 0, length
+        if len(piece) >= HIGH_WATER_BYTES:  # more comes at once
+            room.try_grow(len(piece) + 1, length)
+        whole = self._whole = bytearray(max(len(piece), min(room.size_bytes, length)))
+        self._room = room
+        self._put(piece)
         try:
             while (self._more_body or self._held_back) and not self._gone and self._error is None:
                 if self._held_back:
-                    size = self._size + len(self._held_back)
-                    await room.grow(size)
-                    self._enlarge(size)
-                    whole[self._size : size], self._size, self._held_back = self._held_back, size, b""
+                    await room.grow(self._size + len(self._held_back))
+                    self._enlarge(self._size + len(self._held_back))
+                    held, self._held_back = self._held_back, b""
+                    self._put(held)
                 else:
                     self._ask()
                     await self._wait()

@@ -16,6 +16,7 @@ from sessions.runtime.http.deadline import Deadline
 
 DROPPED_HEAD_MAX_BYTES: Final = 256 * 1024
 """Limit on the bytes that are dropped after a head that was refused: no client sends more and then reads."""
+_LARGE_READ_BYTES: Final = 256 * 1024
 _DROP_SLICE_BYTES: Final = 256 * 1024
 _DROP_PAUSE_SECONDS: Final = 0.02
 _log = structlog.get_logger()
@@ -122,6 +123,16 @@ class Link(asyncio.BufferedProtocol):
                 self._transport.resume_reading()
             else:
                 self._transport.pause_reading()
+
+    def _breathe(self, size_bytes: int) -> None:
+        """After a large read let others have their turn: uvloop would go on as long as there is more."""
+        if size_bytes >= _LARGE_READ_BYTES and self._reading and not self._transport.is_closing():
+            self._transport.pause_reading()
+            self._loop.call_soon(self._read_again)
+
+    def _read_again(self) -> None:
+        if self._reading and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _due(self, seconds: float, reason: str) -> None:
         self._deadline.set(self._loop.time() + seconds, reason)

@@ -4,8 +4,8 @@ import tracemalloc
 
 import pytest
 
-from sessions.runtime import json_size
 from sessions.runtime.errors import DomainError
+from sessions.runtime.json_size import VALUES_MAX, JsonCost
 
 
 @pytest.mark.parametrize(
@@ -13,7 +13,9 @@ from sessions.runtime.errors import DomainError
 )
 def test_no_json_takes_more_than_is_reckoned(piece: str) -> None:
     text = f"[{','.join([piece] * 6000)}]".encode()
-    reckoned = json_size.cost_bytes(text)
+    cost = JsonCost()
+    cost.add(text, 0, len(text))
+    reckoned = cost.size_bytes
     gc.collect()
     tracemalloc.start()
     held = json.loads(text)
@@ -24,8 +26,21 @@ def test_no_json_takes_more_than_is_reckoned(piece: str) -> None:
 
 
 def test_values_are_bounded() -> None:
-    assert json_size.require_few_values(b"[" + b"0," * (json_size.VALUES_MAX - 3) + b"0]") <= json_size.VALUES_MAX
+    most = b"[" + b"0," * (VALUES_MAX - 3) + b"0]"
+    cost = JsonCost()
+    cost.add(most, 0, len(most))
+    assert cost.values <= VALUES_MAX
+    bomb = bytearray(b"[" + b"[]," * VALUES_MAX + b"[]]")
     with pytest.raises(DomainError) as caught:
-        json_size.cost_bytes(bytearray(b"[" + b"[]," * json_size.VALUES_MAX + b"[]]"))
+        JsonCost().add(bomb, 0, len(bomb))
     assert caught.value.code == "invalid-request"
-    assert str(json_size.VALUES_MAX) in caught.value.detail
+    assert str(VALUES_MAX) in caught.value.detail
+
+
+def test_pieces_count_as_the_whole_does() -> None:
+    text = b'{"a": [1, {"b": []}, ""]}' * 6_000
+    whole, pieces = JsonCost(), JsonCost()
+    whole.add(text, 0, len(text))
+    for start in range(0, len(text), 77_777):
+        pieces.add(text, start, min(len(text), start + 77_777))
+    assert (pieces.values, pieces.size_bytes) == (whole.values, whole.size_bytes)

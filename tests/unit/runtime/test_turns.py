@@ -10,13 +10,13 @@ from sessions.runtime.auth import Authenticator, Role, allow
 from sessions.runtime.errors import DomainError
 from sessions.runtime.json_route import JsonRoute
 from sessions.runtime.limits import LIMITED
-from sessions.runtime.turns import AT_ONCE, Turns
+from sessions.runtime.turns import AT_ONCE, PAUSE_SECONDS, Traffic, Turns
 from tests.unit.runtime.apps import app_of, client_of
 from tests.unit.runtime.test_auth import _entry
 
 
 async def test_so_many_at_once_and_the_others_in_order() -> None:
-    line, began, go = Turns(), list[int](), asyncio.Event()
+    line, began, go = Turns(Traffic()), list[int](), asyncio.Event()
 
     async def question(number: int) -> None:
         async with line.turn():
@@ -33,7 +33,7 @@ async def test_so_many_at_once_and_the_others_in_order() -> None:
 
 async def test_what_waits_for_something_else_lets_the_next_begin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "TURN_SECONDS", 0.02)
-    line, go = Turns(), asyncio.Event()
+    line, go = Turns(Traffic()), asyncio.Event()
 
     async def seal() -> None:
         async with line.turn():
@@ -47,9 +47,41 @@ async def test_what_waits_for_something_else_lets_the_next_begin(monkeypatch: py
     assert line._free._value == AT_ONCE  # each turn came back once
 
 
+@pytest.mark.parametrize("coming", [False, True])
+async def test_while_chunks_come_in_they_have_the_time_between_turns(coming: bool) -> None:
+    traffic = Traffic()
+    line, loop = Turns(traffic), asyncio.get_running_loop()
+    if coming:
+        traffic.note()
+
+    async def question() -> None:
+        async with line.turn():
+            await asyncio.sleep(0.02)
+
+    await asyncio.gather(*(question() for _ in range(AT_ONCE)))
+    began = loop.time()
+    async with line.turn():
+        pass
+    assert (loop.time() - began >= PAUSE_SECONDS / 2) == coming
+    await asyncio.sleep(2 * PAUSE_SECONDS)
+    assert line._free._value == AT_ONCE
+
+
+def test_traffic_is_that_of_the_last_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(turns.time, "monotonic", lambda: now)
+    traffic = Traffic()
+    assert not traffic.is_coming
+    traffic.note()
+    now += 0.09
+    assert traffic.is_coming
+    now += 0.02
+    assert not traffic.is_coming
+
+
 @pytest.mark.parametrize("how", ["error", "cancelled", "cancelled in line"])
 async def test_a_turn_comes_back_whichever_way_its_question_ends(how: str) -> None:
-    line, go = Turns(), asyncio.Event()
+    line, go = Turns(Traffic()), asyncio.Event()
 
     async def question() -> None:
         async with line.turn():
@@ -68,7 +100,7 @@ async def test_a_turn_comes_back_whichever_way_its_question_ends(how: str) -> No
 async def test_a_question_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "WAIT_SECONDS", 0.02)
     before = LIMITED.labels("turns")._value.get()
-    line, go = Turns(), asyncio.Event()
+    line, go = Turns(Traffic()), asyncio.Event()
 
     async def question() -> None:
         async with line.turn():
@@ -76,7 +108,7 @@ async def test_a_question_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch
 
     holding = [asyncio.create_task(question()) for _ in range(AT_ONCE)]
     await asyncio.sleep(0.01)
-    with pytest.raises(DomainError, match="4 questions at a time") as caught:
+    with pytest.raises(DomainError, match="2 questions at a time") as caught:
         await question()
     assert (caught.value.code, caught.value.retry_after_seconds) == ("too-many-requests", 1)
     assert LIMITED.labels("turns")._value.get() == before + 1
