@@ -66,6 +66,7 @@ OPERATION: Final[dict[str, Any]] = {
                 "bad-content-digest",
                 "digest-mismatch",
                 "chunk-conflict",
+                "precondition-failed",
                 "session-reserved",
                 "session-sealed",
                 "session-shredded",
@@ -116,6 +117,8 @@ class ChunkEndpoint:
         async with body.bounded(request, self._budget, self._limit.bytes, principal.name, part=session) as plaintext:
             digest.check(request.headers, plaintext, scope.get(body.TRAILERS, ()))
             recorded = await self._recording.record(session, index, plaintext, principal.name)
+        if not recorded.created:
+            body.require_new(request.headers)
         status = 201 if recorded.created else 200
         await send_json(json.dumps(recorded.to_json()), status, scope, receive, send)
 

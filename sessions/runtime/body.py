@@ -80,6 +80,16 @@ def require_no_condition(headers: Headers) -> None:
         raise DomainError("precondition-failed", "nothing here has an entity tag: send no If-Match")
 
 
+def require_new(headers: Headers) -> None:
+    """Refuse `If-None-Match: *` of what there was already (RFC 9110 section 13.1.2).
+
+    Raises:
+        DomainError: `precondition-failed`.
+    """
+    if headers.get("if-none-match", "").strip() == "*":
+        raise DomainError("precondition-failed", "it is there already, with the same content")
+
+
 async def read(
     receive: Receive, limit_bytes: int, room: Reservation, length: int | None = None, look: Look | None = None
 ) -> bytes | bytearray:

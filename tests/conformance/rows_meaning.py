@@ -111,6 +111,13 @@ CONDITIONS: Final = (
     Row("9110 13.1.1", "If-Match of DELETE", get("@ADMIN", 'If-Match: "a"', path="@SESSION", method="DELETE"), "412"),
     Row("9110 13.1.2", "If-None-Match with a tag", counted('If-None-Match: "a"'), "201"),
     Row("9110 13.1.2", "If-None-Match of anything, where nothing is", counted("If-None-Match: *"), "201"),
+    Row(
+        "9110 13.1.2",
+        "If-None-Match of anything, where this chunk is",
+        counted() + counted("If-None-Match: *"),
+        "201 412",
+        only="processor",
+    ),
     Row("9110 13.1.4", "If-Unmodified-Since", counted("If-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT"), "201"),
     Row("9110 13.1.3", "If-Modified-Since", _read("If-Modified-Since: Sun, 06 Nov 2044 08:49:37 GMT"), "200"),
     Row("9110 13.1.2", "If-None-Match with a tag, of GET", _read('If-None-Match: "a"'), "200"),

@@ -1,4 +1,4 @@
-"""Heads of answers (RFC 9112): the status line, the fields, and how the body's end is told."""
+"""Heads of answers (RFC 9112): status line, fields, and the framing of the body."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -21,9 +21,9 @@ def status_line(status: int) -> bytes:
 def begin(
     head: Head, status: int, fields: Iterable[tuple[bytes, bytes]], keeps_alive: Callable[[], bool]
 ) -> tuple[bytes, int | None]:
-    """Return the head of an answer, and how long its body is; None: it goes by chunks, or to the connection's end.
+    """Return the head of an answer and the length of its body; None if it is chunked, or ends with the connection.
 
-    `head` is the request's; its `keep_alive` becomes what the answer says.
+    `head` is the request's; its `keep_alive` is set to the answer's.
 
     Raises:
         RuntimeError: a field is none.

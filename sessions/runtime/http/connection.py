@@ -1,4 +1,4 @@
-"""A connection: takes heads and bodies off the socket, one request at a time, and closes in good order."""
+"""A connection: reads heads and bodies from the socket, one request at a time, and closes in stages."""
 
 import asyncio
 import math
@@ -17,12 +17,12 @@ from sessions.runtime.http.framing import Chunked, Counted
 from sessions.runtime.http.link import DROPPED_HEAD_MAX_BYTES, Link
 
 _DRAINED_MAX_BYTES: Final = 1024 * 1024
-"""Of a body that nobody wants: with no more to come the connection is kept."""
+"""Limit on the rest of an unwanted body that is read and dropped to keep the connection."""
 _log = structlog.get_logger()
 
 
 class Connection(Link):
-    """One client's connection, as uvicorn's server asks for it."""
+    """One client's connection; a protocol class for uvicorn's server."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Connection(Link):
             self._wait_for_head(self._edge.head_seconds, "head")
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the most that may come at once is ours to say
-        """See `asyncio.BufferedProtocol`: a body that somebody wants whole is read straight into its buffer."""
+        """See `asyncio.BufferedProtocol`: a body that the application wants whole is read directly into its buffer."""
         if self._exchange is not None and not self._pending and isinstance(self._framing, Counted):
             target = self._exchange.target()
             self._direct = target is not None
@@ -84,7 +84,7 @@ class Connection(Link):
             self._pump()
 
     def eof_received(self) -> bool:
-        """See `asyncio.Protocol`: who sends no more may still read (RFC 9112 section 9.6)."""
+        """See `asyncio.Protocol`: a client that sends no more may still read (RFC 9112 section 9.6)."""
         self._input_ended = True
         if self._closing or (self._exchange is None and self._next is None):
             return False
@@ -104,10 +104,10 @@ class Connection(Link):
             self._exchange.disconnect()
         self.resume_writing()
 
-    # What comes off the socket.
+    # Input.
 
     def _pump(self) -> None:
-        """Take what is pending, as far as it goes now."""
+        """Process the pending bytes as far as possible."""
         self._next = None
         while self._pending and not self._closing:
             if self._framing is not None:
@@ -183,7 +183,7 @@ class Connection(Link):
         return True
 
     def _came(self, count: int) -> None:
-        """Note that bytes of the body have come."""
+        """Note that bytes of the body have arrived."""
         assert self._framing is not None
         assert self._exchange is not None
         if not self._framing.done:
@@ -204,10 +204,10 @@ class Connection(Link):
         if self._exchange.complete:
             self._end()
 
-    # What an exchange calls: see `Line`.
+    # For the exchange: see `Line`.
 
     def want_body(self, *, wanted: bool) -> None:
-        """Go on reading the body, or stop: a client is not late while we do not read."""
+        """Resume reading the body, or stop; while reading is stopped, the client's deadline is, too."""
         if wanted and not self._reading:
             self._deadline.body_resumes(self._loop.time())
             self._read_on(wanted=True)
@@ -220,7 +220,7 @@ class Connection(Link):
             self._read_on(wanted=False)
 
     def keeps_alive(self) -> bool:
-        """Return whether another request may follow the one that is being answered."""
+        """Return whether another request may follow the current one."""
         if self._shutting_down or (self._input_ended and not self._pending) or self._exchange is None:
             return False
         if self._exchange.body_is_whole:
@@ -229,7 +229,7 @@ class Connection(Link):
         return few and not self._exchange.waits_for_continue
 
     def answered(self) -> None:
-        """Go on to what comes after the answer."""
+        """Continue after the answer: with the next request, or the end of the connection."""
         exchange = self._exchange
         assert exchange is not None
         if self._closing:
@@ -252,7 +252,7 @@ class Connection(Link):
         self._connections.waits(self)
 
     def give_up(self) -> str:
-        """Do what is to be done about a deadline that has passed; return which one it was."""
+        """Handle the deadline that has passed; return its name."""
         reason = self._deadline.reason
         self._deadline.clear()
         if reason == "body":
@@ -267,18 +267,18 @@ class Connection(Link):
         return reason
 
     def shutdown(self) -> None:
-        """Begin to end (uvicorn): a request that has come is answered."""
+        """Begin to shut down (for uvicorn): the current request is still answered."""
         self._shutting_down = True
         if self._exchange is None or self._exchange.complete or self._closing:
             self._close()
 
     def _refuse(self, error: DomainError) -> None:
-        """Answer what came as no request."""
+        """Answer bytes that are no request, and close."""
         self.write(refusal.answer(error, self._server.default_headers))
         self._end()
 
     def _end(self) -> None:
-        """Close in stages, so that a client that still sends gets the answer (RFC 9112 section 9.6)."""
+        """Close in stages, so that a client that is still sending gets the answer (RFC 9112 section 9.6)."""
         self._closing = True
         more = self._pending or self._framing is not None or self._exchange is None or not self._exchange.body_is_whole
         self._drop_max_bytes = DROPPED_HEAD_MAX_BYTES if self._exchange is None else math.inf

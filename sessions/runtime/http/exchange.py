@@ -1,7 +1,7 @@
-"""One request and its answer, as ASGI has them; bodies and answers may also be had whole.
+"""One request and its answer by ASGI, with shortcuts for whole bodies and whole answers.
 
-By ASGI alone a body comes in pieces, for each of which the request's task is woken up and three copies are made; of
-1 MiB that is a tenth of all that chunk-processor does for it.
+ASGI alone wakes the request's task for each piece of a body and copies the piece three times. For 1 MiB that is a tenth
+of chunk-processor's work.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ from sessions.runtime.http.head import Head
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _ZEROS: Final = memoryview(bytes(1024 * 1024))
 HIGH_WATER_BYTES: Final = 16 * 1024
-"""So much of a body is taken before somebody asks for it."""
+"""Limit on the bytes of a body that are read before the application asks for it."""
 
 
 class Line(Protocol):
-    """What an exchange needs of its connection."""
+    """The connection, as an exchange sees it."""
 
     write_paused: bool
 
@@ -34,10 +34,10 @@ class Line(Protocol):
         """Wait until there is room to write, or the connection is gone."""
 
     def want_body(self, *, wanted: bool) -> None:
-        """Go on reading the body, or stop."""
+        """Resume reading the body, or stop."""
 
     def answered(self) -> None:
-        """Go on to what comes after the answer."""
+        """Continue after the answer: with the next request, or the end of the connection."""
 
     def keeps_alive(self) -> bool:
         """Return whether another request may follow this one."""
@@ -71,9 +71,9 @@ class Exchange:
         self.started = False
         self.complete = False
         self._left: int | None = None
-        """Bytes of the answer's body that are to come; None for one by chunks."""
+        """Bytes of the answer's body that are still to be sent; None for a chunked body."""
 
-    # What comes from the connection.
+    # For the connection.
 
     def feed(self, piece: bytes, *, last: bool = False) -> None:
         """Take a piece of the body; the `last` one comes before `end`."""
@@ -88,13 +88,13 @@ class Exchange:
         self._wake()
 
     def target(self) -> memoryview | None:
-        """Return where the next bytes of the body may be put, and no others; None: give them to `feed`."""
+        """Return the buffer for the next bytes of the body, or None if they must go through `feed`."""
         if self._whole is None or self._held_back or not self._fits(self._size + 1):
             return None
         return memoryview(self._whole)[self._size :]
 
     def filled(self, size_bytes: int) -> None:
-        """Note that so many bytes were put there."""
+        """Count bytes that were read into the buffer."""
         start, self._size = self._size, self._size + size_bytes
         if self._look is not None and self._whole is not None:
             try:
@@ -105,14 +105,14 @@ class Exchange:
                 self._line.want_body(wanted=False)
 
     def _fits(self, size: int) -> bool:
-        """Return whether there is room for so many bytes of the body, without waiting for it."""
+        """Return whether the reservation covers, or can cover without waiting, a body of this size so far."""
         if self._room is None or not self._room.try_grow(size, self._length):
             return False
         self._enlarge(size)
         return True
 
     def _enlarge(self, size: int) -> None:
-        """Enlarge the buffer to what is paid for: memory that is allocated is resident, even before bytes arrive."""
+        """Enlarge the buffer to the reserved size and no further: allocated memory is resident before bytes arrive."""
         assert self._whole is not None
         assert self._room is not None
         wanted = max(size, min(self._room.size_bytes, self._length))
@@ -134,35 +134,35 @@ class Exchange:
         self.filled(len(piece))
 
     def end(self, trailers: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        """Note that the body is whole; `trailers` are the fields after it."""
+        """Note that the body is complete; `trailers` are the fields after it."""
         if trailers:
             self.scope[TRAILERS] = trailers
         self._more_body = False
         self._wake()
 
     def fail(self, error: DomainError) -> None:
-        """Note that the body will not become whole: whoever reads it is told why."""
+        """Note that the body will stay incomplete; its reader gets the error."""
         self._error = self._error or error
         self._wake()
 
     def disconnect(self) -> None:
-        """Note that nobody is there any more."""
+        """Note that the client is gone."""
         self._gone = True
         self._wake()
 
     @property
     def body_is_whole(self) -> bool:
-        """Whether all of the body has come."""
+        """Whether the whole body has arrived."""
         return not self._more_body
 
     @property
     def keeps_alive(self) -> bool:
-        """Whether the answer said that another request may follow."""
+        """Whether the answer allowed another request on this connection."""
         return self._head.keep_alive
 
     @property
     def waits_for_continue(self) -> bool:
-        """Whether the client was not told yet to send the body."""
+        """Whether the client still waits for 100 Continue."""
         return self._expects_continue
 
     def _wake(self) -> None:
@@ -177,14 +177,14 @@ class Exchange:
             self._asked = None
 
     def _ask(self) -> None:
-        """Have the client send the body."""
+        """Ask the client for the body."""
         if self._expects_continue:
             self._expects_continue = False
             if self._more_body and not self.started:
                 self._line.write(CONTINUE)
         self._line.want_body(wanted=True)
 
-    # What the application calls.
+    # For the application.
 
     async def receive(self) -> Message:
         """Return the next piece of the body (ASGI).

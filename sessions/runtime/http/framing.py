@@ -1,4 +1,4 @@
-"""Where a request's body ends (RFC 9112 sections 6 and 7): after so many bytes, or by its chunks."""
+"""The end of a request's body (RFC 9112 sections 6 and 7): by its length, or by its chunks."""
 
 import re
 from collections.abc import Callable
@@ -9,10 +9,10 @@ from sessions.runtime.errors import DomainError
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(;[^\x00-\x08\x0a-\x1f\x7f]*)?")
 _TRAILER: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*")
 _SLICE_BYTES: Final = 16 * 1024
-"""So much is looked through at a time: it takes less than a millisecond."""
+"""Limit on the bytes of a chunked body that are parsed at a time, in less than a millisecond."""
 _LINE_MAX_BYTES: Final = 1024
 _LINES_MAX_BYTES: Final = 16 * 1024
-"""Of extensions that are not read, and of the trailer: so small chunks, or lines without end, cost nobody memory."""
+"""Limit on the bytes of extensions and trailer together, so that neither takes memory without bound."""
 
 
 class Counted:
@@ -25,19 +25,19 @@ class Counted:
         self.done = not length
 
     def take(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return what of `data` belongs to the body, and what comes after it."""
+        """Return the part of `data` that belongs to the body, and the rest."""
         piece, rest = (data, b"") if len(data) <= self.left else (data[: self.left], data[self.left :])
         self.count(len(piece))
         return piece, rest
 
     def count(self, size_bytes: int) -> None:
-        """Note that so much of the body has come by another way."""
+        """Count bytes of the body that were read directly into its buffer."""
         self.left -= size_bytes
         self.done = not self.left
 
 
 class Chunked:
-    """A body by chunks; extensions are passed over, and the trailer's fields are kept apart from the header's."""
+    """A chunked body. Chunk extensions are ignored, and trailer fields are kept apart from header fields."""
 
     def __init__(self) -> None:
         self.done = False
@@ -48,9 +48,9 @@ class Chunked:
         self._next: Callable[[bytes], None] = self._size
 
     def take(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return what of `data` belongs to the body, without its framing, and what was not looked at.
+        """Return the part of `data` that belongs to the body, without its framing, and the rest.
 
-        That comes after the body, or after the first `_SLICE_BYTES` of `data`.
+        The rest begins after the body, or after the first `_SLICE_BYTES` of `data`.
 
         Raises:
             DomainError: `bad-request-body`.

@@ -1,4 +1,4 @@
-"""The lower half of a connection: how it begins, what is written, how long the client is waited for, how it ends."""
+"""The lower half of a connection: opening, writing, deadlines, closing."""
 
 import asyncio
 import math
@@ -23,7 +23,7 @@ _log = structlog.get_logger()
 
 
 class Link(asyncio.BufferedProtocol):
-    """A connection without what its bytes mean."""
+    """A connection, without the meaning of its bytes."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Link(asyncio.BufferedProtocol):
         return True
 
     def give_up(self) -> str:
-        """Do what is to be done about a deadline that has passed; return which one it was."""
+        """Handle the deadline that has passed; return its name."""
         raise NotImplementedError
 
     @property
@@ -108,7 +108,7 @@ class Link(asyncio.BufferedProtocol):
         return self._connections.lines_of(self._server.default_headers)
 
     def _drop(self, size_bytes: int) -> None:
-        """Drop bytes of a client that was refused, at a pace at which they keep nobody else waiting."""
+        """Drop bytes of a refused client, slowly enough that no other client waits."""
         self._dropped += size_bytes
         if self._dropped > self._drop_max_bytes:
             self.abort()
@@ -125,7 +125,7 @@ class Link(asyncio.BufferedProtocol):
                 self._transport.pause_reading()
 
     def _breathe(self, size_bytes: int) -> None:
-        """After a large read let others have their turn: uvloop would go on as long as there is more."""
+        """Pause after a large read, so that other clients are served: uvloop alone reads on while bytes are there."""
         if size_bytes >= _LARGE_READ_BYTES and self._reading and not self._transport.is_closing():
             self._transport.pause_reading()
             self._loop.call_soon(self._read_again)
@@ -145,13 +145,13 @@ class Link(asyncio.BufferedProtocol):
         return self._written - self._transport.get_write_buffer_size()
 
     def _close(self) -> None:
-        """Close once all that was written is sent; who does not take it has a while for it."""
+        """Close once everything written is sent, or after the linger time."""
         self._closing = True
         self._due(self._edge.linger_seconds, "linger")
         self._transport.close()
 
     def _linger(self) -> None:
-        """Send no more, and read until the client has seen that (RFC 9112 section 9.6)."""
+        """Close the sending side, and read until the client closes its own (RFC 9112 section 9.6)."""
         if self._transport.can_write_eof():
             self._transport.write_eof()
         self._read_on(wanted=True)
