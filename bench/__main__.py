@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import math
 import os
 import platform
 import re
@@ -36,6 +35,7 @@ from bench import (
     tools,
 )
 from bench.ingest import BAR_CELLS, CELLS, KIB, QUICK_CELLS, Ingest
+from bench.options import PARTS, command, options_of
 from bench.profiling import ProfileError
 from bench.results import Results
 from bench.slow_disk import SlowDiskError
@@ -43,90 +43,15 @@ from bench.versions import VersionError, checkout
 from scripts.devstack.process import ROOT
 from scripts.devstack.stack import Stack
 
-PARTS: Final = ("recording", "latency", "sealing", "anchoring")
+LATENCY_SECONDS: Final = 20
+COMPARED_SECONDS: Final = 8
+"""For each of many rounds with `--against`."""
 _LAG: Final = re.compile(r'^lucid_event_loop_lag_seconds_bucket\{le="([^"]+)"\} ([0-9.e+]+)$', re.MULTILINE)
 _SHARE: Final = 0.99
 
 
 def _told(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-
-def _own_corpus(folder: str) -> corpus.Corpus:
-    try:
-        return corpus.of_folder(Path(folder))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _command(arguments: list[str]) -> str:
-    """The command to have it again; where it wrote to is nobody's business."""
-    kept = [f"{one} " for one in arguments]
-    for name in ("--json", "--plots", "--corpus"):
-        kept = [one for one in kept if not one.startswith(f"{name}=")]
-        while f"{name} " in kept:
-            at = kept.index(f"{name} ")
-            del kept[at : at + 2]
-    return "scripts/bench " + "".join(kept)
-
-
-def _measured(path: str) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(Path(path).read_text())
-        Results.of_document(found["figures"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise argparse.ArgumentTypeError(f"{path} is not what --json writes: {error}") from error
-    return found
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
-
-
-def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench", description="How fast it is, beside other ways.")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each figure is measured (default 5)")
-    parser.add_argument("--mib", type=int, default=192, help="size of the corpus that is made (default 192)")
-    parser.add_argument("--seed", type=int, default=corpus.SEED, help="what it is made of")
-    parser.add_argument("--corpus", type=_own_corpus, metavar="DIR", help="your own files; nothing is written there")
-    parser.add_argument("--only", choices=PARTS, action="append", help="measure this part alone; may come again")
-    parser.add_argument(
-        "--against", metavar="COMMIT|FOLDER", help="with --only recording: measure another version in turns with this"
-    )
-    parser.add_argument("--profile", action="store_true", help="show where the services' time goes")
-    parser.add_argument("--quick", action="store_true", help="one round of little, to see that it runs")
-    parser.add_argument(
-        "--fsync-ms", type=_positive, metavar="N", help="a slower disk: each fsync of MongoDB takes N ms longer"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
-    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw the plots there")
-    parser.add_argument(
-        "--markdown", type=_measured, metavar="FILE", help="print what a FILE of --json holds, for documents"
-    )
-    parser.add_argument(
-        "--model", type=_measured, metavar="FILE", help="print what a fleet would need, by a FILE of --json"
-    )
-    for name, default, what in (
-        ("sessions-a-day", 1e6, "sessions a day"),
-        ("session-minutes", 10, "length of a session"),
-        ("chunk-kib", 64, "size of a chunk"),
-        ("chunk-seconds", 1, "time between two chunks of a session"),
-        ("peak", 3, "the busiest time, in means of a day"),
-        ("keep-days", 90, "how long recordings are kept"),
-        ("members", 3, "members of a replica set of MongoDB"),
-        ("interval-seconds", 60, "time between two anchors"),
-    ):
-        parser.add_argument(
-            f"--{name}", type=_positive, default=default, help=f"--model: {what} (default {default:,g})"
-        )
-    parser.add_argument("--keep", action="store_true", help="keep data and logs, and say where")
-    options = parser.parse_args(arguments)
-    if options.against and (options.only != ["recording"] or options.profile or options.plots):
-        parser.error("--against goes with --only recording, and neither with --profile nor with --plots")
-    return options
 
 
 def machine() -> dict[str, str]:
@@ -208,11 +133,11 @@ class Run:
             VersionError: the other one cannot be had.
         """
         other = checkout(self._options.against, self._folder / "before")
-        compared = against.Comparison(self._source(), other, self._folder, _told, self._slow)
+        compared = against.Comparison(self._source(), other, self._folder, _told, self._slow, self._parts)
         self.results, self.before = compared.results[against.NOW], compared.results[against.BEFORE]
         for number in range(self.rounds):
             _told(f"round {number + 1}")
-            compared.round(number)
+            compared.round(number, 3 if self._options.quick else COMPARED_SECONDS)
 
     @contextlib.contextmanager
     def _stack(self) -> Iterator[tuple[Path, Stack]]:
@@ -241,7 +166,7 @@ class Run:
                 _add_lag(self.results, before, _lags(stack))
                 disk.measure(stack, self.results)
             if "latency" in self._parts:
-                latency.measure(ingest, number, 3 if quick else 20, self.results, _told)
+                latency.measure(ingest, number, 3 if quick else LATENCY_SECONDS, self.results, _told)
             if "sealing" in self._parts:
                 sizes = sealing.SIZES[:2] if quick else sealing.SIZES
                 asyncio.run(sealing.measure(stack, number, sizes, self.results, _told))
@@ -282,7 +207,7 @@ def _told_of(options: argparse.Namespace) -> int:
 def _document(run: Run, arguments: list[str]) -> dict[str, Any]:
     found = {
         "machine": machine(),
-        "command": _command(arguments).strip(),
+        "command": command(arguments).strip(),
         "rounds": run.rounds,
         "figures": run.results.document(),
     }
@@ -291,7 +216,7 @@ def _document(run: Run, arguments: list[str]) -> dict[str, Any]:
 
 def main(arguments: list[str]) -> int:
     """The command line; 0 when each bar that was measured is reached."""
-    options = _options(arguments)
+    options = options_of(arguments)
     if options.markdown or options.model:
         return _told_of(options)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))

@@ -1,13 +1,14 @@
-"""`scripts/bench --only recording --against VERSION`: two versions of the services, measured in turns."""
+"""`scripts/bench --against VERSION`: two versions of the services, measured in turns."""
 
 import contextlib
 import random
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from bench import latency
 from bench.comparison import CELLS
 from bench.corpus import Corpus
 from bench.ingest import Cell, Ingest, subordinate
@@ -33,6 +34,7 @@ class Comparison:
         folder: For data and logs.
         told: Reports progress.
         marks: Further variables of mongod's environment.
+        parts: What is measured: `recording`, `latency` or both.
         results: The figures of each version.
     """
 
@@ -41,17 +43,21 @@ class Comparison:
     folder: Path
     told: Callable[[str], None]
     marks: Mapping[str, str] = field(default_factory=dict)
+    parts: Collection[str] = ("recording",)
     results: dict[str, Results] = field(default_factory=lambda: {NOW: Results(), BEFORE: Results()})
 
-    def round(self, number: int) -> None:
-        """Measure each case once with each version."""
+    def round(self, number: int, latency_seconds: float) -> None:
+        """Measure each case once with each version. A latency is measured for so many seconds."""
         draw, cells = random.Random(number), list(CELLS)
         with self._stacks(draw) as ingests:
             draw.shuffle(cells)
-            for cell in cells:
+            for cell in cells if "recording" in self.parts else ():
                 for version in order(cell, number):
                     ingests[version].ours(cell, number)
-        self.told("; ".join(self._last(cell) for cell in CELLS))
+            for version in order(latency.CELL, number) if "latency" in self.parts else ():
+                latency.ours(ingests[version], number, latency_seconds, self.results[version], self._teller(version))
+        if "recording" in self.parts:
+            self.told("; ".join(self._last(cell) for cell in CELLS))
 
     def _last(self, cell: Cell) -> str:
         speeds = [self.results[version].series[f"ours {cell.name} | speed"].values[-1] for version in (NOW, BEFORE)]

@@ -58,18 +58,20 @@ class Measure:
     Attributes:
         title: In a reader's words, with the unit.
         figure: The end of its name in the results.
-        bound: What its ratio is held to.
+        bound: What its ratio is held to; infinity for what has no bar.
         at_most: Whether `bound` is the most for the median; otherwise it is the least for the interval's upper end.
+        cases: The names of the cases.
     """
 
     title: str
     figure: str
     bound: float
     at_most: bool
+    cases: tuple[str, ...] = tuple(cell.name for cell in CELLS)
 
-    def ratio(self, now: Results, before: Results, cell: Cell) -> Interval | None:
+    def ratio(self, now: Results, before: Results, case: str) -> Interval | None:
         """Return the ratio of both versions, round by round; None if this was not measured."""
-        name = f"ours {cell.name} | {self.figure}"
+        name = f"ours {case} | {self.figure}"
         if name not in now.series or name not in before.series:
             return None
         pairs = zip(now.series[name].values, before.series[name].values, strict=True)
@@ -84,27 +86,32 @@ MEASURES: Final = (
     Measure("Throughput, MiB/s", "speed", SPEED_LEAST, at_most=False),
     Measure("CPU seconds of chunk-processor for 1 GiB", "CPU processor", CPU_MOST, at_most=True),
     Measure("CPU seconds of session-storage for 1 GiB", "CPU storage", CPU_MOST, at_most=True),
+    Measure("Latency of a chunk, median in ms", "p50", math.inf, at_most=True, cases=("paced",)),
+    Measure("Latency of a chunk, 99th percentile in ms", "p99", math.inf, at_most=True, cases=("paced",)),
 )
 
 
 def of(now: Results, before: Results) -> list[Figures]:
     """Return a table for each measure."""
-    return [_table(measure, now, before) for measure in MEASURES]
+    tables = [_table(measure, now, before) for measure in MEASURES]
+    return [table for table in tables if table.rows]
 
 
 def _table(measure: Measure, now: Results, before: Results) -> Figures:
     head = ("chunk x sessions", "before", "now", "now / before", "interval", "bar", "")
     rows, short = [], False
-    for cell in CELLS:
-        found, name = measure.ratio(now, before, cell), f"ours {cell.name} | {measure.figure}"
+    for case in measure.cases:
+        found, name = measure.ratio(now, before, case), f"ours {case} | {measure.figure}"
         if found is not None:
             medians = (shown(before.median(name)), shown(now.median(name)), f"{found.middle:.3f}")
             interval = f"{found.least:.3f}-{found.most:.3f}"
-            bar = f"{'<=' if measure.at_most else '>='} {measure.bound:g}"
-            rows.append((cell.name, *medians, interval, bar, "reached" if measure.holds(found) else "MISSED"))
+            bar = (f"{'<=' if measure.at_most else '>='} {measure.bound:g}", "MISSED")
+            if measure.holds(found):
+                bar = (bar[0], "reached") if measure.bound < math.inf else ("none", "")
+            rows.append((case, *medians, interval, *bar))
             short |= not found.known
     what = "the ratio, the median of all rounds" if measure.at_most else "the interval, whose upper end counts"
-    below = f"The bar is for {what}."
+    below = f"The bar is for {what}." if measure.bound < math.inf else ""
     if short:
         below += f" Too few rounds for an interval of {CONFIDENCE:.0%}: it spans all rounds."
     return Figures(measure.title, head, rows, below)

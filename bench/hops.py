@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 import uvicorn
@@ -27,12 +28,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sessions.processor.wire import Wire
 from sessions.runtime import memory
 from sessions.runtime.body import read
-from sessions.runtime.protocol import Protocol
+from sessions.runtime.budget import ByteBudget
+from sessions.runtime.http.connection import Connection
+from sessions.runtime.http.connections import Connections
+from sessions.runtime.http.edge import Edge
 
 _DATABASE: Final = "lucid_bench_hops"
 _TIMEOUT_SECONDS: Final = 30
-_KEEP_ALIVE_SECONDS: Final = 75
 _BODY_MAX_BYTES: Final = 16 * 1024 * 1024
+_BUDGET_BYTES: Final = 256 * 1024 * 1024
 _NONCE_BYTES: Final = 12
 
 
@@ -49,10 +53,12 @@ class Processor:
     def __init__(self, storage_url: str) -> None:
         self._wire = Wire(storage_url, {}, _TIMEOUT_SECONDS, None)
         self._key = AESGCM(os.urandom(32))
+        self._budget = ByteBudget(_BUDGET_BYTES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         """Serve one request."""
-        plaintext = await read(receive, _BODY_MAX_BYTES)
+        async with self._budget.reserve(0) as room:
+            plaintext = await read(receive, _BODY_MAX_BYTES, room)
         nonce = os.urandom(_NONCE_BYTES)
         packed = zstandard.ZstdCompressor(level=3).compress(plaintext)
         stored = await self._wire.request("POST", "/", [nonce + self._key.encrypt(nonce, packed, None)])
@@ -64,11 +70,13 @@ class Storage:
 
     def __init__(self, mongodb_url: str) -> None:
         client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(mongodb_url)
+        self._budget = ByteBudget(_BUDGET_BYTES)
         self._chunks = client[_DATABASE].get_collection("chunks", write_concern=WriteConcern(w=1, j=True))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         """Serve one request."""
-        body = await read(receive, _BODY_MAX_BYTES)
+        async with self._budget.reserve(0) as room:
+            body = await read(receive, _BODY_MAX_BYTES, room)
         digest = hashlib.sha256(body).digest()
         await self._chunks.insert_one({"sha256": digest, "body": bytes(body)})
         await _answer(send, {"durability": "stored", "sha256": digest.hex()})
@@ -105,9 +113,8 @@ async def _serve(role: str, following: str) -> None:
     app: ASGIApp = Processor(following) if role == "processor" else Storage(following)
     listening = socket.create_server(("127.0.0.1", 0))
     print(f"http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
-    settings = uvicorn.Config(
-        app, http=Protocol, lifespan="off", log_config=None, access_log=False, timeout_keep_alive=_KEEP_ALIVE_SECONDS
-    )
+    protocol = partial(Connection, Connections(Edge()))
+    settings = uvicorn.Config(app, http=protocol, lifespan="off", log_config=None, access_log=False)  # type: ignore[arg-type]
     memory.settle()
     await uvicorn.Server(settings).serve(sockets=[listening])
 

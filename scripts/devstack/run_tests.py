@@ -24,6 +24,7 @@ _PACKAGES: Final = {
     "docker-registry": "docker-registry",
     "ffmpeg": "ffmpeg",
     "ffprobe": "ffmpeg",
+    "javac": "default-jdk-headless",
     "promtool": "prometheus",
 }
 _CONTAINER_PLATFORMS: Final = ("linux/amd64", "linux/arm64")
@@ -122,6 +123,7 @@ GROUPS: Final[Mapping[str, Callable[[], str]]] = {
     "clocks": clock.problem,
     "containers": containers_problem,
     "desktop": partial(programs_problem, "Xvfb", "ffmpeg", "ffprobe"),
+    "java": partial(programs_problem, "javac"),
     "partition": partition.problem,
     "prometheus": partial(programs_problem, "prometheus", "promtool"),
     "replicas": partial(programs_problem, "haproxy"),

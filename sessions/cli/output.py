@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from sessions.client.errors import TargetError
+from sessions.client.targets import ANYBODY, open_out
 from sessions.core.receipt import Anchor
 
 WIDTH: Final = 80
@@ -97,17 +97,13 @@ def table(columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) ->
 
 
 def save(path: Path, text: str) -> None:
-    """Write a small text file; it is there whole or not at all.
+    """Write a small text that is no secret: into a new file, in the place of an old one, or into a device or a pipe.
 
     Raises:
         TargetError: it cannot be written.
     """
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise TargetError(f"cannot write {path}: {error.strerror}") from error
+    with open_out(path, overwrite=True, mode=ANYBODY) as write:
+        write(text.encode())
 
 
 def provide_stdout() -> None:

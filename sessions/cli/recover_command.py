@@ -82,7 +82,7 @@ def recover(
     except recovery.RecoveryKeyError as error:
         raise CommandError(f"{private_key}: {error}", code=ExitCode.USAGE) from None
     with _source(name, dump, envelopes, ring_file, restoring) as (ring, source, sealed):
-        from sessions.client.replaying import open_out
+        from sessions.client.targets import open_out
         from sessions.runtime.errors import DomainError
 
         target = sys.stdout.buffer if out == "-" else Path(out)

@@ -7,7 +7,7 @@ import typer
 
 from sessions.cli import examples, output, settings
 from sessions.cli.settings import TRANSFER_RETRY_SECONDS, Json
-from sessions.client.errors import TargetError, TargetTakenError
+from sessions.client.targets import open_out
 
 if TYPE_CHECKING:
     from sessions.client.spool import SpoolEntry
@@ -112,15 +112,9 @@ def drop(context: typer.Context, name: Name, as_json: Json = False) -> None:
 
 
 def _write(context: typer.Context, name: str, out: Path, *, as_json: bool) -> None:
-    if out.exists():
-        raise TargetTakenError(f"{out} exists already", "give another name")
-    with settings.of(context).client(TRANSFER_RETRY_SECONDS) as client:
+    with open_out(out) as write, settings.of(context).client(TRANSFER_RETRY_SECONDS) as client:
         data = client.spool_content(name)
-    try:
-        with out.open("xb") as file:
-            file.write(data)
-    except OSError as error:
-        raise TargetError(f"cannot write {out}: {error.strerror}") from error
+        write(data)
     if as_json:
         output.document({"name": name, "file": str(out), "bytes": len(data)})
     else:

@@ -7,11 +7,13 @@ manifest's root, it lets a verifier say which envelope was altered.
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from io import TextIOWrapper
 from pathlib import Path
 
 from sessions.client.answers import ChunkRecord
 from sessions.client.envelope_check import LEAF_HASHES_FILE
 from sessions.client.errors import BadAnswerError, TargetError
+from sessions.client.targets import ANYBODY, create
 from sessions.core.envelope import fingerprint
 from sessions.core.types import SessionId
 
@@ -50,7 +52,8 @@ async def collect(
         if not _matches(session, record, data):
             raise BadAnswerError(f"envelope {record.index} is not the one that the list of chunks names")
         fresh = target.with_name(target.name + ".part")
-        fresh.write_bytes(data)
+        with create(fresh, ANYBODY) as file:
+            file.write(data)
         fresh.replace(target)
 
     async def settle(group: list[ChunkRecord]) -> None:
@@ -64,7 +67,7 @@ async def collect(
 
     try:
         folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - small local writes between requests
-        with part.open("w", encoding="ascii") as leaves:
+        with TextIOWrapper(create(part, ANYBODY), encoding="ascii") as leaves:
             group: list[ChunkRecord] = []
             async for record in records:
                 leaves.write(f"{record.index} {record.leaf_hash.hex()}\n")

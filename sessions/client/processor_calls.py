@@ -9,10 +9,10 @@ from sessions.client import answers, recording, replaying, seals
 from sessions.client.answers import ChunkAck, SessionStatus
 from sessions.client.errors import BadAnswerError, SealQueuedError
 from sessions.client.recording import ProgressCallback, Recording
-from sessions.client.replaying import Out
 from sessions.client.retry import RetryPolicy, retrying
 from sessions.client.seals import Seal
 from sessions.client.source import Source, pieces
+from sessions.client.targets import Out, open_out
 from sessions.client.transport import MAX_JSON_BYTES, Transport, session_path
 from sessions.core.types import chunk_index
 
@@ -135,7 +135,7 @@ class ProcessorCalls:
         `progress(bytes_done, total_bytes)` counts from the recording's first byte.
         """
         path = f"{session_path(session_id)}/content"
-        with replaying.open_out(out, overwrite=overwrite) as write:
+        with open_out(out, overwrite=overwrite) as write:
             return await replaying.replay(
                 self._processor, path, write, policy=self._policy, start=start or 0, progress=progress
             )

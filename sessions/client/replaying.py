@@ -1,23 +1,19 @@
 """Fetching a recording: one stream, taken up again by Range where a connection broke."""
 
 import asyncio
-import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import BinaryIO, Protocol, TypeAlias
+from collections.abc import Callable
+from typing import TypeAlias
 
 import httpx
 
-from sessions.client.errors import BadAnswerError, ClientError, TargetError, TargetTakenError, UnreachableError
+from sessions.client.errors import BadAnswerError, ClientError, UnreachableError
 from sessions.client.retry import Patience, RetryPolicy
 from sessions.client.transport import Transport
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
 Write: TypeAlias = Callable[[bytes], object]
-Out: TypeAlias = str | os.PathLike[str] | BinaryIO
 
 
 async def replay(
@@ -73,50 +69,3 @@ def _extent(answer: httpx.Response, at: int) -> tuple[int, int | None]:
     if match is None or int(match[1]) != at:
         raise BadAnswerError(f"byte {at} was asked for, and {answer.headers.get('Content-Range', 'nothing')!r} came")
     return 0, None if match[3] == "*" else int(match[3])
-
-
-class _Sink(Protocol):
-    def __call__(self, data: bytes, /) -> object: ...
-
-
-@contextmanager
-def open_out(out: Out, *, overwrite: bool = False) -> Iterator[_Sink]:
-    """A writer into a file object, or into a new file that takes its name only when it is complete.
-
-    Raises:
-        TargetTakenError: the file is there already and `overwrite` is False.
-        TargetError: it cannot be written.
-    """
-    if not isinstance(out, (str, os.PathLike)):
-        yield _guarded(out)
-        out.flush()
-        return
-    target = Path(out)
-    if target.exists() and not overwrite:
-        raise TargetTakenError(f"{target} exists already", "choose another name")
-    part = target.with_name(target.name + ".part")
-    try:
-        file = part.open("wb")
-    except OSError as error:
-        raise TargetError(f"cannot write {part}: {error.strerror}") from error
-    try:
-        with file:
-            yield _guarded(file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def _guarded(file: BinaryIO) -> _Sink:
-    def write(data: bytes) -> None:
-        try:
-            file.write(data)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise TargetError(f"cannot write the recording: {error.strerror or error}") from error
-
-    return write

@@ -16,6 +16,7 @@ from sessions.client.errors import NodeError, UnreachableError
 from sessions.client.proxies import through_proxies
 from sessions.client.urls import checked_url
 from sessions.core import anchor_contract
+from sessions.core import receipt as receipts
 from sessions.core.errors import FormatError
 from sessions.core.receipt import Anchor, ChainFacts
 from sessions.core.types import HASH_BYTES
@@ -23,10 +24,19 @@ from sessions.core.types import HASH_BYTES
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
 """A block with all its transaction hashes has about one."""
 TIMEOUT_SECONDS: Final = 20.0
+"""Longest time for a part of an answer, in seconds."""
+CONNECT_SECONDS: Final = 5.0
+"""Longest time for a connection to one address of the node, in seconds; then the next one is tried."""
 
+_PRUNED_HISTORY: Final = 4444
+"""JSON-RPC code for blocks and transactions that a node no longer keeps (EIP-4444)."""
 _QUANTITY = re.compile(r"0x(?:0|[1-9a-f][0-9a-f]{0,63})")
 _DATA = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
 _ADDRESS_BYTES: Final = anchor_contract.ADDRESS_BYTES
+
+
+class _PrunedError(NodeError):
+    """The node no longer keeps what it was asked for."""
 
 
 class JsonRpc:
@@ -39,7 +49,7 @@ class JsonRpc:
         self._ids = count(1)
         self._http = through_proxies(
             lambda: httpx.Client(
-                timeout=TIMEOUT_SECONDS,
+                timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS),
                 headers={"Accept-Encoding": "identity"},
                 verify=parsed.scheme == "https",  # without TLS there is nothing to verify
             )
@@ -86,7 +96,8 @@ class JsonRpc:
         if not isinstance(value, dict):
             raise NodeError(f"{self._name} answered {answer.status_code} and no JSON-RPC", "is this a node's URL?")
         if value.get("error") is not None:
-            raise NodeError(f"the node at {self._name} refused {method}: {_message(value['error'])}")
+            kind = _PrunedError if _code(value["error"]) == _PRUNED_HISTORY else NodeError
+            raise kind(f"the node at {self._name} refused {method}: {_message(value['error'])}")
         if value.get("id") != number or "result" not in value:
             raise NodeError(f"{self._name} answered {method} with something that is not its answer")
         return value["result"]
@@ -104,17 +115,26 @@ class JsonRpc:
         return _data(self.call("eth_call", {"to": _hex(address), "data": _hex(data)}, "latest"), "eth_call")
 
     def transaction(self, transaction: bytes) -> dict[str, Any] | None:
-        """A transaction by its hash, as the node has it."""
-        return _object(self.call("eth_getTransactionByHash", _hex(transaction)), "eth_getTransactionByHash")
+        """Return a transaction by its hash; None when the node does not have it, or not any more."""
+        return self._history("eth_getTransactionByHash", _hex(transaction))
 
     def transaction_receipt(self, transaction: bytes) -> dict[str, Any] | None:
-        """What became of a transaction."""
-        return _object(self.call("eth_getTransactionReceipt", _hex(transaction)), "eth_getTransactionReceipt")
+        """Return what became of a transaction; None when the node does not know it, or not any more."""
+        return self._history("eth_getTransactionReceipt", _hex(transaction))
 
     def block(self, which: int | str) -> dict[str, Any] | None:
-        """A block by number, or one of `latest`, `finalized`; without its transactions' bodies."""
+        """Return a block by number, or one of `latest`, `finalized`, without its transactions' bodies.
+
+        None when the node does not have it, or not any more.
+        """
         tag = which if isinstance(which, str) else hex(which)
-        return _object(self.call("eth_getBlockByNumber", tag, False), "eth_getBlockByNumber")
+        return self._history("eth_getBlockByNumber", tag, False)
+
+    def _history(self, method: str, *params: Any) -> dict[str, Any] | None:
+        try:
+            return _object(self.call(method, *params), method)
+        except _PrunedError:
+            return None
 
 
 def gather(node: JsonRpc, anchor: Anchor, root: bytes) -> ChainFacts:
@@ -136,13 +156,16 @@ def gather(node: JsonRpc, anchor: Anchor, root: bytes) -> ChainFacts:
             anchored_at = anchor_contract.decode_uint64(node.read(anchor.contract, call))
         except FormatError as error:
             raise NodeError(str(error)) from error
-    transaction = node.transaction(anchor.transaction) or {}
-    outcome = node.transaction_receipt(anchor.transaction) or {}
+    transaction = node.transaction(anchor.transaction)
+    outcome = node.transaction_receipt(anchor.transaction)
     number = None
     # A transaction that failed is in a block too, and anchored nothing.
-    if outcome.get("status") == "0x1":
+    if outcome is not None and outcome.get("status") == "0x1":
         number = _quantity(outcome.get("blockNumber"), "blockNumber")
-    block = (node.block(number) if number is not None else None) or {}
+    stated = anchor.block_number if outcome is None else number
+    block = {} if stated is None else node.block(stated)
+    asked = {receipts.TRANSACTION: transaction, receipts.OUTCOME: outcome, receipts.BLOCK: block}
+    transaction, block = transaction or {}, block or {}
     return ChainFacts(
         chain_id=chain_id,
         contract_is_genuine=genuine,
@@ -153,6 +176,7 @@ def gather(node: JsonRpc, anchor: Anchor, root: bytes) -> ChainFacts:
         transaction_root=_anchored_root(transaction),
         block_hash=_optional(block, "hash", HASH_BYTES),
         block_timestamp=_quantity(block["timestamp"], "timestamp") if "timestamp" in block else None,
+        unknown=frozenset(part for part, answer in asked.items() if answer is None),
     )
 
 
@@ -205,6 +229,10 @@ def _object(value: object, what: str) -> dict[str, Any] | None:
     if value is None or isinstance(value, dict):
         return value
     raise NodeError(f"the node answered {what} with something that is not an object")
+
+
+def _code(error: object) -> object:
+    return error.get("code") if isinstance(error, dict) else None
 
 
 def _message(error: object) -> str:

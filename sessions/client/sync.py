@@ -13,7 +13,6 @@ from sessions.client.keys import KeyStatus, Rotated
 from sessions.client.processor_calls import CHUNK_BYTES_DEFAULT, IN_FLIGHT_DEFAULT
 from sessions.client.processors import ProcessorStatus
 from sessions.client.recording import ProgressCallback, Recording
-from sessions.client.replaying import Out
 from sessions.client.retention import DueSession, Kept
 from sessions.client.retry import RetryPolicy
 from sessions.client.scrub import ScrubStep
@@ -21,6 +20,7 @@ from sessions.client.seals import Seal
 from sessions.client.source import Source
 from sessions.client.spool import SpoolEntry, SpoolPage
 from sessions.client.storage_calls import FETCHES_IN_FLIGHT_DEFAULT
+from sessions.client.targets import Out
 from sessions.core.key_ring import KeyRing
 from sessions.core.manifest import Manifest
 from sessions.core.proof import ChunkProof

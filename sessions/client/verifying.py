@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 from sessions.client import rpc
 from sessions.client.envelope_check import check_envelopes
@@ -18,6 +19,12 @@ from sessions.core.errors import CoreError, FormatError, VerificationError
 from sessions.core.manifest import metadata_sha256
 from sessions.core.receipt import AnchorState, Receipt
 from sessions.core.strict import loads
+
+_UNKNOWN: Final = {
+    receipts.BLOCK: "block of that number",
+    receipts.OUTCOME: "receipt of the transaction",
+    receipts.TRANSACTION: "transaction of that hash",
+}
 
 
 class Outcome(StrEnum):
@@ -194,11 +201,20 @@ def _chain(report: Report, receipt: Receipt, node_url: str) -> None:
         except VerificationError as error:
             report.add(Outcome.FAILED, f"the anchor does not hold: {error}")
             return
+        known = f" in block {anchor.block_number}" if not facts.unknown else ""
         report.add(
             Outcome.PROVEN,
-            f"the batch root is on chain {anchor.chain_id} in block {anchor.block_number}, in a genuine LucidAnchors "
+            f"the batch root is on chain {anchor.chain_id}{known}, in a genuine LucidAnchors "
             f"contract: all of the above existed before {_utc(seconds)}, and was not changed since",
         )
+        if facts.unknown:
+            report.add(
+                Outcome.NOT_CHECKED,
+                "the transaction was not checked there: name another node. This one has no "
+                f"{' and no '.join(_UNKNOWN[part] for part in sorted(facts.unknown))}, as nodes that do not keep all "
+                "history",
+            )
+            return
         report.anchor_proven = True
         above, final = rpc.depth(node, facts.transaction_block or 0)
     if final:

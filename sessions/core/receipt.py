@@ -13,6 +13,12 @@ from sessions.core.merkle import verify_inclusion
 from sessions.core.types import HASH_BYTES, Hash
 
 _ADDRESS_BYTES: Final = 20
+TRANSACTION: Final = "transaction"
+"""In `ChainFacts.unknown`: the node does not have the transaction."""
+OUTCOME: Final = "outcome"
+"""In `ChainFacts.unknown`: the node does not have what became of the transaction, its receipt in the chain's words."""
+BLOCK: Final = "block"
+"""In `ChainFacts.unknown`: the node does not have the block."""
 
 
 class AnchorState(StrEnum):
@@ -94,9 +100,12 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainFacts:
-    """What a node of the chain says about a receipt's anchor; None where it knows nothing.
+    """What a node of the chain says about a receipt's anchor; None where it says nothing.
 
-    `anchored_at` is what the contract's `anchoredAt(publisher, root)` answers, in seconds since 1970.
+    Attributes:
+        anchored_at: What the contract's `anchoredAt(publisher, root)` answers, in seconds since 1970.
+        unknown: Which of `TRANSACTION`, `OUTCOME` and `BLOCK` the node does not have. Nodes forget history (EIP-4444),
+            so nothing follows from that: their facts are None and are not compared.
     """
 
     chain_id: int
@@ -108,6 +117,7 @@ class ChainFacts:
     transaction_root: bytes | None
     block_hash: bytes | None
     block_timestamp: int | None
+    unknown: frozenset[str] = frozenset()
 
 
 def verify_batch(receipt: Receipt) -> Batch:
@@ -124,7 +134,9 @@ def verify_batch(receipt: Receipt) -> Batch:
 
 
 def verify_anchor(receipt: Receipt, facts: ChainFacts) -> int:
-    """Check every word of the receipt's anchor against the chain.
+    """Check every word of the receipt's anchor against the chain, but for those of which the node knows nothing.
+
+    The contract's word is the answer. Where `facts.unknown` is not empty, transaction or block were not checked.
 
     Returns:
         The time, in seconds since 1970, before which the session was sealed as the manifest says.
@@ -140,12 +152,16 @@ def verify_anchor(receipt: Receipt, facts: ChainFacts) -> int:
         raise VerificationError("the contract's code is not that of LucidAnchors, so its answers prove nothing")
     if not facts.anchored_at:
         raise VerificationError("the chain has no anchor of this batch root by this publisher")
-    _same("transaction's contract", facts.transaction_contract, anchor.contract)
-    _same("transaction's publisher", facts.transaction_publisher, anchor.publisher)
-    _same("transaction's root", facts.transaction_root, batch.root)
-    _same("block number", facts.transaction_block, anchor.block_number)
-    _same("block hash", facts.block_hash, anchor.block_hash)
-    _same("block time", facts.block_timestamp, anchor.block_timestamp)
+    for part, what, on_chain, in_receipt in (
+        (TRANSACTION, "transaction's contract", facts.transaction_contract, anchor.contract),
+        (TRANSACTION, "transaction's publisher", facts.transaction_publisher, anchor.publisher),
+        (TRANSACTION, "transaction's root", facts.transaction_root, batch.root),
+        (OUTCOME, "block number", facts.transaction_block, anchor.block_number),
+        (BLOCK, "block hash", facts.block_hash, anchor.block_hash),
+        (BLOCK, "block time", facts.block_timestamp, anchor.block_timestamp),
+    ):
+        if part not in facts.unknown:
+            _same(what, on_chain, in_receipt)
     return facts.anchored_at
 
 

@@ -8,6 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from sessions.core.errors import IndexOutOfRangeError
 from sessions.core.types import MAX_CHUNK_INDEX, SESSION_ID_PATTERN, ChunkIndex, chunk_index, session_id
+from sessions.processor.chunk_limit import ChunkLimit
 from sessions.processor.models import RecordedModel
 from sessions.processor.recording import Recording
 from sessions.runtime import body, digest
@@ -16,10 +17,11 @@ from sessions.runtime.app import HotRoute
 from sessions.runtime.auth import Authenticator, Role, require
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
+from sessions.runtime.models import INDEX
 from sessions.runtime.problems import responses
 
 PATH: Final = "/api/v1/sessions/{session_id}/chunks/{index}"
-_INDEX_DIGITS: Final = 19
+_INDEX_CHARACTERS: Final = 20
 
 _ANSWER: Final = {"application/json": {"schema": RecordedModel.model_json_schema()}}
 OPERATION: Final[dict[str, Any]] = {
@@ -64,6 +66,7 @@ OPERATION: Final[dict[str, Any]] = {
                 "bad-content-digest",
                 "digest-mismatch",
                 "chunk-conflict",
+                "precondition-failed",
                 "session-reserved",
                 "session-sealed",
                 "session-shredded",
@@ -86,11 +89,10 @@ def parse_index(text: str) -> ChunkIndex:
     Raises:
         DomainError: `invalid-request`; or `IndexOutOfRangeError` of the core.
     """
-    digits = text.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit()):
-        raise DomainError("invalid-request", "the chunk index is a whole number")
-    if len(digits) > _INDEX_DIGITS:
-        raise IndexOutOfRangeError(int(text[: _INDEX_DIGITS + 1]), MAX_CHUNK_INDEX)
+    if not INDEX.fullmatch(text):
+        raise DomainError("invalid-request", "the chunk index is a whole number, without leading zeros")
+    if len(text) > _INDEX_CHARACTERS:
+        raise IndexOutOfRangeError(int(text[: _INDEX_CHARACTERS + 1]), MAX_CHUNK_INDEX)
     return chunk_index(int(text))
 
 
@@ -98,23 +100,25 @@ class ChunkEndpoint:
     """Takes one chunk, answers when it is durable."""
 
     def __init__(
-        self, recording: Recording, authenticator: Authenticator, budget: ByteBudget, chunk_max_bytes: int
+        self, recording: Recording, authenticator: Authenticator, budget: ByteBudget, limit: ChunkLimit
     ) -> None:
         self._recording = recording
         self._authenticator = authenticator
         self._budget = budget
-        self._chunk_max_bytes = chunk_max_bytes
+        self._limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         request = Request(scope, receive)
         principal = require(request, self._authenticator, (Role.RECORD,))
         session, index = session_id(request.path_params["session_id"]), parse_index(request.path_params["index"])
-        declared = body.declared_length(request.headers.get("content-length"), self._chunk_max_bytes)
+        declared = body.declared_length(request.headers.get("content-length"), self._limit.bytes)
         self._recording.require_room(session, declared or 0, principal.name)
-        async with body.bounded(request, self._budget, self._chunk_max_bytes, session) as plaintext:
-            digest.check(request.headers, plaintext)
+        async with body.bounded(request, self._budget, self._limit.bytes, principal.name, part=session) as plaintext:
+            digest.check(request.headers, plaintext, scope.get(body.TRAILERS, ()))
             recorded = await self._recording.record(session, index, plaintext, principal.name)
+        if not recorded.created:
+            body.require_new(request.headers)
         status = 201 if recorded.created else 200
         await send_json(json.dumps(recorded.to_json()), status, scope, receive, send)
 

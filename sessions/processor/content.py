@@ -22,7 +22,7 @@ _AHEAD: Final = 1
 _GROUP_BYTES: Final = 8 * 1024 * 1024
 """Envelopes and plaintexts of a group, which share a request to session-storage: to it, one is as much work as the
 chunks of two MiB. Fewer and larger groups in the same memory read a recording sooner."""
-_RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
+_RANGE = re.compile(r"bytes=([0-9]{0,1000})-([0-9]{0,1000})", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,6 +150,7 @@ class Drainer:
             self._urgent.pop(session_id).set()
 
     async def _deliver(self, session: SpooledSession) -> None:
+        before = session.delivered
         try:
             await self._delivery.deliver(session, len(self._deliveries), self._others_wait)
         except EntryFailedError as failed:
@@ -160,6 +161,9 @@ class Drainer:
             skipped(session_id=session.session_id)
             await self._failed(session, DomainError("internal", type(error).__name__), ())
         else:
+            if session.delivered == before and self._spool.sessions.get(session.session_id) is session:
+                await self._failed(session, DomainError("overloaded", "nothing of it could be delivered now"), ())
+                return  # without a pause its turns would follow each other for ever
             if session.isolating and session.envelopes_wait:
                 return  # its turn ended before the entry that fails was tried
             session.failures = session.overloads = 0

@@ -5,14 +5,17 @@ import base64
 import binascii
 import re
 import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ValidationError
 from starlette.responses import JSONResponse
 
-from sessions.core.types import Buffer, ChunkIndex, SessionId, chunk_index
+from sessions.core.types import ChunkIndex, SessionId, chunk_index
 from sessions.processor import models
+from sessions.processor.chunk_limit import ChunkLimit
 from sessions.processor.models import LucidBatchRequest, LucidChunk, LucidProcessRequest
 from sessions.processor.recording import Recording
 from sessions.processor.session_desk import Queued, SessionDesk
@@ -22,6 +25,8 @@ from sessions.runtime.audit import require_recording
 from sessions.runtime.auth import Principal, Role, allow
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import PROBLEMS, DomainError
+from sessions.runtime.json_route import turn_of
+from sessions.runtime.json_size import JsonCost
 from sessions.runtime.models import SessionIdPath, checked
 from sessions.runtime.problems import responses
 from sessions.runtime.times import now, to_rfc3339
@@ -60,9 +65,9 @@ def _decode(chunk: LucidChunk, limit_bytes: int) -> bytes:
     return data
 
 
-def _parse(model: type[RequestT], data: Buffer) -> RequestT:
+def _parse(model: type[RequestT], data: bytes | bytearray) -> RequestT:
     try:
-        return model.model_validate_json(bytes(data))
+        return model.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -90,29 +95,36 @@ def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
 class LucidRecorder:
     """The chunk routes of the Lucid recorder."""
 
-    def __init__(
-        self, recording: Recording, budget: ByteBudget, chunk_max_bytes: int, batch_body_max_bytes: int
-    ) -> None:
+    def __init__(self, recording: Recording, budget: ByteBudget, limit: ChunkLimit, batch_body_max_bytes: int) -> None:
         self._recording = recording
         self._budget = budget
-        self._chunk_max_bytes = chunk_max_bytes
-        self._single_body_bytes = -(-chunk_max_bytes // 3) * 4 + _JSON_OVERHEAD_BYTES
+        self._limit = limit
+        self._single_body_bytes = -(-limit.own_bytes // 3) * 4 + _JSON_OVERHEAD_BYTES
         self._batch_body_bytes = max(batch_body_max_bytes, self._single_body_bytes)
+
+    @asynccontextmanager
+    async def _read(
+        self, request: Request, principal: Principal, model: type[RequestT], limit_bytes: int
+    ) -> AsyncIterator[RequestT]:
+        """Read a request in its token's turn; its memory is paid for until the block ends."""
+        async with AsyncExitStack() as paid:
+            async with turn_of(request, principal):
+                bounded = body.bounded(request, self._budget, limit_bytes, principal.name, cost=JsonCost())
+                data = await paid.enter_async_context(bounded)
+                # Parsing 20 MB of JSON takes tens of milliseconds: not on the event loop.
+                found = await asyncio.to_thread(_parse, model, data)
+                del data
+            yield found
 
     async def process(self, request: Request, principal: Principal) -> dict[str, Any]:
         """Record one chunk."""
-        async with body.bounded(request, self._budget, self._single_body_bytes) as data:
-            # Parsing 20 MB of JSON takes tens of milliseconds: not on the event loop.
-            chunk = await asyncio.to_thread(_parse, LucidProcessRequest, data)
-            del data
+        async with self._read(request, principal, LucidProcessRequest, self._single_body_bytes) as chunk:
             principal.require_session(chunk.session_id)
             return await self._record(SessionId(chunk.session_id), chunk, principal.name)
 
     async def process_batch(self, request: Request, principal: Principal) -> dict[str, Any]:
         """Record several chunks; each is answered for itself."""
-        async with body.bounded(request, self._budget, self._batch_body_bytes) as data:
-            batch = await asyncio.to_thread(_parse, LucidBatchRequest, data)
-            del data
+        async with self._read(request, principal, LucidBatchRequest, self._batch_body_bytes) as batch:
             principal.require_session(batch.session_id)
             slots = asyncio.Semaphore(_BATCH_PARALLEL)
 
@@ -151,7 +163,7 @@ class LucidRecorder:
     async def _record(self, session_id: SessionId, chunk: LucidChunk, by: str) -> dict[str, Any]:
         started = time.perf_counter()
         index = index_of(chunk)
-        plaintext = await asyncio.to_thread(_decode, chunk, self._chunk_max_bytes)
+        plaintext = await asyncio.to_thread(_decode, chunk, self._limit.bytes)
         recorded = await self._recording.record(session_id, index, plaintext, by)
         return {
             "success": True,

@@ -15,6 +15,7 @@ from sessions import __version__
 from sessions.core.audit import Action, Outcome
 from sessions.processor import chunk_route, key_routes, lucid_routes, routes, spool_routes
 from sessions.processor.acknowledged import Acknowledged
+from sessions.processor.chunk_limit import ChunkLimit
 from sessions.processor.content import Content
 from sessions.processor.key_files import load_keks, load_recipient
 from sessions.processor.key_rings import KeyRings
@@ -30,12 +31,12 @@ from sessions.processor.session_desk import SessionDesk
 from sessions.processor.settings import ProcessorSettings
 from sessions.processor.spool_health import spool_checks
 from sessions.processor.storage_client import StorageClient
-from sessions.runtime import killpoints, log, server, tls, tracing
+from sessions.runtime import health, killpoints, log, server, tls, tracing
 from sessions.runtime.app import make_app
 from sessions.runtime.audit import Audit
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.health import Check
-from sessions.runtime.metrics import watch_budget, watch_loop_lag
+from sessions.runtime.metrics import watch_loop_lag, watched
 from sessions.runtime.settings import ConfigurationError, exit_with, load, read_secret
 from sessions.runtime.tasks import Background, end_all
 from sessions.runtime.tokens_watch import TokensWatch
@@ -60,6 +61,7 @@ def build(settings: ProcessorSettings) -> FastAPI:
     executor = ThreadPoolExecutor(settings.seal_threads, "seal")
     spool = open_spool(settings, storage)
     spooling = spool.spooling if spool else None
+    limit = spooling.limit if spooling else ChunkLimit(settings.chunk_max_bytes)
     acknowledged = Acknowledged()
     rings = KeyRings(wrapper, storage, settings.dek_cache_max_sessions, settings.dek_cache_seconds, spooling=spooling)
     submitter = Submitter(storage, spooling.watch if spooling else None)
@@ -70,11 +72,10 @@ def build(settings: ProcessorSettings) -> FastAPI:
     if spool is not None:
         outage = spool.outage(settings, storage, submitter, recording=recording, rings=rings, acknowledged=acknowledged)
     desk = SessionDesk(storage, spooling, outage.drainer if outage else None, outage.orders if outage else None)
-    budget = ByteBudget(settings.inflight_max_bytes)
-    watch_budget(budget)
+    budget = watched(ByteBudget(settings.inflight_max_bytes, owner_max_bytes=settings.inflight_max_bytes // 2))
     # Apart from the recorders' budget: whoever replays slowly must not keep them waiting.
     replays = ByteBudget(settings.replay_max_bytes)
-    lucid = lucid_routes.LucidRecorder(recording, budget, settings.chunk_max_bytes, settings.batch_body_max_bytes)
+    lucid = lucid_routes.LucidRecorder(recording, budget, limit, settings.batch_body_max_bytes)
     background = Background()
 
     async def checks() -> Mapping[str, Check]:
@@ -82,6 +83,8 @@ def build(settings: ProcessorSettings) -> FastAPI:
             "tokens": tokens.check(),
             "audit": Check("degraded", audit.problem) if audit.problem else Check("ok"),
             "background": background.check(),
+            "chunk-limit": limit.check(),
+            "memory": health.memory({"INFLIGHT_MAX_BYTES": budget, "REPLAY_MAX_BYTES": replays}),
         }
         if spooling is not None:
             return {**await spool_checks(spooling, storage), **parts}
@@ -113,7 +116,7 @@ def build(settings: ProcessorSettings) -> FastAPI:
                     await spooling.spool.close()
         _log.info("service_stopped")
 
-    chunks = chunk_route.ChunkEndpoint(recording, authenticator, budget, settings.chunk_max_bytes)
+    chunks = chunk_route.ChunkEndpoint(recording, authenticator, budget, limit)
     reader = QuarantineReader(rings, recording, replays, settings.chunk_max_bytes)
     return make_app(
         title="Lucid chunk-processor",
@@ -121,6 +124,7 @@ def build(settings: ProcessorSettings) -> FastAPI:
         authenticator=authenticator,
         audit=audit,
         checks=checks,
+        budget=budget,
         routers=[
             lucid_routes.router(lucid, storage, desk),
             routes.router(storage, rings, Content(storage, recording, replays), desk, settings.chunk_max_bytes),

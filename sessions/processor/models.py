@@ -44,9 +44,7 @@ class SealQueued(BaseModel):
 
 
 class LucidMetadata(BaseModel):
-    """What the Lucid recorder says of a chunk; of it only the index is used."""
-
-    model_config = ConfigDict(extra="allow")
+    """What the Lucid recorder says of a chunk; only the index is read."""
 
     chunk_index: JsonChunkIndex | None = None
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sessions.processor.acknowledged import Acknowledged
+from sessions.processor.chunk_limit import ChunkLimit
 from sessions.processor.delivery import Delivery
 from sessions.processor.drainer import Drainer
 from sessions.processor.key_rings import KeyRings
@@ -103,4 +104,6 @@ def open_spool(settings: ProcessorSettings, storage: StorageClient) -> OpenedSpo
         detail = f"a file in {settings.spool_dir} cannot be read or written ({type(error).__name__}: {error})"
         raise ConfigurationError("SPOOL_DIR", detail) from None
     watch = StorageWatch(storage.reachable)
-    return OpenedSpool(Spooling(spool, watch, promises, introduced=identity.introduced), identity)
+    spooling = Spooling(spool, watch, promises, introduced=identity.introduced)
+    spooling.limit = ChunkLimit(settings.chunk_max_bytes)
+    return OpenedSpool(spooling, identity)

@@ -35,9 +35,15 @@ class Promise:
 
 @dataclass(slots=True, eq=False)
 class Requests:
-    """The requests that stand by one promise and whose outcome is not known: in flight, or given up."""
+    """The requests that stand by one promise.
+
+    Attributes:
+        unknown: How many have an outcome that is not known: in flight, or given up.
+        heard: Whether session-storage may have heard one of them, and have an order of it.
+    """
 
     unknown: int = 0
+    heard: bool = False
 
 
 class Promises:
@@ -69,7 +75,7 @@ class Promises:
             raise ValueError(f"{self._file.name} holds no promises") from error
         self._promises = dict(self._saved)
         # The earlier process did not learn, or did not write down, what became of its requests.
-        self._requests = {name: Requests(1) for name, said in self._saved.items() if said.until_seconds}
+        self._requests = {name: Requests(int(said.until_seconds > 0), heard=True) for name, said in self._saved.items()}
 
     def page(self, turn: int, limit: int) -> dict[SessionId, Promise]:
         """Return so many promises at most, others in each turn."""
@@ -102,16 +108,21 @@ class Promises:
         requests.unknown += 1
         return requests
 
-    def end(self, name: SessionId, requests: Requests) -> None:
+    def end(self, name: SessionId, requests: Requests, *, heard: bool = True) -> None:
         """Note that the outcome of a request is known.
 
         Once that is so of all that stand by the promise, only a question binds it. Until then it lapses with its time:
-        a request that was given up may still place an order. A promise that was made since is another one.
+        a request that was given up may still place an order. A promise that was made since is another one. Release the
+        promise when session-storage heard none of its requests, and has asked nothing.
         """
         requests.unknown -= 1
+        requests.heard = requests.heard or heard
         if self._requests.get(name) is requests:
             before = self._promises[name]
-            self._promises[name] = Promise(before.ask_id, before.until_seconds if requests.unknown else 0.0)
+            if not (requests.unknown or requests.heard or before.ask_id):
+                self.release(name)
+            else:
+                self._promises[name] = Promise(before.ask_id, before.until_seconds if requests.unknown else 0.0)
 
     def settle(self, name: SessionId, reported: Promise, newest: str | None, uptime_seconds: float) -> None:
         """Release a promise that session-storage has no question for any more, or bind it to the newest question.

@@ -1,7 +1,7 @@
 """A chunk that is durable: what its recorder is told, and what is counted of it."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from prometheus_client import Counter, Histogram
 
@@ -19,8 +19,9 @@ CHUNK_SIZE = Histogram("lucid_chunk_size_bytes", "Sizes of chunks that were stor
 ENVELOPE_SIZE = Histogram(
     "lucid_envelope_size_bytes", "Sizes of the envelopes of chunks that were stored.", buckets=SIZE_BUCKETS
 )
-for _outcome in ("stored", "spooled", "repeated", "conflict"):
+for _outcome in ("repeated", "conflict"):
     CHUNKS.labels(_outcome)
+_DURABLE: Final = {durability: CHUNKS.labels(durability) for durability in ("stored", "spooled")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def recorded(
 ) -> Recorded:
     """A chunk that is durable from now on, as it is answered and counted."""
     ours = sealed.fingerprint
-    CHUNKS.labels(durability).inc()
+    _DURABLE[durability].inc()
     PLAINTEXT_BYTES.inc(sealed.plaintext_bytes)
     SEALED_BYTES.inc(ours.envelope_bytes)
     CHUNK_SIZE.observe(sealed.plaintext_bytes)

@@ -202,6 +202,7 @@ class Reporter:
         if self._after is None:  # before it has seen all questions, a new processor takes nothing into its spool
             self._met()
         self._spooling.retain_days = answer.retain_days
+        self._spooling.limit.heard(answer.chunk_max_bytes)
         for name in answer.shredded:
             await self._shred(name)
         return await self._save(confirmed) or not self._spooling.introduced
@@ -242,6 +243,7 @@ class Reporter:
             "quarantined": aside[start : start + MAX_LISTED],
             "after": self._after,
             "run": self._run,
+            "chunk_max_bytes": self._spooling.limit.own_bytes,
         }
 
     def _promise(self, answer: ReportAnswer) -> None:

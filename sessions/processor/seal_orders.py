@@ -7,7 +7,7 @@ from sessions.processor.reporting import Reporter
 from sessions.processor.spooling import Spooling
 from sessions.processor.storage_answers import SealAnswer
 from sessions.processor.storage_client import StorageClient
-from sessions.processor.storage_errors import RequestFailedError, is_transient
+from sessions.processor.storage_errors import RequestFailedError, UnheardError, is_transient
 from sessions.runtime.errors import DomainError
 
 
@@ -45,15 +45,15 @@ class SealOrders:
             if claims:  # a process that comes after this one has to know what this order says of the spool
                 await self._spooling.spool.in_thread(promises.save)
         except OSError as error:  # nothing was sent
-            promises.end(session_id, request)
+            promises.end(session_id, request, heard=False)
             detail = f"the spool cannot be written: {error.strerror}"
             raise RequestFailedError(detail) from None
         try:
             answer = await self._storage.seal(session_id, chunk_count, owner=by or "", **claims)
         except DomainError as error:
             # Of a verdict nothing is left at session-storage; of what got no answer, or was cancelled, there may be.
-            if not is_transient(error):
-                promises.end(session_id, request)
+            if isinstance(error, UnheardError) or not is_transient(error):
+                promises.end(session_id, request, heard=not isinstance(error, UnheardError))
             raise
         if answer.sealed is not None:
             promises.release(session_id)

@@ -16,6 +16,7 @@ from sessions.core.types import Buffer, SessionId
 from sessions.processor.killpoints import Point
 from sessions.processor.quarantine import QUARANTINED
 from sessions.processor.recovered_entries import described
+from sessions.processor.spool_disk import SpoolDisk
 from sessions.processor.spool_erasing import Place
 from sessions.processor.spool_format import Kind, entry_bytes
 from sessions.processor.spool_index import Entry, SpoolIndex
@@ -38,6 +39,7 @@ class Spool:
     def __init__(self, segments: Segments, room: SpoolRoom) -> None:
         self._segments = segments
         self.room, self.quarantine = room, segments.quarantine
+        self.disk = SpoolDisk(segments.folder)
         self._arriving: Counter[SessionId] = Counter()
         self._index = SpoolIndex(room.shares)
         self.sessions, self.fresh = self._index.sessions, self._index.fresh
@@ -129,6 +131,7 @@ class Spool:
     async def watch(self) -> None:
         """Look at the disk now and then, and overwrite what is left over, until cancelled."""
         while True:
+            await self.in_thread(self.disk.look)
             self.note(await asyncio.to_thread(self._segments.free_bytes))
             await self.leftovers.turn()
             await asyncio.sleep(_WATCH_SECONDS)
@@ -188,6 +191,7 @@ class Spool:
                 places = await loop.run_in_executor(self._thread, self._segments.append, entries)
             free = await loop.run_in_executor(self._thread, self._segments.free_bytes)
         except Exception as failure:  # noqa: BLE001 - each who waits is told; nothing was acknowledged
+            self.disk.failed(failure)
             error = refusal(failure, self.room)
         for number, one in enumerate(group):
             self.room.shares.give(one.by, one.entry_bytes, order=one.kind is Kind.SEAL)
@@ -207,6 +211,7 @@ class Spool:
             SPOOLED.labels(one.kind.name.lower()).inc()
             one.done.set_result(entry)
         if error is None:
+            self.disk.wrote()
             self.note(free)
             self.arrived.set()
         try:

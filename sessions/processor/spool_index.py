@@ -69,6 +69,8 @@ class SpooledSession:
     """Its last envelopes met others at session-storage. Such conflicts take long, so the next windows are short."""
     suspect: "Entry | None" = None
     """The entry whose delivery failed last, alone; failures are counted for it."""
+    delivered: int = 0
+    """Entries of it that were delivered or quarantined."""
     isolating: bool = False
     """A delivery of several entries failed: they go one by one, to find the one that is at fault."""
 
@@ -155,6 +157,7 @@ class SpoolIndex:
             return
         entry.delivered = True
         session = entry.session
+        session.delivered += 1
         if entry.kind is Kind.ENVELOPE:
             self._take_out(entry)
             self._release(entry)

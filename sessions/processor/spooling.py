@@ -8,7 +8,8 @@ from typing import Any, Final, TypeVar
 
 from sessions.core import key_ring
 from sessions.core.key_ring import WrappedDek
-from sessions.core.types import ChunkIndex, DekId, SessionId
+from sessions.core.types import CHUNK_MAX_BYTES_LIMIT, ChunkIndex, DekId, SessionId
+from sessions.processor.chunk_limit import ChunkLimit
 from sessions.processor.kept_orders import KeptOrders
 from sessions.processor.killpoints import Point
 from sessions.processor.openings import read_key, read_opening
@@ -43,6 +44,7 @@ class Spooling:
         self.promises = promises
         self.introduced = introduced
         self.retain_days = 0
+        self.limit = ChunkLimit(CHUNK_MAX_BYTES_LIMIT)
         self.orders = KeptOrders(spool, self.payload)
         self.quarantining = Quarantining(spool, promises)
         self._keeping: dict[tuple[SessionId, DekId], asyncio.Task[None]] = {}

@@ -80,6 +80,7 @@ class ReportAnswer:
     uptime_seconds: float
     generation: str
     retain_days: int
+    chunk_max_bytes: int | None = None
 
 
 def key_json(key: WrappedDek) -> dict[str, Any]:

@@ -3,11 +3,16 @@
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from sessions.processor.storage_errors import RequestFailedError, UnheardError
 from sessions.processor.wire import Answer, BrokenOffError, NoConnectionError, NoRoomError, WireError
 from sessions.runtime.errors import PROBLEMS, DomainError
+
+_REDIRECTS: Final = range(300, 400)
+_NOT_FOUND: Final = 404
+_TOO_LARGE: Final = 413
+_SERVER_ERRORS: Final = range(500, 600)
 
 
 class NoSuchRouteError(RequestFailedError):
@@ -66,7 +71,7 @@ def understood() -> Iterator[None]:
     try:
         yield
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise RequestFailedError("what STORAGE_URL names does not answer like session-storage") from error
+        raise RequestFailedError("what answers at STORAGE_URL does not answer like session-storage") from error
 
 
 def object_of(response: Answer) -> dict[str, Any]:
@@ -79,13 +84,42 @@ def object_of(response: Answer) -> dict[str, Any]:
         return dict(response.json())
 
 
+def readiness(response: Answer) -> str | None:
+    """Return None for the answer of a session-storage that is ready to `GET /readyz`, else what is wrong.
+
+    Anything may answer 200 at a wrong address: another server, a captive portal, the processor itself.
+    """
+    if response.status in _SERVER_ERRORS:
+        return f"session-storage is not ready (HTTP {response.status})"
+    try:
+        parts = response.json()["checks"] if response.is_success else None
+    except (ValueError, LookupError, TypeError, RecursionError):
+        parts = None
+    # A processor, too, answers with checks, and one of them is of its session-storage.
+    return None if isinstance(parts, dict) and "storage" not in parts else _strange(response)
+
+
+def _strange(response: Answer) -> str:
+    """Return what is to be said of an answer that session-storage does not give."""
+    status = response.status
+    if status in _REDIRECTS:
+        return f"what answers at STORAGE_URL redirects (HTTP {status}): give the URL of session-storage itself"
+    if status == _TOO_LARGE:
+        return f"a server before session-storage refuses this size (HTTP {status}): raise its limit"
+    if status in _SERVER_ERRORS:
+        return f"session-storage answered HTTP {status}"
+    kind = response.headers.get("content-type", "no content type").partition(";")[0]
+    hint = "check its path" if status == _NOT_FOUND else "does it name another server?"
+    return f"what answers at STORAGE_URL does not answer like session-storage (HTTP {status}, {kind[:60]}): {hint}"
+
+
 def _problem(response: Answer) -> DomainError:
     """Return what storage answered as an error of our own."""
     try:
         body = response.json()
         code, detail = str(body["code"]), str(body["detail"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        return RequestFailedError(f"session-storage answered HTTP {response.status}")
+        return RequestFailedError(_strange(response))
     if code == "not-found":
         return NoSuchRouteError("session-storage knows no such route: check STORAGE_URL, and update it first")
     if code in ("unauthorized", "forbidden"):

@@ -25,7 +25,15 @@ from sessions.processor.storage_answers import (
     key_json,
     read_keys,
 )
-from sessions.processor.storage_calls import NoSuchRouteError, answered, object_of, overloaded, understood, why
+from sessions.processor.storage_calls import (
+    NoSuchRouteError,
+    answered,
+    object_of,
+    overloaded,
+    readiness,
+    understood,
+    why,
+)
 from sessions.processor.storage_errors import RequestFailedError
 from sessions.processor.wire import CONNECT_SECONDS, Answer, NoRoomError, Wire, WireError
 from sessions.runtime import tracing
@@ -35,7 +43,6 @@ from sessions.runtime.log import REQUEST_ID_HEADER, request_id
 from sessions.runtime.metadata import canonical_metadata
 from sessions.runtime.tasks import end_all
 
-_OK: Final = 200
 _CREATED: Final = 201
 _ACCEPTED: Final = 202
 SEAL_CONNECTIONS: Final = 16
@@ -84,18 +91,28 @@ class StorageClient:
         body = b'{"metadata":%b,"key":%b}' % (said, json.dumps(key_json(key)).encode())
         response = await self._call("PUT", f"/api/v1/sessions/{session_id}", body=body)
         with understood():
-            return read_keys(response.json()["keys"]), response.status == _CREATED
+            keys = read_keys(response.json()["keys"])
+        if not keys:
+            raise RequestFailedError("session-storage answered with a session without a key")
+        return keys, response.status == _CREATED
 
     async def add_key(self, session_id: SessionId, key: WrappedDek) -> None:
         """Add a key to a session's ring; one that is there already stays as it is."""
-        await self._call("POST", f"/api/v1/sessions/{session_id}/keys", body=key_json(key))
+        response = await self._call("POST", f"/api/v1/sessions/{session_id}/keys", body=key_json(key))
+        with understood():
+            kept = {one.dek_id for one in read_keys(response.json()["keys"])}
+        if key.dek_id not in kept:
+            raise RequestFailedError("session-storage did not say that it has stored the key")
 
     async def session(self, session_id: SessionId) -> tuple[dict[str, Any], Keys]:
         """A session's status, and its key ring."""
         response = await self._call("GET", f"/api/v1/sessions/{session_id}")
         with understood():
             view = without_metadata(response.content)
-            return view, read_keys(view.pop("keys"))
+            keys = read_keys(view.pop("keys"))
+        if view.get("session_id") != session_id:
+            raise RequestFailedError("session-storage answered with no status of this session")
+        return view, keys
 
     async def metadata_sha256(self, session_id: SessionId) -> str:
         """The SHA-256, in hex, of the metadata that a session was sealed with."""
@@ -131,16 +148,19 @@ class StorageClient:
         finally:
             self._seal_turns.release(1, owner)
         answer = object_of(response)
-        if response.status != _ACCEPTED:
-            return SealAnswer(answer)
         with understood():
+            if response.status != _ACCEPTED:
+                _ = answer["root"], answer["manifest_sha256"]
+                return SealAnswer(answer)
             return SealAnswer(None, [str(one["name"]) for one in answer["waiting_for"]])
 
     async def report(self, name: str, report: Mapping[str, Any]) -> ReportAnswer | None:
-        """Report what the spool holds; None from a storage that does not take reports."""
+        """Report what the spool holds; None from a session-storage that is older and takes no reports."""
         try:
             response = await self._call("POST", f"/api/v1/processors/{name}/report", body=report, wire=self._status)
         except NoSuchRouteError:
+            if (problem := await self.reachable()) is not None:  # a wrong path has no such route, either
+                raise RequestFailedError(problem) from None
             return None
         with understood():
             answer = response.json()
@@ -151,6 +171,7 @@ class StorageClient:
                 uptime_seconds=float(answer["uptime_seconds"]),
                 generation=str(answer["generation"]),
                 retain_days=int(answer["retain_days"]),
+                chunk_max_bytes=int(answer["chunk_max_bytes"]) if "chunk_max_bytes" in answer else None,
             )
 
     async def say_goodbye(self, name: str, report: Mapping[str, Any]) -> None:
@@ -159,7 +180,11 @@ class StorageClient:
         Raises:
             UnheardError: session-storage has not heard it; any other error leaves that open.
         """
-        await self._call("POST", f"/api/v1/processors/{name}/report", body=report, wire=self._status, once=True)
+        answer = await self._call(
+            "POST", f"/api/v1/processors/{name}/report", body=report, wire=self._status, once=True
+        )
+        with understood():
+            _ = answer.json()["asks"]
 
     async def chunks(self, session_id: SessionId, start: int, limit: int) -> tuple[list[StoredChunk], int | None]:
         """A page of chunk records, and where the next starts."""
@@ -191,7 +216,10 @@ class StorageClient:
     async def shred(self, session_id: SessionId, requested_by: str) -> dict[str, Any]:
         """Shred a session for the holder of the token of that name; gives its status."""
         params = {"requested_by": requested_by}
-        return object_of(await self._call("DELETE", f"/api/v1/sessions/{session_id}", params=params))
+        answer = object_of(await self._call("DELETE", f"/api/v1/sessions/{session_id}", params=params))
+        if answer.get("session_id") != session_id:
+            raise RequestFailedError("session-storage answered with no status of this session")
+        return answer
 
     async def key_counts(self) -> KeyCounts:
         """How many key rings there are under which KEK, and sealed to which recipient."""
@@ -225,7 +253,10 @@ class StorageClient:
 
     async def write(self, events: Sequence[AuditEvent]) -> None:
         """Write audit events: `Sink` of the runtime."""
-        await self._call("POST", "/api/v1/audit-events", body={"events": [event.to_json() for event in events]})
+        body = {"events": [event.to_json() for event in events]}
+        response = await self._call("POST", "/api/v1/audit-events", body=body)
+        if object_of(response).get("stored") != len(events):
+            raise RequestFailedError("session-storage did not say that it has stored the audit events")
 
     async def reachable(self) -> str | None:
         """Return None when storage can do its job, else the reason why not. Callers share a probe in flight."""
@@ -240,9 +271,7 @@ class StorageClient:
             return None
         except WireError as error:
             return f"STORAGE_URL does not answer ({why(error)})"
-        if response.status != _OK:
-            return f"session-storage is not ready (HTTP {response.status})"
-        return None
+        return readiness(response)
 
     async def _call(
         self,

@@ -17,10 +17,12 @@ from urllib.parse import urlsplit
 import httptools
 
 from sessions.core.types import CHUNK_MAX_BYTES_LIMIT, Buffer
+from sessions.processor.addresses import Address, Dialer
 
 KEEP_ALIVE_SECONDS: Final = 30.0
 """Below the server's, so that a connection is never used in the moment when the other side closes it."""
 CONNECT_SECONDS: Final = 3.0
+"""Longest time for a connection, in seconds: all addresses of the name share it."""
 CONNECTIONS_MAX: Final = 64
 """Limit on the connections of one pool, unless it has a limit of its own."""
 ANSWER_MAX_BYTES: Final = CHUNK_MAX_BYTES_LIMIT + 1024 * 1024
@@ -76,6 +78,7 @@ class _Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[Answer] | None = None
+        self.address: Address | None = None
         self.usable = True
         self.idle_since = 0.0
 
@@ -162,9 +165,10 @@ class Wire:
         """
         address = urlsplit(url.rstrip("/"))
         secure = address.scheme == "https"
-        self._host, self._port = address.hostname or "", address.port or (443 if secure else 80)
+        host = address.hostname or ""
         self._path = address.path
-        self._tls = (tls or ssl.create_default_context()) if secure else None
+        context = (tls or ssl.create_default_context()) if secure else None
+        self._dialer: Dialer[_Connection] = Dialer(host, address.port or (443 if secure else 80), context)
         self._timeout_seconds = timeout_seconds
         self._fixed = "".join(f"{name}: {value}\r\n" for name, value in {"host": address.netloc, **headers}.items())
         self._idle: deque[_Connection] = deque()
@@ -191,7 +195,7 @@ class Wire:
         try:
             async with asyncio.timeout(timeout_seconds or self._timeout_seconds):
                 connection = await self._connection()
-                answer = await connection.exchange(head, pieces)
+                answer = await self._exchange(connection, head, pieces)
         except TimeoutError:
             raise NoAnswerInTimeError("no answer in time") from None
         finally:
@@ -201,6 +205,17 @@ class Wire:
             self._idle.append(connection)
         else:
             connection.close()
+        return answer
+
+    async def _exchange(self, connection: _Connection, head: bytes, pieces: Sequence[Buffer]) -> Answer:
+        try:
+            answer = await connection.exchange(head, pieces)
+        except asyncio.CancelledError:  # the time is up, here or at the caller
+            if connection.address is not None:
+                self._dialer.overdue(connection.address)
+            raise
+        if connection.address is not None:
+            self._dialer.answered(connection.address)
         return answer
 
     async def _wait_for_room(self) -> None:
@@ -223,13 +238,12 @@ class Wire:
             connection.close()
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                _, made = await asyncio.get_running_loop().create_connection(
-                    _Connection, self._host, self._port, ssl=self._tls
-                )
+                made, address = await self._dialer.connect(_Connection, CONNECT_SECONDS)
         except TimeoutError:
             raise NoConnectionError("no connection in time") from None
         except (OSError, ssl.SSLError) as error:
             raise NoConnectionError(str(error)) from error
+        made.address = address
         return made
 
     def close(self) -> None:

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -16,6 +17,7 @@ from sessions.runtime import health, openapi, problems
 from sessions.runtime.answer import WRITE
 from sessions.runtime.audit import Audit
 from sessions.runtime.auth import Authenticator
+from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
 from sessions.runtime.headers import DOCS_PATH
 from sessions.runtime.log import REQUEST_ID_HEADER
@@ -23,6 +25,10 @@ from sessions.runtime.middleware import RequestContext
 
 Lifespan: TypeAlias = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 """What runs around the app's life: starts, and on leaving stops, what it needs."""
+
+
+_ALL_METHODS: Final = "DELETE, GET, HEAD, POST, PUT"
+"""Methods that at least one route has: the answer to `OPTIONS *` (RFC 9110 section 9.3.7)."""
 
 
 class HotRoute(Route):
@@ -36,6 +42,7 @@ class HotRoute(Route):
 
 async def _serve(scope: Scope, receive: Receive, send: Send) -> None:
     """Serve a request that `ServiceApp` has found a hot route for."""
+    scope["app"].state.authenticator.traffic.note()
     try:
         await scope["route"].app(scope, receive, send)
     except (DomainError, CoreError) as error:
@@ -43,12 +50,15 @@ async def _serve(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class _HotFirst:
-    """Within the framework's layers, for a page of another origin, which needs them: hot routes, then the others."""
+    """Within the framework's layers: what is asked of the server as a whole, hot routes, then all other routes."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("path") == "*":
+            await Response(status_code=204, headers={"Allow": _ALL_METHODS})(scope, receive, send)
+            return
         await (_serve if isinstance(scope.get("route"), HotRoute) else self._app)(scope, receive, send)
 
 
@@ -88,6 +98,7 @@ def make_app(
     authenticator: Authenticator,
     audit: Audit,
     checks: health.Checks,
+    budget: ByteBudget,
     routers: Sequence[APIRouter],
     hot_routes: Sequence[tuple[HotRoute, dict[str, Any]]],
     lifespan: Lifespan,
@@ -95,14 +106,16 @@ def make_app(
 ) -> ServiceApp:
     """Put a service's app together.
 
-    `hot_routes` are plain ASGI routes, which skip FastAPI's request handling, each with its OpenAPI operation.
-    `cors_origins` are those whose pages may read answers; without any, browsers keep answers from all pages but ours.
+    `budget` is for the bodies of JSON. `hot_routes` are plain ASGI routes, which skip FastAPI's request handling, each
+    with its OpenAPI operation. `cors_origins` are those whose pages may read answers; without any, browsers keep
+    answers from all pages but ours.
     """
     app = ServiceApp(
         title=title, version=__version__, lifespan=lifespan, redirect_slashes=False, docs_url=DOCS_PATH, redoc_url=None
     )
     app.state.authenticator = authenticator
     app.state.audit = audit
+    app.state.budget = budget
     documented: dict[str, dict[str, Any]] = {}
     for route, operation in hot_routes:
         app.router.routes.append(route)

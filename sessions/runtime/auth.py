@@ -17,6 +17,7 @@ from sessions.runtime.audit import ACTION, PRINCIPAL
 from sessions.runtime.errors import DomainError
 from sessions.runtime.limits import Failures, Limits, Usage
 from sessions.runtime.middleware import WHEN_ANSWERED
+from sessions.runtime.turns import Traffic, Turns
 
 TOKEN_MAX_CHARACTERS: Final = 512
 _UNLIMITED: Final = Limits()
@@ -62,6 +63,8 @@ class Authenticator:
         self._entries = tuple(entries)
         self._limits = limits
         self._usages: dict[str, Usage] = {}
+        self._turns: dict[str, Turns] = {}
+        self.traffic = Traffic()
         self._failures = Failures()
 
     def replace(self, entries: Iterable[tuple[bytes, Principal]]) -> None:
@@ -69,6 +72,7 @@ class Authenticator:
         self._entries = tuple(entries)
         names = {principal.name for _, principal in self._entries}
         self._usages = {name: usage for name, usage in self._usages.items() if name in names}
+        self._turns = {name: turns for name, turns in self._turns.items() if name in names}
 
     def authenticate(self, authorization: str | None) -> Principal:
         """Whose token an `Authorization` header holds.
@@ -78,6 +82,7 @@ class Authenticator:
                 right token is told that it has expired. Of too many of those, `too-many-requests`.
         """
         scheme, _, token = (authorization or "").partition(" ")
+        token = token.lstrip(" ")  # RFC 9110 section 11.4
         if scheme.lower() != "bearer" or not token or len(token) > TOKEN_MAX_CHARACTERS:
             raise self._failures.refusal("send the header Authorization: Bearer TOKEN")
         # All entries are compared, each in constant time, so the time tells nothing about which one came close.
@@ -102,6 +107,15 @@ class Authenticator:
         if usage is None:
             usage = self._usages[principal.name] = Usage(self._limits)
         scope[WHEN_ANSWERED].append(usage.enter())
+
+    def turns(self, principal: Principal) -> Turns | None:
+        """Return the turns of a token's questions; None for a processor's, which asks for many recorders."""
+        if Role.PROCESSOR in principal.roles:
+            return None
+        turns = self._turns.get(principal.name)
+        if turns is None:
+            turns = self._turns[principal.name] = Turns(self.traffic)
+        return turns
 
 
 def require(

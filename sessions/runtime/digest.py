@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from starlette.datastructures import Headers
@@ -22,15 +23,16 @@ def content_digest(content: Buffer) -> str:
     return f"sha-256=:{base64.b64encode(hashlib.sha256(content).digest()).decode()}:"
 
 
-def check(headers: Headers, content: Buffer) -> None:
+def check(headers: Headers, content: Buffer, trailers: Iterable[tuple[bytes, bytes]] = ()) -> None:
     """Check a body against its Content-Digest; ignore unknown algorithms, as the RFC says.
 
-    Several lines of the field are one list (RFC 9110 section 5.3).
+    Several lines of the field are one list (RFC 9110 section 5.3). A digest may come after the body, in a trailer.
 
     Raises:
         DomainError: `bad-content-digest`, `digest-mismatch`.
     """
     lines = headers.getlist("content-digest")
+    lines += [value.decode("latin-1") for name, value in trailers if name == b"content-digest"]
     if not lines:
         return
     for entry in ",".join(lines).split(","):

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -23,6 +23,22 @@ class Check:
     detail: str = ""
     concerns_requests: bool = True
     """Whether a `failed` part keeps requests from being served; one that does not leaves `/readyz` as it is."""
+
+
+class Exhaustible(Protocol):
+    """A bound on memory."""
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Return whether requests wait for memory, or were refused for it lately."""
+
+
+def memory(bounds: Mapping[str, Exhaustible]) -> Check:
+    """Return the state of bounds on memory, each by the name of its setting."""
+    exhausted = [name for name, bound in bounds.items() if bound.is_exhausted]
+    if not exhausted:
+        return Check("ok")
+    return Check("degraded", f"requests wait for memory, or are refused: {', '.join(exhausted)} is used up")
 
 
 Checks: TypeAlias = Callable[[], Awaitable[Mapping[str, Check]]]

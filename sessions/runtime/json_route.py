@@ -1,19 +1,32 @@
-"""FastAPI's routes for small JSON: who asks, and how much, is looked at before the body is read."""
+"""FastAPI routes for small JSON.
+
+The token is checked before the body is read, its questions take turns, and memory is reserved for the body.
+"""
 
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Final
 
 from fastapi.routing import APIRoute
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
 
-from sessions.runtime.auth import Access
-from sessions.runtime.body import declared_length, too_large
+from sessions.runtime.audit import PRINCIPAL
+from sessions.runtime.auth import Access, Principal
+from sessions.runtime.body import bounded, require_no_condition
+from sessions.runtime.budget import ByteBudget
+from sessions.runtime.json_size import JsonCost
+from sessions.runtime.turns import Turns
 
 JSON_BODY_MAX_BYTES: Final = 256 * 1024
 """Most that a request of small JSON may have; metadata, the largest part of any, has a limit of its own below it."""
+
+
+def turn_of(request: Request, principal: Principal) -> AbstractAsyncContextManager[None]:
+    """Return the turn of a token's question, to be held for the time of a block; a processor's has none."""
+    turns: Turns | None = request.app.state.authenticator.turns(principal)
+    return nullcontext() if turns is None else turns.turn()
 
 
 class JsonRoute(APIRoute):
@@ -27,21 +40,25 @@ class JsonRoute(APIRoute):
         handle = super().get_route_handler()
         accesses = [one.call for one in self.dependant.dependencies if isinstance(one.call, Access)]
 
+        async def in_turn(request: Request) -> Response:
+            principals = [await access(request) for access in accesses]
+            if not principals:
+                return await bounded_handle(request)
+            async with turn_of(request, principals[0]):
+                return await bounded_handle(request)
+
         async def bounded_handle(request: Request) -> Response:
-            for access in accesses:
-                await access(request)
-            declared_length(request.headers.get("content-length"), JSON_BODY_MAX_BYTES)
-            received = 0
+            if not self.body_field:
+                require_no_condition(request.headers)
+                return await handle(request)  # nobody reads a body
+            budget: ByteBudget = request.app.state.budget
+            owner = request.scope.get(PRINCIPAL) or ""
+            async with bounded(request, budget, JSON_BODY_MAX_BYTES, owner, cost=JsonCost()) as data:
+                message = {"type": "http.request", "body": bytes(data), "more_body": False}
 
-            async def receive() -> Message:
-                nonlocal received
-                message = await request.receive()
-                received += len(message.get("body", b""))
-                if received > JSON_BODY_MAX_BYTES:
-                    # FastAPI makes a 400 of any other error within the body.
-                    raise HTTPException(413, too_large(JSON_BODY_MAX_BYTES).detail)
-                return message
+                async def receive() -> Message:
+                    return message
 
-            return await handle(Request(request.scope, receive))
+                return await handle(Request(request.scope, receive))
 
-        return bounded_handle
+        return in_turn

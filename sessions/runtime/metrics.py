@@ -1,6 +1,7 @@
 """The metrics that both services have. Names and units by the Prometheus conventions."""
 
 import asyncio
+from functools import cache
 from typing import Final
 
 from prometheus_client import Gauge, Histogram, Info, disable_created_metrics
@@ -41,15 +42,22 @@ LOOP_LAG_SECONDS = Histogram(
 _LAG_PROBE_SECONDS: Final = 0.1
 
 
+@cache
+def request_seconds(method: str, route: str, status: int) -> Histogram:
+    """Return the series of such requests. There are few: routes by their templates, and no free words."""
+    return REQUEST_SECONDS.labels(method, route, status)
+
+
 def method_label(method: str) -> str:
     """A request's method; anybody may send any word, so those that no route has are one."""
     return method if method in _METHODS else "other"
 
 
-def watch_budget(budget: ByteBudget) -> None:
-    """Show a budget's use."""
+def watched(budget: ByteBudget) -> ByteBudget:
+    """Show a budget's use, and return the budget."""
     BUDGET_TOTAL_BYTES.set(budget.total_bytes)
     BUDGET_USED_BYTES.set_function(lambda: budget.used_bytes)
+    return budget
 
 
 async def watch_loop_lag() -> None:

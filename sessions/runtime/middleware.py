@@ -13,7 +13,7 @@ from sessions.runtime import answer, body, headers, problems, tracing
 from sessions.runtime.audit import Audit
 from sessions.runtime.errors import DomainError
 from sessions.runtime.log import REQUEST_ID_HEADER
-from sessions.runtime.metrics import REQUEST_SECONDS, REQUESTS_IN_FLIGHT, method_label
+from sessions.runtime.metrics import REQUESTS_IN_FLIGHT, method_label, request_seconds
 
 _log = structlog.get_logger()
 _ID_HEADER: Final = REQUEST_ID_HEADER.encode()
@@ -83,7 +83,7 @@ class RequestContext:
                 seconds = time.perf_counter() - started
                 route = getattr(scope.get("route"), "path", "unmatched")
                 tell(route, status)
-                REQUEST_SECONDS.labels(method, route, status).observe(seconds)
+                request_seconds(method, route, status).observe(seconds)
                 log = _log.debug if route in self._quiet and status < 400 else _log.info  # noqa: PLR2004
                 log(
                     "request_served",

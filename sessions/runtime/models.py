@@ -1,6 +1,7 @@
 """Models that both services' answers share, and the types of path and query parameters."""
 
-from typing import Annotated, Any, Literal, TypeAlias
+import re
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from fastapi import Path, Query
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -13,8 +14,21 @@ HexHash: TypeAlias = Annotated[str, Field(pattern=HASH_PATTERN)]
 SessionIdPath: TypeAlias = Annotated[
     str, Path(description="Session id", json_schema_extra={"pattern": SESSION_ID_PATTERN, "maxLength": 128})
 ]
+INDEX: Final = re.compile(r"0|-?[1-9][0-9]*")
+"""One spelling for each index, so that one chunk has one URL. One that is out of range is told so."""
+
+
+def spelled(text: Any) -> Any:
+    """Return a path's chunk index as it came; a validator, that refuses other spellings of the same number."""
+    if isinstance(text, str) and not INDEX.fullmatch(text):
+        raise ValueError("the chunk index is a whole number, without leading zeros")
+    return text
+
+
 IndexPath: TypeAlias = Annotated[
-    int, Path(description="Chunk index, from 0", json_schema_extra={"minimum": 0, "maximum": MAX_CHUNK_INDEX})
+    int,
+    BeforeValidator(spelled),
+    Path(description="Chunk index, from 0", json_schema_extra={"minimum": 0, "maximum": MAX_CHUNK_INDEX}),
 ]
 Limit: TypeAlias = Annotated[int, Query(ge=1, le=1000, description="At most so many items")]
 TIMESTAMP = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"

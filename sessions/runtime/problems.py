@@ -50,6 +50,8 @@ def response(error: DomainError) -> Response:
         headers["WWW-Authenticate"] = 'Bearer realm="lucid-sessions"'
     if error.code == "range-not-satisfiable" and "total_bytes" in error.members:
         headers["Content-Range"] = f"bytes */{error.members['total_bytes']}"  # RFC 9110 section 15.5.17
+    if "accept_encoding" in error.members:
+        headers["Accept-Encoding"] = error.members["accept_encoding"]  # RFC 9110 section 12.5.3
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)
     return Response(json.dumps(body), status, headers, MEDIA_TYPE)
@@ -102,7 +104,8 @@ def _methods(request: Request) -> set[str]:
         method.upper()
         for template, operations in paths.items()
         if compile_path(template)[0].match(request.url.path)
-        for method in operations
+        for operation in operations
+        for method in ((operation, "head") if operation == "get" else (operation,))
     }
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sessions.core.types import CHUNK_MAX_BYTES_LIMIT
+from sessions.runtime.http.edge import Edge
 from sessions.runtime.limits import Limits
 
 MIB = 1024 * 1024
@@ -44,12 +45,31 @@ class ServiceSettings(BaseSettings):
     cors_origins: str = ""
     rate_per_second: Annotated[int, Field(ge=0)] = 5000
     connections_max_per_token: Annotated[int, Field(ge=0)] = 1024
+    head_max_bytes: Annotated[int, Field(ge=4096, le=MIB)] = 32 * 1024
+    head_seconds: Annotated[float, Field(gt=0)] = 10
+    idle_seconds: Annotated[float, Field(gt=0)] = 75
+    stall_seconds: Annotated[float, Field(gt=0)] = 30
+    bytes_per_second_min: Annotated[int, Field(ge=1)] = 1024
+    connections_max: Annotated[int, Field(ge=16)] = 4096
+    connections_max_per_address: Annotated[int, Field(ge=8)] = 2048
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
 
     def limits(self) -> Limits:
         """What each token may use."""
         return Limits(self.rate_per_second, self.connections_max_per_token)
+
+    def edge(self) -> Edge:
+        """What a client may take before and while it is served."""
+        return Edge(
+            head_max_bytes=self.head_max_bytes,
+            head_seconds=self.head_seconds,
+            idle_seconds=self.idle_seconds,
+            stall_seconds=self.stall_seconds,
+            bytes_per_second_min=self.bytes_per_second_min,
+            connections_max=self.connections_max,
+            connections_max_per_address=self.connections_max_per_address,
+        )
 
     def origins(self) -> list[str]:
         """The origins whose web pages may call.

@@ -30,7 +30,8 @@ class AnchoringError(Exception):
 
     AnchoringError
     ├── ChainUnavailableError     try again later
-    │   └── HistoryLostError      ask a node that knows more
+    │   ├── HistoryLostError      ask a node that knows more
+    │   └── UnderpricedError      offer more
     ├── ChainMisconfiguredError   somebody has to change a setting
     └── StaleLeaderError          another replica leads by now
     """
@@ -42,6 +43,10 @@ class ChainUnavailableError(AnchoringError):
 
 class HistoryLostError(ChainUnavailableError):
     """The contract has the root, so nothing is to be sent; but no node knows the transaction that brought it there."""
+
+
+class UnderpricedError(ChainUnavailableError):
+    """No node takes the transaction, and one refuses it because it offers too little: it was never in a pool."""
 
 
 class ChainMisconfiguredError(AnchoringError):
@@ -73,45 +78,6 @@ class SignedTransaction:
     publisher: bytes
     max_fee_wei: int
     priority_fee_wei: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inclusion:
-    """The block that holds a transaction; `block_timestamp` is in seconds since 1970."""
-
-    transaction: SignedTransaction
-    block_number: int
-    block_hash: bytes
-    block_timestamp: int
-    gas_used: int
-
-    def anchor(self, *, confirmed: bool) -> Anchor:
-        """The anchor that the block is for the transaction's batch."""
-        return Anchor(
-            state=AnchorState.CONFIRMED if confirmed else AnchorState.INCLUDED,
-            chain_id=self.transaction.chain_id,
-            contract=self.transaction.contract,
-            publisher=self.transaction.publisher,
-            transaction=self.transaction.hash,
-            block_number=self.block_number,
-            block_hash=self.block_hash,
-            block_timestamp=self.block_timestamp,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sighting:
-    """What one node says about a batch's transactions.
-
-    `inclusion` is the block of the one that the chain took, if it took any. `confirmed_height` is the highest block
-    that counts as confirmed. `live` is the newest that can still get into a block; None when the nonces are used up, or
-    none was meant for this chain: then a new one is needed.
-    """
-
-    head: int
-    confirmed_height: int
-    inclusion: Inclusion | None
-    live: SignedTransaction | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +163,10 @@ class BatchLog(Protocol):
         """The newest batch, without session ids."""
         ...
 
+    async def get_by_sequence(self, sequence: int) -> BatchRecord | None:
+        """Return the batch of that number, without session ids; None when there is none."""
+        ...
+
     async def unsettled(self) -> Sequence[BatchRecord]:
         """All batches that are not confirmed, oldest first, without session ids."""
         ...
@@ -258,43 +228,3 @@ class Lease(Protocol):
 
     async def release(self) -> None:
         """Let go of the lease if it is held here; the next holder gets a higher number, even if it is the same."""
-
-
-class Chain(Protocol):
-    """An EVM chain with the contract and the publisher's account on it.
-
-    Every method raises `ChainUnavailableError` when no node answers, and `ChainMisconfiguredError` when what answers
-    is not the chain of the settings.
-    """
-
-    @property
-    def chain_id(self) -> int:
-        """Of the settings."""
-        ...
-
-    async def check(self) -> None:
-        """See that the chain is the one of the settings, and the contract the one that we know."""
-
-    async def sign(self, root: Hash, replaces: SignedTransaction | None = None) -> SignedTransaction | None:
-        """Sign a transaction that anchors `root`; nothing is sent.
-
-        With `replaces`, one at the same nonce and with a fee that is higher by enough for nodes to take it instead;
-        None when that is more than the cap on fees, or the other was signed with another key.
-        """
-        ...
-
-    async def broadcast(self, transaction: SignedTransaction) -> None:
-        """Send it. A node that has it already, or whose chain has moved past its nonce, is no error: `find` tells."""
-        ...
-
-    async def find(self, root: Hash, transactions: Sequence[SignedTransaction], not_below: int = 0) -> Sighting:
-        """Look for the transactions of a batch on one node; one that is behind block `not_below` counts as away.
-
-        Raises:
-            HistoryLostError: none is known, none can get into a block, and the contract has the root: nodes forget
-                receipts, and one that was behind when it was asked for the receipt has caught up.
-        """
-        ...
-
-    async def balance_wei(self) -> int:
-        """What the publisher's account holds, in wei."""

@@ -7,14 +7,13 @@ that or because two replicas both think that they lead, changes nothing the seco
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 import structlog
 
 from sessions.core.merkle import root as tree_root
-from sessions.core.receipt import Anchor, AnchorState
+from sessions.core.receipt import AnchorState
 from sessions.runtime.killpoints import reach
 from sessions.runtime.tasks import skipped
 from sessions.runtime.times import now as present
@@ -22,28 +21,25 @@ from sessions.storage.anchor import (
     AnchoringError,
     BatchLog,
     BatchRecord,
-    Chain,
     ChainMisconfiguredError,
     ChainUnavailableError,
     HistoryLostError,
-    Inclusion,
     Lease,
     SessionPool,
-    SignedTransaction,
     StaleLeaderError,
 )
+from sessions.storage.anchor_pace import BATCHES_PER_INTERVAL, Pace
+from sessions.storage.anchor_steps import REPLACE_AFTER_SECONDS, Steps
 from sessions.storage.anchorer_status import AnchorerStatus
+from sessions.storage.chain import Chain
 from sessions.storage.killpoints import Point
 
 BATCH_MAX_SESSIONS: Final = 10_000
-REPLACE_AFTER_SECONDS: Final = 300.0
-"""After this long without a block a transaction is replaced by one with a higher fee."""
 IN_FLIGHT_POLL_SECONDS: Final = 4.0
 """How often to look for a transaction that is in no block yet."""
 RETRY_SECONDS: Final = 15.0
 """How soon to try again after a failure."""
 _NOT_INCLUDED: Final = (AnchorState.PENDING, AnchorState.SUBMITTED)
-_IN_A_BLOCK: Final = (AnchorState.INCLUDED, AnchorState.CONFIRMED)
 _log = structlog.get_logger()
 
 
@@ -61,18 +57,24 @@ class Anchorer:
         lease: Lease,
         chain: Chain,
         interval_seconds: float = 60,
+        batches_per_interval: int = BATCHES_PER_INTERVAL,
         batch_max_sessions: int = BATCH_MAX_SESSIONS,
         replace_after_seconds: float = REPLACE_AFTER_SECONDS,
         now: Callable[[], datetime] = present,
     ) -> None:
-        """Nothing happens before `run` or `tick`. `interval_seconds` is the least time between two batches."""
+        """Nothing happens before `run` or `tick`.
+
+        `interval_seconds` is the least time between two batches. While full batches wait, `batches_per_interval` may be
+        made in it.
+        """
         self._batches, self._lease, self._chain, self._now = batches, lease, chain, now
         self._interval_seconds, self._batch_max_sessions = interval_seconds, batch_max_sessions
-        self._replace_after = timedelta(seconds=replace_after_seconds)
+        self._pace = Pace(batches, interval_seconds, batches_per_interval, now)
         self._in_flight = False
         self._more = False
         self._batch_due_at = 0.0
         self.status = AnchorerStatus()
+        self._steps = Steps(batches, chain, self.status, timedelta(seconds=replace_after_seconds), now)
 
     async def run(self) -> None:
         """Work until cancelled. Nothing that goes wrong ends it; the lease is let go at the end."""
@@ -88,11 +90,13 @@ class Anchorer:
         """One tick; how long to wait for the next, in seconds."""
         loop = asyncio.get_running_loop()
         due = self._more or loop.time() >= self._batch_due_at
+        wait_seconds = 0.0
         try:
             if due:
-                self._batch_due_at = loop.time() + self._interval_seconds
+                wait_seconds = await self._pace.wait_seconds(backlog=self._more)
+                self._batch_due_at = loop.time() + (wait_seconds or self._interval_seconds)
                 await self._probe()
-            await self.tick(make_batch=due)
+            await self.tick(make_batch=due and not wait_seconds)
         except StaleLeaderError as error:
             self.status.superseded(error)
             self._batch_due_at = 0.0  # the batch is still to be made
@@ -111,7 +115,9 @@ class Anchorer:
         else:
             self.status.succeeded()
             pause = IN_FLIGHT_POLL_SECONDS if self._in_flight else self._interval_seconds
-            return 0.0 if self._more and not self._in_flight else min(pause, self._interval_seconds)
+            if self._more and not self._in_flight and not wait_seconds:
+                return 0.0
+            return min(pause, self._interval_seconds, wait_seconds or pause)
         return min(RETRY_SECONDS, self._interval_seconds)
 
     async def _probe(self) -> None:
@@ -218,75 +224,7 @@ class Anchorer:
             below = record
 
     async def _step(self, record: BatchRecord, token: int, *, may_sign: bool) -> BatchRecord:
-        if record.anchor.state is AnchorState.PENDING:
-            return await self._sign(record, token) if may_sign else record
-        not_below = record.anchor.block_number or 0
-        sighting = await self._chain.find(record.root, record.transactions, not_below)
-        self.status.head_block = sighting.head
-        if (found := sighting.inclusion) is not None:
-            # What was deep enough once is so, whatever a node that starts, or a changed setting, says of the depth.
-            was = record.anchor.state is AnchorState.CONFIRMED and record.anchor.block_hash == found.block_hash
-            deep = found.block_number <= sighting.confirmed_height
-            return await self._settle(record, found, token, confirmed=was or deep)
-        if record.anchor.state in _IN_A_BLOCK:
-            record = await self._reorganised(record, token)
-        if sighting.live is None:
-            return await self._sign(record, token) if may_sign else record
-        if record.submitted_at is not None and self._now() - record.submitted_at > self._replace_after:
-            return await self._sign(record, token, replaces=sighting.live)
-        await self._chain.broadcast(sighting.live)
-        return record
-
-    async def _sign(self, record: BatchRecord, token: int, replaces: SignedTransaction | None = None) -> BatchRecord:
-        """Sign, store, broadcast: in this order, so that no transaction is out of which nobody knows."""
-        signed = await self._chain.sign(record.root, replaces)
-        if signed is None:
-            assert replaces is not None
-            await self._chain.broadcast(replaces)
-            return record
-        reach(Point.TRANSACTION_SIGNED)
-        anchor = Anchor(
-            state=AnchorState.SUBMITTED,
-            chain_id=signed.chain_id,
-            contract=signed.contract,
-            publisher=signed.publisher,
-            transaction=signed.hash,
-        )
-        transactions = (*record.transactions, signed)
-        changed = replace(record, anchor=anchor, transactions=transactions, submitted_at=self._now(), gas_used=None)
-        await self._batches.update(changed, record.anchor.state, token)
-        reach(Point.TRANSACTION_STORED)
-        self.status.transactions_signed += 1
-        _log.info("batch_submitted", sequence=record.sequence, transaction=signed.hash.hex(), nonce=signed.nonce)
-        await self._chain.broadcast(signed)
-        reach(Point.TRANSACTION_BROADCAST)
-        return changed
-
-    async def _settle(self, record: BatchRecord, found: Inclusion, token: int, *, confirmed: bool) -> BatchRecord:
-        anchor = found.anchor(confirmed=confirmed)
-        if anchor == record.anchor:
-            return record
-        changed = replace(record, anchor=anchor, gas_used=found.gas_used)
-        reach(Point.ANCHOR_FOUND)
-        await self._batches.update(changed, record.anchor.state, token)
-        reach(Point.ANCHOR_CONFIRMED if confirmed else Point.ANCHOR_INCLUDED)
-        self.status.batches_included += record.anchor.state is AnchorState.SUBMITTED
-        self.status.batches_confirmed += confirmed
-        event = "batch_confirmed" if confirmed else "batch_included"
-        _log.info(event, sequence=record.sequence, block_number=found.block_number, gas_used=found.gas_used)
-        return changed
-
-    async def _reorganised(self, record: BatchRecord, token: int) -> BatchRecord:
-        """The block is gone, and the transaction with it: back to waiting for one."""
-        anchor = replace(
-            record.anchor, state=AnchorState.SUBMITTED, block_number=None, block_hash=None, block_timestamp=None
-        )
-        changed = replace(record, anchor=anchor, submitted_at=self._now(), gas_used=None)
-        await self._batches.update(changed, record.anchor.state, token)
-        reach(Point.ANCHOR_TAKEN_BACK)
-        self.status.reorganisations += 1
-        _log.warning("batch_reorganised_away", sequence=record.sequence, transaction=(anchor.transaction or b"").hex())
-        return changed
+        return await self._steps.take(record, token, may_sign=may_sign)
 
 
 async def _failure(work: Awaitable[None]) -> Exception | None:

@@ -100,6 +100,7 @@ def build(settings: StorageSettings, db: Database, batches: MongoBatches, clock:
         lease=lease,
         chain=chain,
         interval_seconds=settings.anchor_interval_seconds,
+        batches_per_interval=settings.anchor_batches_per_interval,
         batch_max_sessions=settings.anchor_batch_max_sessions,
         now=clock,
     )

@@ -3,23 +3,25 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from eth_utils.address import to_checksum_address
 
-from sessions.core.anchor_contract import encode_anchor_call, encode_anchored_at_call, is_genuine
+from sessions.core.anchor_contract import encode_anchor_call, is_genuine
+from sessions.core.receipt import Anchor
 from sessions.core.types import Hash
 from sessions.storage.anchor import (
     ChainMisconfiguredError,
     ChainUnavailableError,
-    HistoryLostError,
-    Inclusion,
-    Sighting,
     SignedTransaction,
+    UnderpricedError,
 )
-from sessions.storage.rpc import INVALID_PARAMETERS, METHOD_NOT_FOUND, Node, RpcError
+from sessions.storage.chain import Sighting
+from sessions.storage.evm_look import Look
+from sessions.storage.evm_reads import Confirmations, confirmed_height, hexed, used_nonces
+from sessions.storage.rpc import METHOD_NOT_FOUND, Node, RpcError
 from sessions.storage.rpc_nodes import Nodes
 
 GAS_LIMIT: Final = 60_000
@@ -29,15 +31,18 @@ GWEI: Final = 10**9
 DEFAULT_PRIORITY_FEE_WEI: Final = GWEI
 """What to offer the block's maker where the node has no advice, in wei per gas."""
 
+_UNDERPRICED: Final = (
+    "underpriced",  # geth, Erigon, Reth, Bor, anvil
+    "fee too low",
+    "feetoolow",  # Nethermind
+    "gas price too low",
+    "less than block base fee",
+    "below configured minimum",  # Besu
+    "below minimum",  # BSC
+)
+"""Words, in lower case, by which clients refuse a transaction because it offers too little."""
 # Some clients say so in these words, also of a nonce that only one of several backends knows to be used.
 _ACCEPTED_BEFORE: Final = ("already known", "known transaction", "already imported", "already in", "nonce too low")
-_UNKNOWN_BLOCK: Final = -39001
-"""JSON-RPC code of Besu and Erigon for a block that does not exist (yet)."""
-_NO_BLOCK_WORDS: Final = ("not found", "unknown block")
-_HEAD_SLACK_BLOCKS: Final = 100
-"""Blocks that may come between the question for the head and that for a receipt."""
-
-Confirmations = int | Literal["finalized"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ class EvmChain:
         self.publisher = bytes.fromhex(self._account.address[2:])
 
     def __repr__(self) -> str:
-        contract, publisher = _hex(self._contract), _hex(self.publisher)
+        contract, publisher = hexed(self._contract), hexed(self.publisher)
         return f"EvmChain(chain_id={self.chain_id}, contract={contract}, publisher={publisher})"
 
     async def close(self) -> None:
@@ -105,14 +110,16 @@ class EvmChain:
         chain_id = await node.number("eth_chainId")
         if chain_id != self.chain_id:
             raise ChainMisconfiguredError("CHAIN_ID", f"is {self.chain_id}, but {node.name} is on chain {chain_id}")
-        if not is_genuine(await node.data("eth_getCode", _hex(self._contract), "latest")):
+        if not is_genuine(await node.data("eth_getCode", hexed(self._contract), "latest")):
             raise ChainMisconfiguredError(
                 "CHAIN_CONTRACT",
-                f"there is no LucidAnchors contract at {_hex(self._contract)} on chain {chain_id}, says {node.name}",
+                f"there is no LucidAnchors contract at {hexed(self._contract)} on chain {chain_id}, says {node.name}",
             )
-        await self._confirmed_height(node, 0)
+        await confirmed_height(node, 0, self._confirmations)
 
-    async def sign(self, root: Hash, replaces: SignedTransaction | None = None) -> SignedTransaction | None:
+    async def sign(
+        self, root: Hash, replaces: SignedTransaction | None = None, refused: bool = False
+    ) -> SignedTransaction | None:
         """Sign a transaction that anchors `root`; nothing is sent.
 
         The nonce is the next that the chain will take, not the next that a node has seen: so a transaction of ours
@@ -123,20 +130,35 @@ class EvmChain:
         data = encode_anchor_call(root)
 
         async def prepare(node: Node) -> tuple[int, _Fees]:
-            nonce = replaces.nonce if replaces else await self._used_nonces(node, self.publisher)
+            nonce = replaces.nonce if replaces else await used_nonces(node, self.publisher)
             await self._require_gas(node, data)
             return nonce, await self._fees(node)
 
         nonce, fees = await self._nodes.ask(prepare)
-        priority, fee = fees.priority, min(2 * fees.base + fees.priority, self._cap_wei)
-        if replaces is not None:  # nodes want a tenth more of both
-            priority = max(priority, replaces.priority_fee_wei * 9 // 8 + 1)
-            fee = max(fee, replaces.max_fee_wei * 9 // 8 + 1)
-            if max(fee, fees.base) > self._cap_wei:
-                return None
-        elif fees.base > self._cap_wei:
+        if replaces is None and fees.base > self._cap_wei:
             raise ChainUnavailableError(f"the chain asks for {fees.base / GWEI:.1f} gwei, more than CHAIN_MAX_FEE_GWEI")
-        return await asyncio.to_thread(self._signed, data, nonce, fee, min(priority, fee))
+        offer = self._raised(replaces, fees, refused) if replaces else self._offer(fees, fees.priority)
+        if offer is None:
+            return None
+        fee, priority = offer
+        return await asyncio.to_thread(self._signed, data, nonce, fee, priority)
+
+    def _offer(self, fees: _Fees, priority: int, least: int = 0) -> tuple[int, int]:
+        """Return the fee and the tip to offer, in wei per gas, within the cap."""
+        fee = min(max(2 * fees.base + priority, least), self._cap_wei)
+        return fee, min(priority, fee)
+
+    def _raised(self, old: SignedTransaction, fees: _Fees, refused: bool) -> tuple[int, int] | None:
+        """Return what to offer in place of a transaction that stays in no block; None when the cap forbids it."""
+        if refused:  # it was in no pool, so any higher offer will do
+            tip = max(fees.priority, 2 * old.priority_fee_wei, DEFAULT_PRIORITY_FEE_WEI)
+            fee, priority = self._offer(fees, tip, 2 * old.max_fee_wei)
+            higher = fee > old.max_fee_wei or priority > old.priority_fee_wei
+            return (fee, priority) if higher and fees.base <= self._cap_wei else None
+        # Nodes want a tenth more of both.
+        priority = max(fees.priority, old.priority_fee_wei * 9 // 8 + 1)
+        fee = max(min(2 * fees.base + fees.priority, self._cap_wei), old.max_fee_wei * 9 // 8 + 1)
+        return None if max(fee, fees.base) > self._cap_wei else (fee, min(priority, fee))
 
     def _signed(self, data: bytes, nonce: int, max_fee_wei: int, priority_fee_wei: int) -> SignedTransaction:
         signed = self._account.sign_transaction(
@@ -165,7 +187,7 @@ class EvmChain:
 
     async def _require_gas(self, node: Node, data: bytes) -> None:
         """Rather no transaction than one that fails and costs its fee each time."""
-        call = {"from": _hex(self.publisher), "to": _hex(self._contract), "data": _hex(data)}
+        call = {"from": hexed(self.publisher), "to": hexed(self._contract), "data": hexed(data)}
         gas = await node.number("eth_estimateGas", call)
         if gas > GAS_LIMIT:
             raise ChainMisconfiguredError("CHAIN_ID", f"on this chain an anchor takes {gas} gas, more than {GAS_LIMIT}")
@@ -193,102 +215,46 @@ class EvmChain:
 
         async def send(node: Node) -> None:
             try:
-                await node.call("eth_sendRawTransaction", _hex(transaction.raw))
+                await node.call("eth_sendRawTransaction", hexed(transaction.raw))
             except RpcError as error:
-                said = any(words in error.message.lower() for words in _ACCEPTED_BEFORE)
-                if not said and not await self._is_known(node, transaction):
-                    raise
+                words = error.message.lower()
+                if any(one in words for one in _ACCEPTED_BEFORE) or await self._is_known(node, transaction):
+                    return
+                if any(one in words for one in _UNDERPRICED):
+                    raise UnderpricedError(str(error)) from None
+                raise
 
         await self._nodes.ask(send)
 
     async def _is_known(self, node: Node, transaction: SignedTransaction) -> bool:
-        if await node.members("eth_getTransactionByHash", _hex(transaction.hash)) is not None:
+        if await node.members("eth_getTransactionByHash", hexed(transaction.hash)) is not None:
             return True
-        return await self._used_nonces(node, transaction.publisher) > transaction.nonce
+        return await used_nonces(node, transaction.publisher) > transaction.nonce
 
-    async def find(self, root: Hash, transactions: Sequence[SignedTransaction], not_below: int = 0) -> Sighting:
-        """Look for the transactions of a batch on one node; one that is behind block `not_below` counts as away.
+    async def find(
+        self, root: Hash, transactions: Sequence[SignedTransaction], stored: Anchor | None = None
+    ) -> Sighting:
+        """Look for the transactions of a batch on one node after another; see `sessions.storage.chain.Chain.find`.
 
-        A node that has lost them counts as away as well, if the contract has the root: a second transaction would cost
-        money, and change nothing there.
-
-        The order of the calls matters: what is asked first can only be older. So a used nonce means that the receipt,
-        asked for after it, is there, unless the nonce went to somebody else's transaction.
+        A node that lacks what was stored before counts as away, unless it shows other blocks. One that has lost the
+        transactions counts as away as well, if the contract has the root: a second transaction would cost money, and
+        change nothing there.
         """
         ours = [transaction for transaction in transactions if transaction.chain_id == self.chain_id]
+        held = stored is not None and stored.block_hash is not None and stored.chain_id == self.chain_id
 
         async def look(node: Node) -> Sighting:
-            head = await node.number("eth_blockNumber")
-            if ours and head < not_below:
-                raise ChainUnavailableError(f"{node.name}: is at block {head}, and the anchor in block {not_below}")
-            confirmed_height = await self._confirmed_height(node, head)
-            publishers = {transaction.publisher for transaction in ours}
-            used = {publisher: await self._used_nonces(node, publisher) for publisher in publishers}
-            inclusion = None
-            for transaction in reversed(ours):
-                inclusion = inclusion or await self._inclusion(node, transaction, head)
-            live = next((item for item in reversed(ours) if item.nonce >= used[item.publisher]), None)
-            if inclusion is None and live is None and await self._has(node, root, ours):
-                raise HistoryLostError(f"{node.name}: the contract has a batch of which the node lost the transaction")
-            return Sighting(head=head, confirmed_height=confirmed_height, inclusion=inclusion, live=live)
+            one = Look(
+                node=node,
+                root=root,
+                ours=ours,
+                confirmations=self._confirmations,
+                stored=stored if held else None,
+            )
+            return await one.sighting()
 
         return await self._nodes.ask(look)
 
-    async def _has(self, node: Node, root: Hash, transactions: Sequence[SignedTransaction]) -> bool:
-        """Whether one of them has put the root there, says the contract."""
-        for contract, publisher in {(item.contract, item.publisher) for item in transactions}:
-            call = {"to": _hex(contract), "data": _hex(encode_anchored_at_call(publisher, root))}
-            if any(await node.data("eth_call", call, "latest")):
-                return True
-        return False
-
-    async def _inclusion(self, node: Node, transaction: SignedTransaction, head: int) -> Inclusion | None:
-        """Return where a transaction is, by its receipt and the block of the receipt's hash; None when it is nowhere.
-
-        Raises:
-            ChainUnavailableError: the two contradict each other, or the head that the node named before.
-        """
-        receipt = await node.members("eth_getTransactionReceipt", _hex(transaction.hash))
-        if receipt is None or receipt.get("blockHash") is None or node.quantity(receipt.get("status")) != 1:
-            return None
-        block = await node.members("eth_getBlockByHash", receipt["blockHash"], False)
-        if block is None:
-            raise ChainUnavailableError(f"{node.name}: has a receipt without its block")
-        number, block_hash = node.quantity(block.get("number")), node.octets(receipt["blockHash"])
-        if (number, block_hash) != (node.quantity(receipt.get("blockNumber")), node.octets(block.get("hash"))):
-            raise ChainUnavailableError(f"{node.name}: has a receipt that contradicts its block")
-        if number > head + _HEAD_SLACK_BLOCKS:
-            raise ChainUnavailableError(f"{node.name}: has a receipt of block {number}, and is at block {head}")
-        return Inclusion(
-            transaction=transaction,
-            block_number=number,
-            block_hash=block_hash,
-            block_timestamp=node.quantity(block.get("timestamp")),
-            gas_used=node.quantity(receipt.get("gasUsed")),
-        )
-
-    async def _confirmed_height(self, node: Node, head: int) -> int:
-        if self._confirmations != "finalized":
-            return head - self._confirmations + 1
-        try:
-            block = await node.members("eth_getBlockByNumber", "finalized", False)
-        except RpcError as error:
-            if error.code in INVALID_PARAMETERS:
-                raise ChainMisconfiguredError(
-                    "ANCHOR_CONFIRMATIONS", f"{node.name} does not know finalized blocks: set a number of blocks"
-                ) from None
-            if error.code == _UNKNOWN_BLOCK or any(words in error.message.lower() for words in _NO_BLOCK_WORDS):
-                return -1
-            raise
-        return -1 if block is None else node.quantity(block.get("number"))  # a young chain has none yet
-
-    async def _used_nonces(self, node: Node, publisher: bytes) -> int:
-        return await node.number("eth_getTransactionCount", _hex(publisher), "latest")
-
     async def balance_wei(self) -> int:
         """What the publisher's account holds, in wei."""
-        return await self._nodes.ask(lambda node: node.number("eth_getBalance", _hex(self.publisher), "latest"))
-
-
-def _hex(value: bytes) -> str:
-    return "0x" + value.hex()
+        return await self._nodes.ask(lambda node: node.number("eth_getBalance", hexed(self.publisher), "latest"))

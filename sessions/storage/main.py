@@ -17,12 +17,12 @@ from fastapi import FastAPI
 
 from sessions import __version__
 from sessions.core.audit import Action, Outcome
-from sessions.runtime import killpoints, log, server, tls, tracing
+from sessions.runtime import health, killpoints, log, server, tls, tracing
 from sessions.runtime.app import make_app
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
 from sessions.runtime.health import Check
-from sessions.runtime.metrics import watch_budget, watch_loop_lag
+from sessions.runtime.metrics import watch_loop_lag, watched
 from sessions.runtime.settings import ConfigurationError, exit_with, load
 from sessions.runtime.tasks import Background, end_all
 from sessions.runtime.tokens_watch import TokensWatch
@@ -51,6 +51,7 @@ from sessions.storage import (
 )
 from sessions.storage import replicas as replicas_of
 from sessions.storage.backlog import Backlog
+from sessions.storage.chunk_limits import ChunkLimits
 from sessions.storage.console import site
 from sessions.storage.disk import DiskWatch, free_bytes
 from sessions.storage.evidence import Evidence
@@ -160,10 +161,10 @@ def build(settings: StorageSettings) -> FastAPI:
     scrubber, findings, background_scrub = _scrub(settings, db, sessions, trail, holder)
     disk = DiskWatch(partial(free_bytes, db), settings.database_free_min_bytes)
     backlog = Backlog(mongo_backlog.MongoBacklog(db).unanchored, clock)
-    budget = ByteBudget(settings.inflight_max_bytes)
-    watch_budget(budget)
+    budget = watched(ByteBudget(settings.inflight_max_bytes, owner_max_bytes=settings.inflight_max_bytes // 2))
     background = Background()
     reads = Reads(settings.reads_max_bytes)
+    limits = ChunkLimits(settings.chunk_max_bytes)
 
     async def checks() -> Mapping[str, Check]:
         problem = await readiness.ping()
@@ -175,6 +176,8 @@ def build(settings: StorageSettings) -> FastAPI:
             "tokens": tokens.check(),
             "audit": trail.check(),
             "background": background.check(),
+            "chunk-limit": limits.check(),
+            "memory": health.memory({"INFLIGHT_MAX_BYTES": budget, "READS_MAX_BYTES": reads}),
         }
 
     @asynccontextmanager
@@ -221,10 +224,11 @@ def build(settings: StorageSettings) -> FastAPI:
         authenticator=authenticator,
         audit=trail.audit,
         checks=checks,
+        budget=budget,
         routers=[
             routes.router(ledger, shredder, Evidence(ledger, trail.chunks, trail.chunks, tiles), readiness, reads),
             key_routes.router(ledger, Rings(mongo_key_rings.MongoKeyRings(db)), readiness, reads),
-            processor_routes.router(replicas.registry, sessions, replicas.uptime, terms, readiness),
+            processor_routes.router(replicas.registry, sessions, replicas.uptime, terms, readiness, limits=limits),
             retention_routes.router(ledger, due, terms, readiness, reads),
             scrub_routes.router(scrubber, findings, readiness, reads),
             anchor_routes.router(batches, readiness, anchors.head_block, reads),

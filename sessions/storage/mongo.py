@@ -22,13 +22,12 @@ from pymongo.write_concern import WriteConcern
 from sessions.runtime.errors import DomainError
 from sessions.storage.mongo_journal import Connections, Elections
 from sessions.storage.mongo_options import OPTIONS
+from sessions.storage.mongo_url import OVERRIDES, SELECT_SERVER_MS, require_harmless
 
 Document: TypeAlias = dict[str, Any]
 Database: TypeAlias = AsyncDatabase[Document]
 
 _log = structlog.get_logger()
-_SELECT_SERVER_MS: Final = 5_000
-_OPERATION_MS: Final = 20_000
 _RETRY_SECONDS: Final = 1.0
 COLLECTION_EXISTS: Final = 48
 _AUTHENTICATION_FAILED: Final = 18
@@ -75,21 +74,15 @@ def _names_replica_set(url: str) -> bool:
 
 
 def connect(url: str, database: str) -> tuple[AsyncMongoClient[Document], Database]:
-    """A client (which connects in the background) and its database.
+    """Return a client, which connects in the background, and its database. No option of the URL weakens a promise.
 
     Raises:
-        ValueError: the URL is not one of MongoDB.
+        ValueError: the URL is not one of MongoDB, or has an option that is refused.
     """
+    require_harmless(url)
     try:
-        client: AsyncMongoClient[Document] = AsyncMongoClient(
-            url,
-            appname="session-storage",
-            serverSelectionTimeoutMS=_SELECT_SERVER_MS,
-            connectTimeoutMS=_SELECT_SERVER_MS,
-            timeoutMS=_OPERATION_MS,
-            maxPoolSize=32,
-            event_listeners=[Connections(), *([Elections()] if _names_replica_set(url) else [])],
-        )
+        listeners = [Connections(), *([Elections()] if _names_replica_set(url) else [])]
+        client: AsyncMongoClient[Document] = AsyncMongoClient(url, event_listeners=listeners, **OVERRIDES)
     except (PyMongoError, ConfigurationError) as error:
         raise ValueError(str(error)) from None
     return client, client.get_database(
@@ -166,7 +159,7 @@ class Readiness:
         """Try until it works."""
         while not self.ready:
             try:
-                with pymongo.timeout(_SELECT_SERVER_MS / 1000):  # so that the reason is known soon
+                with pymongo.timeout(SELECT_SERVER_MS / 1000):  # so that the reason is known soon
                     await self._db.command("ping")
                 for prepare in (ensure_collections, *self._prepare):
                     await prepare(self._db)

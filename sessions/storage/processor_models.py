@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal
 from fastapi import Path
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from sessions.core.types import CHUNK_MAX_BYTES_LIMIT
 from sessions.runtime.models import ChunkCount, JsonSessionId, Timestamp, whole
 from sessions.storage.processors import ASKS_AT_ONCE
 
@@ -50,6 +51,8 @@ class ReportModel(BaseModel):
     leaving: Flag = False
     run: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
     """The process that reports; another one that reports under this name has a copy of the spool."""
+    chunk_max_bytes: Annotated[int, Field(ge=1, le=CHUNK_MAX_BYTES_LIMIT)] | None = None
+    """The processor's CHUNK_MAX_BYTES."""
 
 
 class AskModel(BaseModel):
@@ -73,6 +76,7 @@ class ReportAnswer(BaseModel):
     uptime_seconds: float
     generation: str
     retain_days: int
+    chunk_max_bytes: int
 
 
 class StorageSealRequest(BaseModel):

@@ -11,6 +11,7 @@ from sessions.runtime.auth import Role, allow
 from sessions.runtime.errors import DomainError
 from sessions.runtime.json_route import JsonRoute
 from sessions.runtime.problems import responses
+from sessions.storage.chunk_limits import ChunkLimits
 from sessions.storage.mongo import Readiness
 from sessions.storage.processor_models import Name, ProcessorsAnswer, ReportAnswer, ReportModel
 from sessions.storage.processors import Holdings, Registry, Report
@@ -21,7 +22,13 @@ from sessions.storage.uptime import UptimeClock
 
 
 def router(
-    registry: Registry, sessions: SessionStore, uptime: UptimeClock, terms: Terms, readiness: Readiness
+    registry: Registry,
+    sessions: SessionStore,
+    uptime: UptimeClock,
+    terms: Terms,
+    readiness: Readiness,
+    *,
+    limits: ChunkLimits,
 ) -> APIRouter:
     """All routes under /api/v1/processors."""
 
@@ -58,6 +65,7 @@ def router(
                 run=request.run,
             )
         )
+        limits.heard(name, request.chunk_max_bytes)
         states = await sessions.states([SessionId(one) for one in request.quarantined]) if request.quarantined else {}
         return {
             "asks": [{"session_id": ask.session_id, "ask_id": ask.ask_id} for ask in answer.asks],
@@ -66,6 +74,7 @@ def router(
             "uptime_seconds": answer.uptime_seconds,
             "generation": uptime.generation,
             "retain_days": terms.retain_days,
+            "chunk_max_bytes": limits.own_bytes,
         }
 
     @routes.delete(

@@ -48,14 +48,18 @@ class Pool:
     """Bytes that all share, of which each owner gets at most half."""
 
     def __init__(self, total_bytes: int, wait_seconds: float) -> None:
-        self._wait_seconds = wait_seconds
-        self._all = ByteBudget(total_bytes, wait_seconds)
-        self._owners: dict[str, ByteBudget] = {}
+        self._half = total_bytes // 2
+        self._budget = ByteBudget(total_bytes, wait_seconds, self._half)
 
     @property
     def used_bytes(self) -> int:
         """How many bytes are reserved now."""
-        return self._all.used_bytes
+        return self._budget.used_bytes
+
+    @property
+    def is_exhausted(self) -> bool:
+        """See `ByteBudget`."""
+        return self._budget.is_exhausted
 
     async def hold(self, size_bytes: int, scope: Scope) -> None:
         """Reserve bytes until the request is answered.
@@ -64,25 +68,13 @@ class Pool:
             DomainError: `overloaded`, when they did not come free in time.
         """
         owner: str = scope.get(PRINCIPAL) or ""
-        half = self._all.total_bytes // 2
-        own = self._owners.setdefault(owner, ByteBudget(half, self._wait_seconds))
-        size_bytes = min(size_bytes, half)
+        size_bytes = min(size_bytes, self._half)
         try:
-            await own.acquire(size_bytes, owner)
-            try:
-                await self._all.acquire(size_bytes, owner)
-            except BaseException:
-                own.release(size_bytes, owner)
-                raise
+            await self._budget.acquire(size_bytes, owner)
         except DomainError as error:
             detail = "too many large answers at once; repeat the request later"
             raise DomainError(error.code, detail, retry_after_seconds=error.retry_after_seconds) from error
-
-        def release() -> None:
-            self._all.release(size_bytes, owner)
-            own.release(size_bytes, owner)
-
-        scope[WHEN_ANSWERED].append(release)
+        scope[WHEN_ANSWERED].append(lambda: self._budget.release(size_bytes, owner))
 
 
 class Reads:
@@ -93,6 +85,11 @@ class Reads:
         self.lists = Pool(total_bytes // 4, LISTS_WAIT_SECONDS)
         self.seals = Pool(total_bytes // 8, LISTS_WAIT_SECONDS)
         self.content = Pool(total_bytes - total_bytes // 4 - total_bytes // 8, CONTENT_WAIT_SECONDS)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Return whether one of the pools is."""
+        return any(pool.is_exhausted for pool in (self.lists, self.seals, self.content))
 
     async def session(self, request: Request) -> None:
         """Dependency of a route that answers with one session."""

@@ -1,14 +1,16 @@
 """The nodes of CHAIN_RPC_URLS, tried in turn."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import structlog
 
-from sessions.storage.anchor import ChainMisconfiguredError, ChainUnavailableError, HistoryLostError
+from sessions.storage.anchor import ChainMisconfiguredError, ChainUnavailableError, HistoryLostError, UnderpricedError
 from sessions.storage.rpc import Node
 
 T = TypeVar("T")
+_TELLING: Final = (HistoryLostError, UnderpricedError)
+"""Failures that say more than that a node is away: one node's is the answer when no node has a better one."""
 _log = structlog.get_logger()
 
 
@@ -57,6 +59,7 @@ class Nodes:
 
         Raises:
             ChainMisconfiguredError: none does, and one is not what it should be; or the question raises it.
+            HistoryLostError, UnderpricedError: none does, and one raises it.
             ChainUnavailableError: none answers.
         """
         failures: list[ChainUnavailableError] = []
@@ -81,8 +84,8 @@ class Nodes:
                 return answer
         if wrong is not None:
             raise wrong
-        lost = any(isinstance(failure, HistoryLostError) for failure in failures)
-        raise (HistoryLostError if lost else ChainUnavailableError)("; ".join(map(str, failures)))
+        kinds = (kind for kind in _TELLING if any(isinstance(failure, kind) for failure in failures))
+        raise next(kinds, ChainUnavailableError)("; ".join(map(str, failures)))
 
     async def _admit(self, node: Node) -> None:
         if not node.verified:

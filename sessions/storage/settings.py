@@ -7,6 +7,7 @@ from pydantic import Field, SecretStr
 
 from sessions.runtime.settings import MIB, ORIGIN, ConfigurationError, ServiceSettings, read_secret
 from sessions.runtime.times import Clock, now
+from sessions.storage.anchor_pace import BATCHES_PER_INTERVAL
 from sessions.storage.retention import MAX_DAYS, Terms
 
 
@@ -34,6 +35,7 @@ class StorageSettings(ServiceSettings):
     chain_key_file: Path | None = None
     chain_max_fee_gwei: Annotated[float, Field(gt=0)] = 200
     anchor_interval_seconds: Annotated[float, Field(gt=0)] = 60
+    anchor_batches_per_interval: Annotated[int, Field(ge=1)] = BATCHES_PER_INTERVAL
     anchor_confirmations: Annotated[int, Field(ge=1)] | Literal["finalized"] = "finalized"
     anchor_batch_max_sessions: Annotated[int, Field(ge=1, le=16_384)] = 10_000
 

@@ -104,7 +104,7 @@ class SubmitEndpoint:
         principal = require(request, self._authenticator, (Role.PROCESSOR,), session_in_body=True)
         self._readiness.require()
         self._disk.require()
-        async with body.bounded(request, self._budget, self._limit_bytes) as data:
+        async with body.bounded(request, self._budget, self._limit_bytes, principal.name) as data:
             self._disk.take(len(data))
             answers = await self._intake.submit(data, principal.require_session)
         if request.query_params.get(RESULTS) != "2":

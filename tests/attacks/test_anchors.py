@@ -81,7 +81,6 @@ LIES: dict[str, tuple[dict[str, Callable[[list[Any], Callable[[], Any]], Any]], 
     "denies the anchor": ({"eth_call": lambda *_: ZERO}, "no anchor of this batch root"),
     "has another contract": ({"eth_getCode": lambda *_: "0x6001"}, "code is not that of LucidAnchors"),
     "is another chain": ({"eth_chainId": lambda *_: "0x1"}, "chain id"),
-    "knows no transaction": ({"eth_getTransactionByHash": lambda *_: None}, "transaction's contract"),
     "another sender": ({"eth_getTransactionByHash": _set(**{"from": "0x" + "11" * 20})}, "transaction's publisher"),
     "another root": (
         {"eth_getTransactionByHash": _set(input="0x" + anchor_contract.encode_anchor_call(bytes(32)).hex())},
@@ -103,6 +102,31 @@ def test_a_node_that_contradicts_a_true_receipt(stack: Stack, kept: dict[str, Ke
         assert words in failures(kept["sound"].verify(stack, node_url=liar.url))
 
 
+PRUNED: dict[str, dict[str, Callable[[list[Any], Callable[[], Any]], Any]]] = {
+    "transactions": {"eth_getTransactionByHash": lambda *_: None},
+    "receipts": {"eth_getTransactionReceipt": lambda *_: None},
+    "both": {"eth_getTransactionByHash": lambda *_: None, "eth_getTransactionReceipt": lambda *_: None},
+}
+
+
+@pytest.mark.parametrize("pruned", PRUNED)
+def test_a_node_that_forgot_the_transaction(stack: Stack, kept: dict[str, Kept], pruned: str) -> None:
+    """It contradicts nothing, and helps no forger: the contract's word is all that counts then, and it is said so."""
+    forged, _ = _forged(kept["sound"].receipt)
+    other_block = json.loads(kept["sound"].receipt)
+    other_block["anchor"]["block_hash"] = HASH
+    with lying(stack.rpc_url) as liar:
+        liar.lies.update(PRUNED[pruned])
+        report = kept["sound"].verify(stack, node_url=liar.url)
+        assert (report.verdict, report.anchor_proven) == ("proven in part", False)
+        assert any("was not checked there: name another node" in step.text for step in report.steps)
+        assert "no anchor of this batch root" in failures(
+            kept["sound"].verify(stack, receipt=forged, node_url=liar.url)
+        )
+        altered = json.dumps(other_block).encode()
+        assert "block hash" in failures(kept["sound"].verify(stack, receipt=altered, node_url=liar.url))
+
+
 def test_a_node_that_confirms_a_forged_receipt(stack: Stack, kept: dict[str, Kept]) -> None:
     """Who asks a liar alone is deceived, when he knows the forgery; any other node tells."""
     forged, manifest = _forged(kept["sound"].receipt)
@@ -120,7 +144,7 @@ def test_a_node_that_lies_to_storage(stack: Stack, api: Api) -> None:
 
     When storage asks an honest node again, the anchor is made good.
     """
-    name, sent = session_name("lied-to"), []
+    name, sent, asked = session_name("lied-to"), [], []
     with lying(stack.rpc_url) as liar:
 
         def swallow(parameters: list[Any], _: object) -> str:
@@ -129,11 +153,17 @@ def test_a_node_that_lies_to_storage(stack: Stack, api: Api) -> None:
 
         block = stack.anvil.call("eth_getBlockByNumber", "latest", False)
 
-        def included(*_: object) -> dict[str, str]:
+        def included(parameters: list[Any], _: object) -> dict[str, str]:
+            asked.append(parameters[0])
             found = {"blockNumber": block["number"], "blockHash": block["hash"]}
             return found | {"status": "0x1", "gasUsed": "0xb000"}
 
-        liar.lies = {"eth_sendRawTransaction": swallow, "eth_getTransactionReceipt": included}
+        liar.lies = {
+            "eth_sendRawTransaction": swallow,
+            "eth_getTransactionReceipt": included,
+            "eth_getBlockByHash": lambda _, truth: truth() | {"transactions": asked},
+            "eth_call": lambda *_: "0x" + int(block["timestamp"], 16).to_bytes(32, "big").hex(),
+        }
         stack.restart("storage", {"CHAIN_RPC_URLS": liar.url})
         try:
             api.record(name, [b"anchored nowhere"])

@@ -24,7 +24,7 @@ def test_what_passes_on_the_wires(stack: Stack, api: Api, hands: Hands) -> None:
         listening_before(_port(stack.rpc_url)) as node,
     ):
         true_urls = {"MONGODB_URL": stack.mongodb_url, "CHAIN_RPC_URLS": stack.rpc_url}
-        relayed = {"MONGODB_URL": f"mongodb://127.0.0.1:{mongodb.port}/?directConnection=true"}
+        relayed = {"MONGODB_URL": f"mongodb://127.0.0.1:{mongodb.port}/"}
         stack.restart("storage", relayed | {"CHAIN_RPC_URLS": f"http://127.0.0.1:{node.port}"})
         stack.restart("processor", {"STORAGE_URL": f"http://127.0.0.1:{storage.port}"})
         processor_url = stack.processor_url

@@ -10,9 +10,9 @@ from aiohttp import web
 
 from scripts.devstack.anvil import Anvil
 from sessions.core.anchor_contract import decode_uint64, encode_anchored_at_call
-from sessions.storage.anchor import Chain
+from sessions.storage.chain import Chain
 from sessions.storage.evm import GWEI, EvmChain
-from sessions.storage.memory_anchoring import MemoryChain
+from sessions.storage.memory_chain import MemoryChain
 
 
 class Rig(Protocol):
@@ -88,15 +88,26 @@ class AnvilRig:
 
 
 Change = Callable[[str, Any], Any]
+Instead = Callable[[dict[str, Any]], dict[str, Any] | None]
+Route = Callable[[str, list[Any]], str]
 
 
 @asynccontextmanager
-async def proxied(target: str, change: Change) -> AsyncIterator[str]:
-    """A node whose answers `change(method, answer)` may change, or hold back; a `web.Response` is sent as it is."""
+async def proxied(
+    target: str, change: Change, route: Route | None = None, instead: Instead | None = None
+) -> AsyncIterator[str]:
+    """A node whose answers `change(method, answer)` may change, or hold back; a `web.Response` is sent as it is.
+
+    With `route(method, parameters)` there are several backends behind the URL: it says who answers. What `instead(body)`
+    returns for a request is the answer, and the node is not asked; None lets it be asked.
+    """
 
     async def handle(request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        async with aiohttp.ClientSession() as session, session.post(target, json=body) as answer:
+        if instead is not None and (answered := instead(body)) is not None:
+            return web.json_response(answered)
+        backend = target if route is None else route(body["method"], body["params"])
+        async with aiohttp.ClientSession() as session, session.post(backend, json=body) as answer:
             changed = change(body["method"], await answer.json())
         if inspect.isawaitable(changed):
             changed = await changed

@@ -17,7 +17,8 @@ from sessions.core.receipt import Anchor, AnchorState, Batch
 from sessions.core.types import SessionId
 from sessions.storage.anchor import BatchRecord, Leaf, SignedTransaction, StaleLeaderError
 from sessions.storage.anchorer import Anchorer
-from sessions.storage.memory_anchoring import LeaseState, MemoryBatches, MemoryChain, MemoryLease
+from sessions.storage.memory_anchoring import LeaseState, MemoryBatches, MemoryLease
+from sessions.storage.memory_chain import MemoryChain
 from sessions.storage.mongo_batches import MongoBatches, ensure_indexes
 from sessions.storage.mongo_sessions import MongoSessions
 from tests.conftest import Figure

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from sessions.core.receipt import Anchor, AnchorState
 from sessions.core.types import Hash
 from sessions.storage.anchor import ChainMisconfiguredError, ChainUnavailableError, HistoryLostError
+from sessions.storage.chain import Inclusion
 from sessions.storage.evm import DEFAULT_PRIORITY_FEE_WEI, GAS_LIMIT, GWEI, EvmChain
 from tests.contract.chains import AnvilRig, Change, MemoryRig, Rig, answers, proxied, refuse
 
@@ -95,7 +97,7 @@ async def test_a_reorganisation_takes_it_out_and_the_same_bytes_bring_it_back(ri
     rig.mine()
     block = (await rig.chain.find(ROOT, [signed])).inclusion
     rig.reorganise(1)
-    gone = await rig.chain.find(ROOT, [signed], not_below=block.block_number)
+    gone = await rig.chain.find(ROOT, [signed], block.anchor(confirmed=False))
     assert gone.inclusion is None
     assert gone.live == signed
     await rig.chain.broadcast(signed)
@@ -109,7 +111,9 @@ async def test_a_nonce_that_somebody_else_used_leaves_nothing_live(rig: Rig) -> 
     signed = await rig.chain.sign(ROOT)
     rig.use_nonce()
     found = await rig.chain.find(ROOT, [signed])
-    assert (found.inclusion, found.live) == (None, None)
+    assert (found.inclusion, found.live, found.spent) == (None, None, False)  # that may be reorganised away
+    rig.mine()
+    assert (await rig.chain.find(ROOT, [signed])).spent
     await rig.chain.broadcast(signed)  # "nonce too low" is not the end
     again = await rig.chain.sign(ROOT)
     assert again.nonce == signed.nonce + 1
@@ -129,14 +133,20 @@ async def test_a_node_that_lost_the_transaction_counts_as_away(rig: Rig) -> None
 
 async def test_transactions_of_another_chain_are_not_looked_for(rig: Rig) -> None:
     signed = replace(await rig.chain.sign(ROOT), chain_id=999)
-    found = await rig.chain.find(ROOT, [signed], not_below=10**6)  # another chain's heights mean nothing here
-    assert (found.inclusion, found.live) == (None, None)
+    elsewhere = Anchor(state=AnchorState.INCLUDED, chain_id=999, block_number=10**6, block_hash=bytes(32))
+    found = await rig.chain.find(ROOT, [signed], elsewhere)  # another chain's heights mean nothing here
+    assert (found.inclusion, found.live, found.spent) == (None, None, True)
 
 
-async def test_a_node_that_is_behind_counts_as_away(rig: Rig) -> None:
+@pytest.mark.parametrize("confirmed", [False, True])
+async def test_a_node_that_is_behind_counts_as_away(rig: Rig, confirmed: bool) -> None:
+    """It has neither the block nor another one in its place."""
     signed = await rig.chain.sign(ROOT)
-    with pytest.raises(ChainUnavailableError, match=r"behind|block"):
-        await rig.chain.find(ROOT, [signed], not_below=10**6)
+    later = Inclusion(
+        transaction=signed, block_number=1000, block_hash=b"\7" * 32, block_timestamp=2**40, gas_used=46_000
+    )
+    with pytest.raises(ChainUnavailableError, match=r"behind|no other block"):
+        await rig.chain.find(ROOT, [signed], later.anchor(confirmed=confirmed))
 
 
 # What only the real one has.
@@ -269,7 +279,7 @@ async def test_a_first_node_that_is_wrong_is_passed_over(real: AnvilRig, fault: 
     inclusion = (await real.chain.find(ROOT, [signed])).inclusion
     async with proxied(real.node.url, fault) as url:
         chain = real.another(rpc_urls=[url, real.node.url])
-        found = await chain.find(ROOT, [signed], not_below=inclusion.block_number)
+        found = await chain.find(ROOT, [signed], inclusion.anchor(confirmed=False))
         assert found.inclusion == inclusion
         await chain.close()
 
@@ -477,6 +487,55 @@ async def test_a_rate_limit_is_no_advice_on_fees(real: AnvilRig) -> None:
         await chain.close()
 
 
+def as_http_error(status: int, method: str, answered: dict[str, Any]) -> Change:
+    """The node says it in JSON-RPC under the status of an error, as Besu and some providers do."""
+    body = {"jsonrpc": "2.0", "id": 1} | answered
+    return lambda asked, answer: web.json_response(body, status=status) if asked == method else answer
+
+
+@pytest.mark.parametrize(
+    "answered", [{"error": {"code": -32601, "message": "Method not found"}}, {"result": None}], ids=["unknown", "null"]
+)
+async def test_no_advice_on_fees_may_come_with_an_http_error(real: AnvilRig, answered: dict[str, Any]) -> None:
+    """B41: nothing was ever signed on such a node."""
+    async with proxied(real.node.url, as_http_error(400, "eth_maxPriorityFeePerGas", answered)) as url:
+        chain = real.another(rpc_urls=[url])
+        assert (await chain.sign(ROOT)).priority_fee_wei == DEFAULT_PRIORITY_FEE_WEI
+        await chain.close()
+
+
+@pytest.mark.parametrize("status", [400, 429, 503])
+async def test_a_rate_limit_under_an_http_error_is_a_refusal_in_its_words(real: AnvilRig, status: int) -> None:
+    limit = {"error": {"code": -32005, "message": "slow down"}}
+    async with proxied(real.node.url, as_http_error(status, "eth_maxPriorityFeePerGas", limit)) as url:
+        chain = real.another(rpc_urls=[url])
+        with pytest.raises(ChainUnavailableError, match="slow down"):
+            await chain.sign(ROOT)
+        await chain.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"jsonrpc": "2.0", "id": 1, "result": "0x' + b"0" * 9 * 2**20 + b'1"}', "more than 8388608 bytes"),
+        (b"[" * 200_000, "not an answer in JSON-RPC"),
+        (b"1" * 10_000, "not an answer in JSON-RPC"),
+        (b"\xff", "not an answer in JSON-RPC"),
+        (b"", "not an answer in JSON-RPC"),
+    ],
+    ids=["large", "deep", "long number", "not UTF-8", "empty"],
+)
+async def test_a_body_is_read_within_bounds(real: AnvilRig, body: bytes, words: str) -> None:
+    def flood(asked: str, answer: Any) -> Any:
+        return web.Response(body=body) if asked == "eth_getBalance" else answer
+
+    async with proxied(real.node.url, flood) as url:
+        chain = real.another(rpc_urls=[url])
+        with pytest.raises(ChainUnavailableError, match=words):
+            await chain.balance_wei()
+        await chain.close()
+
+
 @pytest.mark.parametrize("words", ["AlreadyKnown", "OldNonce, Current nonce: 1", "existing tx with same hash", "no"])
 @pytest.mark.parametrize("mined", [False, True])
 async def test_a_repeat_is_taken_for_what_it_is_whatever_the_words(real: AnvilRig, words: str, mined: bool) -> None:
@@ -514,5 +573,11 @@ async def test_what_a_node_says_is_cut_short(real: AnvilRig) -> None:
         await chain.close()
 
 
-def test_the_library_logs_no_urls() -> None:
-    assert logging.getLogger("web3.providers").getEffectiveLevel() > logging.DEBUG
+async def test_no_log_has_a_key_of_a_url(caplog: pytest.LogCaptureFixture, real_key: str) -> None:
+    caplog.set_level(logging.DEBUG)
+    urls = ["http://127.0.0.1:1/secret-api-key"]
+    chain = EvmChain(rpc_urls=urls, chain_id=1, contract=bytes(20), key=real_key)
+    with pytest.raises(ChainUnavailableError):
+        await chain.balance_wei()
+    await chain.close()
+    assert "secret" not in caplog.text

@@ -17,7 +17,8 @@ from sessions.core.receipt import AnchorState
 from sessions.core.types import SessionId
 from sessions.storage.anchor import BatchRecord, StaleLeaderError
 from sessions.storage.anchorer import Anchorer
-from sessions.storage.memory_anchoring import LeaseState, MemoryBatches, MemoryChain, MemoryLease
+from sessions.storage.memory_anchoring import LeaseState, MemoryBatches, MemoryLease
+from sessions.storage.memory_chain import MemoryChain
 from sessions.storage.mongo_batches import MongoBatches, ensure_indexes
 from tests.contract.test_batches import MemoryRig, MongoRig, record_of, signed
 

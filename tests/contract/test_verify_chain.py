@@ -141,7 +141,6 @@ def test_a_block_deep_enough_is_final(chain: Chain) -> None:
         ({"chain_id": 1}, "the chain"),
         ({"publisher": b"\x99" * 20}, "no anchor of this batch root by this publisher"),
         ({"contract": b"\x99" * 20}, "code is not that of LucidAnchors"),
-        ({"transaction": b"\x99" * 32}, "transaction's contract"),
         ({"block_number": 1}, "block number"),
         ({"block_hash": b"\x99" * 32}, "block hash"),
         ({"block_timestamp": 5}, "block time"),
@@ -155,6 +154,17 @@ def test_each_word_of_the_anchor_counts(chain: Chain, change, words) -> None:
     report = check(chain, dataclasses.replace(receipt, anchor=dataclasses.replace(receipt.anchor, **change)))
     assert report.verdict == "failed"
     assert words in texts(report, Outcome.FAILED)
+
+
+def test_a_transaction_that_the_node_does_not_know_is_left_open(chain: Chain) -> None:
+    """B46: nodes forget transactions, and the contract's word is the answer."""
+    receipt = anchored(chain, "unknown")
+    report = check(
+        chain, dataclasses.replace(receipt, anchor=dataclasses.replace(receipt.anchor, transaction=b"\x99" * 32))
+    )
+    assert (report.verdict, report.anchor_proven) == ("proven in part", False)
+    assert "the transaction was not checked there: name another node" in texts(report, Outcome.NOT_CHECKED)
+    assert "all of the above existed before" in texts(report, Outcome.PROVEN)
 
 
 def test_another_batch_under_a_true_anchor(chain: Chain) -> None:

@@ -96,6 +96,42 @@ TRAIL = SESSIONS + "/lucid-audit-2026-01-31"
 TRAIL_FRAME = frames.join([envelope_of("lucid-audit-2026-01-31", 0)])
 BATCH = {"session_id": "{open}", "chunks": [{"chunk_id": "no number", "chunk_data_base64": B64}]}
 
+# No JSON as RFC 8259 has it, or with what not every reader reads alike.
+ODD_METADATA = [
+    *(
+        f'{{"a":{value}}}'.encode()
+        for value in ("NaN", "Infinity", "-Infinity", "1e400", "01", "+1", ".5", "1.", "0x1")
+    ),
+    b'{"a":1,}',
+    b'{"a":[1,]}',
+    b"{'a':1}",
+    b"{a:1}",
+    b'{"a":1}//',
+    b'{"a":"\xff"}',
+    b'{"a":"\xed\xa0\x80"}',
+    b'{"a":"\xc0\x80"}',
+    b'{"a":"\t"}',
+    b'{"a":"\\x41"}',
+    b'{"a":"\\ud800\\u0041"}',
+    b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}",
+    b'{"a":' + b"9" * 5000 + b"}",
+    b'{"a":1}{"a":1}',
+    b"[1]",
+    b'"a"',
+    b"1",
+    b"true",
+]
+ODD_BODIES = [
+    *(b'{"metadata":' + metadata + b"}" for metadata in ODD_METADATA),
+    '{"metadata":{"a":1}}'.encode("utf-16"),
+    '{"metadata":{"a":1}}'.encode("utf-32-le"),
+    b'{"metadata":{}}\0',
+    b"null null",
+    b"[]",
+    b"\x00",
+    b" ",
+]
+
 # service, method, path, role, options, status, code
 CASES: list[tuple[str, str, str, str, dict[str, Any], int, str]] = [
     # session ids
@@ -106,7 +142,7 @@ CASES: list[tuple[str, str, str, str, dict[str, Any], int, str]] = [
     (P, "GET", f"{SESSIONS}/%C3%A9", "record", {}, 400, "invalid-session-id"),
     (P, "GET", f"{SESSIONS}/a%0A", "record", {}, 400, "invalid-session-id"),
     (P, "GET", f"{SESSIONS}/{'a' * 129}", "record", {}, 400, "invalid-session-id"),
-    (P, "GET", f"{SESSIONS}/a%2Fb", "record", {}, 404, "not-found"),
+    (P, "GET", f"{SESSIONS}/a%2Fb", "record", {}, 400, "invalid-session-id"),
     (P, "PUT", f"{SESSIONS}/a%20b", "record", {"json": {}}, 400, "invalid-session-id"),
     (P, "PUT", f"{SESSIONS}/{'a' * 129}/chunks/0", "record", BODY, 400, "invalid-session-id"),
     (P, "POST", f"{SESSIONS}/.a/seal", "record", {"json": {}}, 400, "invalid-session-id"),
@@ -160,6 +196,16 @@ CASES: list[tuple[str, str, str, str, dict[str, Any], int, str]] = [
     (P, "GET", f"{SESSIONS}/{{open}}/chunks/-1", "replay", {}, 400, "index-out-of-range"),
     (P, "GET", f"{SESSIONS}/{{open}}/chunks/{2**53 + 1}", "replay", {}, 400, "index-out-of-range"),
     (P, "GET", f"{SESSIONS}/{{open}}/chunks/one", "replay", {}, 400, "invalid-request"),
+    *(
+        (service, method, f"{SESSIONS}/{{sealed}}/chunks/{index}{part}", role, {}, 400, "invalid-request")
+        for service, method, part, role in (
+            (P, "PUT", "", "record"),
+            (P, "GET", "", "replay"),
+            (S, "GET", "/envelope", "audit"),
+            (S, "GET", "/proof", "audit"),
+        )
+        for index in ("00", "-0", "+0", "0_0", "%200")
+    ),
     (S, "GET", f"{SESSIONS}/{{open}}/chunks/-1/envelope", "audit", {}, 400, "index-out-of-range"),
     (S, "GET", f"{SESSIONS}/{{open}}/chunks/{2**53 + 1}/envelope", "audit", {}, 400, "index-out-of-range"),
     (S, "GET", f"{SESSIONS}/{{sealed}}/chunks/{2**53 + 1}/proof", "audit", {}, 400, "index-out-of-range"),
@@ -292,6 +338,14 @@ CASES: list[tuple[str, str, str, str, dict[str, Any], int, str]] = [
         416,
         "range-not-satisfiable",
     ),
+    # odd JSON
+    *((P, "PUT", f"{SESSIONS}/{{none}}", "record", {"content": odd}, 400, "invalid-request") for odd in ODD_BODIES),
+    *(
+        (P, "POST", f"{SESSIONS}/{{open}}/seal", "record", {"content": odd}, 400, "invalid-request")
+        for odd in ODD_BODIES
+    ),
+    *((P, "POST", "/api/v1/chunks/process", "record", {"content": odd}, 400, "invalid-request") for odd in ODD_BODIES),
+    *((S, "PUT", f"{SESSIONS}/{{none}}", "processor", {"content": odd}, 400, "invalid-request") for odd in ODD_BODIES),
     # what is not there
     (P, "GET", "/api/v1/nothing", "record", {}, 404, "not-found"),
     (P, "POST", f"{SESSIONS}/{{open}}", "record", {}, 405, "method-not-allowed"),

@@ -290,6 +290,20 @@ def test_a_whole_session_while_storage_is_away(stack: Stack, api: Api) -> None:
     assert api.put_chunk(session, 4, b"late").json()["code"] == "session-sealed"
 
 
+def test_an_order_that_storage_cannot_have_heard_keeps_no_chunk_out_of_the_spool(stack: Stack, api: Api) -> None:
+    session = session_name("unheard")
+    assert api.put_chunk(session, 0, b"0").status_code == 201
+    stack.kill("storage")
+    url = f"/api/v1/sessions/{session}"
+    assert api.processor("POST", f"{url}/seal", json={"chunk_count": 3}).status_code == 202  # the first to meet it
+    for index in (1, 2):
+        answer = api.put_chunk(session, index, b"%d" % index)
+        assert (answer.status_code, answer.json().get("durability")) == (201, "spooled"), answer.text
+    stack.resume("storage")
+    assert wait_until(lambda: api.storage("GET", url).json().get("status") == "sealed", 30)
+    assert api.processor("GET", f"{url}/content", "replay").content == b"012"
+
+
 def _answer_to_head(stack: Stack, session: str, length: int) -> bytes:
     """The first line of the answer to a chunk of which the head alone is sent."""
     address = urlsplit(stack.processor_url)

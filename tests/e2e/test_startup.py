@@ -118,6 +118,10 @@ CASES: list[tuple[str, str, str, Change]] = [
     (S, "MONGODB_URL", "no address", _set("MONGODB_URL", f"http://{SECRET}")),
     (S, "MONGODB_URL", "bad option", _set("MONGODB_URL", f"mongodb://user:{SECRET}@127.0.0.1/?tls=maybe&ssl=no")),
     (S, "MONGODB_URL", "password", _set("MONGODB_URL", f"mongodb://user:{SECRET}@127.0.0.1:port/")),
+    *(
+        (S, "MONGODB_URL", option, _set("MONGODB_URL", f"mongodb://user:{SECRET}@127.0.0.1/?{option}=true"))
+        for option in ("directConnection", "tlsInsecure", "tlsAllowInvalidCertificates", "tlsAllowInvalidHostnames")
+    ),
     (S, "MONGODB_DATABASE", "name", _set("MONGODB_DATABASE", "a.b")),
     (S, "CHAIN_RPC_URLS", "missing", _without("CHAIN_RPC_URLS")),
     (S, "CHAIN_RPC_URLS", "no address", _set("CHAIN_RPC_URLS", "node")),
@@ -211,6 +215,7 @@ AS_PROCESSES = [
         (P, "KEK_FILE", "garbled"),
         (P, "STORAGE_URL", "missing"),
         (S, "MONGODB_URL", "password"),
+        (S, "MONGODB_URL", "tlsInsecure"),
         (S, "CHAIN_ID", "another chain"),
         (S, "CHAIN_CONTRACT", "no code there"),
     }

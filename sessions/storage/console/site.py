@@ -62,15 +62,17 @@ class Site:
         told = json.dumps({"processor_url": processor_origin})
         self._files["config.json"] = _file(told.encode(), "application/json")
 
-    def answer(self, name: str, known: str | None) -> Response:
-        """A file; 304 without it if `known` (If-None-Match) names what it is now.
+    def answer(self, name: str, known: str | None, required: str | None = None) -> Response:
+        """Return a file; 304 without it if `known` (If-None-Match) names what it is now.
 
         Raises:
-            DomainError: `not-found`.
+            DomainError: `not-found`; `precondition-failed` if `required` (If-Match) does not name what it is now.
         """
         file = self._files.get(name)
         if file is None:
             raise DomainError("not-found", f"the console has no such file; it begins at {PATH}")
+        if required is not None and not {"*", file.headers["etag"]} & {tag.strip() for tag in required.split(",")}:
+            raise DomainError("precondition-failed", "the file is another one now: load it again")
         tags = [tag.strip().removeprefix("W/") for tag in (known or "").split(",")]
         if file.headers["etag"] in tags or tags == ["*"]:
             return Response(status_code=304, headers=dict(file.headers))
@@ -90,7 +92,8 @@ def router(site: Site) -> APIRouter:
     routes = APIRouter(prefix=PATH, include_in_schema=False)
 
     async def file(request: Request) -> Response:
-        return site.answer(request.path_params.get("name", ""), request.headers.get("if-none-match"))
+        known, required = (request.headers.get(name) for name in ("if-none-match", "if-match"))
+        return site.answer(request.path_params.get("name", ""), known, required)
 
     for path in ("", "/", "/{name}"):
         routes.add_api_route(path, file, methods=["GET", "HEAD"])

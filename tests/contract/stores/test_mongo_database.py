@@ -15,7 +15,7 @@ from sessions.core.receipt import Batch
 from sessions.core.types import SessionId
 from sessions.runtime.errors import DomainError
 from sessions.runtime.tasks import end_all
-from sessions.storage import mongo
+from sessions.storage import mongo, mongo_url
 from sessions.storage.chunk_records import ChunkRecord
 from sessions.storage.disk import free_bytes
 from sessions.storage.mongo import Database, Readiness, connect, ensure_collections
@@ -172,8 +172,8 @@ async def _away() -> AsyncIterator[Database]:
 
 
 async def test_a_server_that_is_away_is_database_unavailable_everywhere(monkeypatch) -> None:
-    monkeypatch.setattr(mongo, "_SELECT_SERVER_MS", 50)
-    monkeypatch.setattr(mongo, "_OPERATION_MS", 100)
+    monkeypatch.setattr(mongo, "SELECT_SERVER_MS", 50)
+    monkeypatch.setattr(mongo, "OVERRIDES", {**mongo_url.OVERRIDES, "serverSelectionTimeoutMS": 50, "timeoutMS": 100})
     async with _away() as db:
         sessions, chunks = MongoSessions(db), MongoChunks(db)
         for work in (
@@ -192,8 +192,8 @@ async def test_a_server_that_is_away_is_database_unavailable_everywhere(monkeypa
 
 
 async def test_readiness_of_a_server_that_is_away(monkeypatch) -> None:
-    monkeypatch.setattr(mongo, "_SELECT_SERVER_MS", 50)
-    monkeypatch.setattr(mongo, "_OPERATION_MS", 100)
+    monkeypatch.setattr(mongo, "SELECT_SERVER_MS", 50)
+    monkeypatch.setattr(mongo, "OVERRIDES", {**mongo_url.OVERRIDES, "serverSelectionTimeoutMS": 50, "timeoutMS": 100})
     monkeypatch.setattr(mongo, "_RETRY_SECONDS", 0.01)
     async with _away() as db:
         readiness = Readiness(db)

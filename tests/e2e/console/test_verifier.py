@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -12,6 +13,8 @@ from scripts.devstack.process import ROOT
 from sessions.core import anchor_contract, proof, receipt
 from sessions.core.errors import CoreError
 from sessions.storage.console.site import PATH, Site
+from tests.contract.test_verify_chain import make_receipt
+from tests.unit.client.chain import TwinChain, hexed
 from tests.unit.core.tamper import bit_flips
 
 pytestmark = pytest.mark.chromium
@@ -243,3 +246,62 @@ def test_markup_is_refused_by_the_policy_itself(page: Page) -> None:
         "() => { try { document.body.innerHTML = '<b>x</b>'; return null } catch (error) { return error.name } }"
     )
     assert refused == "TypeError"
+
+
+PRUNED = {"code": 4444, "message": "pruned history unavailable"}
+
+
+@pytest.mark.parametrize("gone", [{"result": None}, {"error": PRUNED}], ids=["null", "pruned"])
+@pytest.mark.parametrize(
+    "methods",
+    [
+        (),
+        ("eth_getTransactionByHash",),
+        ("eth_getTransactionReceipt",),
+        ("eth_getTransactionByHash", "eth_getTransactionReceipt", "eth_getBlockByNumber"),
+    ],
+)
+def test_what_a_node_no_longer_knows_contradicts_nothing(page: Page, gone: Any, methods: tuple[str, ...]) -> None:
+    """B46: a node that prunes history made a true receipt fail; `sessions.client.verifying` says the same."""
+    plain, twin = make_receipt("pruned"), TwinChain()
+    anchor = twin.publish(plain.batch.root)
+    hashed = hexed(anchor.transaction)
+    answers = {
+        "eth_chainId": twin.eth_chainId(),
+        "eth_getCode": twin.eth_getCode(hexed(anchor.contract), ""),
+        "eth_call": hexed(twin.time_of(anchor.block_number).to_bytes(32, "big")),
+        "eth_getTransactionByHash": twin.eth_getTransactionByHash(hashed),
+        "eth_getTransactionReceipt": twin.eth_getTransactionReceipt(hashed),
+        "eth_getBlockByNumber": twin.eth_getBlockByNumber("latest", False),
+    }
+    said = {method: {"result": answer} for method, answer in answers.items()} | dict.fromkeys(methods, gone)
+    for change, verdict in (({}, "proven in part" if methods else "proven"), ({"block_hash": b"\7" * 32}, "failed")):
+        if change and "eth_getBlockByNumber" in methods:
+            continue  # nothing says otherwise
+        stated = replace(plain, anchor=replace(anchor, **change))
+        found = run(
+            page,
+            """
+            const { verify } = await import('/console/verifier.js');
+            const before = window.fetch;
+            window.fetch = async (url, { body }) => {
+              const { id, method } = JSON.parse(body);
+              return new Response(JSON.stringify({ jsonrpc: '2.0', id, ...given.said[method] }));
+            };
+            const steps = [];
+            try {
+              const receipt = new TextEncoder().encode(given.receipt);
+              const asked = { receipt, proofs: [], envelopes: [], nodeUrl: 'http://node.test', publisher: '' };
+              const verdict = await verify(asked, (outcome, text) => steps.push(`${outcome}: ${text}`), () => {});
+              return { verdict, steps };
+            } finally {
+              window.fetch = before;
+            }
+            """,
+            {"said": said, "receipt": json.dumps(stated.to_json())},
+        )
+        assert found["verdict"] == verdict, found["steps"]
+        if verdict == "proven in part":
+            assert any(
+                "not-checked: the transaction was not checked there: name another" in one for one in found["steps"]
+            )

@@ -14,7 +14,8 @@ from bench.comparison import CELLS, MEASURES, Interval
 from bench.results import Results
 from bench.versions import VersionError, checkout
 
-SPEED, PROCESSOR, STORAGE = MEASURES
+SPEED, PROCESSOR, STORAGE, MEDIAN, _ = MEASURES
+BARS = (SPEED, PROCESSOR, STORAGE)
 
 
 def measured(factor: float, rounds: int = 20) -> Results:
@@ -24,6 +25,15 @@ def measured(factor: float, rounds: int = 20) -> Results:
         for cell in CELLS:
             for figure in ("speed", "CPU processor", "CPU storage", "stolen"):
                 found.add(f"ours {cell.name} | {figure}", factor * (100 + number % 7 * 5), "x")
+    return found
+
+
+def paced(factor: float) -> Results:
+    """Return latencies, times `factor`."""
+    found = Results()
+    for number in range(20):
+        for figure in ("p50", "p99"):
+            found.add(f"ours paced | {figure}", factor * (5 + number), "ms")
     return found
 
 
@@ -53,10 +63,10 @@ def test_the_interval_holds_the_true_median_as_often_as_it_says() -> None:
 
 def test_a_ratio_is_taken_within_each_round() -> None:
     """The machine drifts by a third between rounds; the ratio does not."""
-    found = SPEED.ratio(measured(1.1), measured(1.0), CELLS[0])
+    found = SPEED.ratio(measured(1.1), measured(1.0), CELLS[0].name)
     assert found is not None
     assert (found.least, found.most) == (pytest.approx(1.1), pytest.approx(1.1))
-    assert SPEED.ratio(Results(), measured(1.0), CELLS[0]) is None
+    assert SPEED.ratio(Results(), measured(1.0), CELLS[0].name) is None
 
 
 @pytest.mark.parametrize(
@@ -73,12 +83,21 @@ def test_the_tables_have_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
     report.compare(measured(1.05), measured(1.0))
     said = capsys.readouterr().out
     assert max(map(len, said.splitlines())) <= 80
-    assert said.count("1.050-1.050") == len(CELLS) * len(MEASURES)
+    assert said.count("1.050-1.050") == len(CELLS) * len(BARS)
     assert (said.count("MISSED"), said.count("reached")) == (6, 3)
     assert "64 KiB x 8: 1.30" in said
     assert "Too few rounds" not in said
     report.compare(measured(1.0, 5), measured(1.0, 5))
-    assert capsys.readouterr().out.count("Too few rounds") == len(MEASURES)
+    assert capsys.readouterr().out.count("Too few rounds") == len(BARS)
+
+
+def test_a_latency_is_told_and_has_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    assert MEDIAN.holds(Interval(9.0, 9.0, 9.0, known=True))
+    report.compare(paced(1.25), paced(1.0))
+    said = capsys.readouterr().out
+    assert (said.count("1.250-1.250"), said.count("none")) == (2, 2)
+    assert "Throughput" not in said
+    assert not any(word in said for word in ("MISSED", "reached", "The bar"))
 
 
 def test_each_version_is_first_as_often_as_the_other() -> None:
@@ -109,12 +128,12 @@ def test_another_version_is_a_folder_or_a_commit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "further",
-    [[], ["--only", "latency"], ["--only", "recording", "--profile"], ["--only", "recording", "--plots", "x"]],
+    [[], ["--only", "sealing"], ["--only", "recording", "--profile"], ["--only", "recording", "--plots", "x"]],
 )
-def test_only_recording_is_compared(further: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_recording_and_latency_are_compared(further: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command.main(["--against", "HEAD", *further])
-    assert "--against goes with --only recording" in capsys.readouterr().err
+    assert "--against goes" in capsys.readouterr().err
 
 
 def test_cpu_time_of_a_process_is_finer_than_a_tick() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import __main__ as program
-from bench import markdown, model, model_tables
+from bench import markdown, model, model_tables, options
 from bench.model import Line, Workload
 from bench.results import Results
 
@@ -188,7 +188,7 @@ def test_tables_show_that_nothing_was_checked() -> None:
 
 
 def test_the_command_that_is_told_names_no_file() -> None:
-    told = program._command(["--quick", "--json", "/a/b", "--rounds", "2", "--plots=/c"])
+    told = options.command(["--quick", "--json", "/a/b", "--rounds", "2", "--plots=/c"])
     assert told.strip() == "scripts/bench --quick --rounds 2"
 
 

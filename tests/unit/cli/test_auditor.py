@@ -135,6 +135,14 @@ def test_verify_of_what_is_not_anchored_yet(run: Run, fake: Fake, tmp_path: Path
     assert run("verify", tmp_path / "r", "--rpc", "http://127.0.0.1:9").code == 8
 
 
+def test_verify_by_a_node_that_forgot_the_transaction(run: Run, receipt: Path, anchored: TwinChain) -> None:
+    anchored.override = dict.fromkeys(("eth_getTransactionByHash", "eth_getTransactionReceipt"))
+    done = run("verify", receipt, "--rpc", anchored.url)
+    assert done.code == 8
+    assert "verdict: proven in part" in done.out
+    assert "name another node" in " ".join(done.out.split())
+
+
 def test_verify_fails(run: Run, receipt: Path, anchored: TwinChain, tmp_path: Path) -> None:
     run("envelopes", "s", tmp_path / "dir")
     (tmp_path / "dir" / "000000000003.lse").unlink()

@@ -91,6 +91,29 @@ def test_what_the_node_does_not_know(chain: TwinChain, node: rpc.JsonRpc) -> Non
     facts = rpc.gather(node, anchor, ROOT)
     assert facts.anchored_at
     assert facts.transaction_root is facts.block_hash is facts.transaction_block is None
+    assert facts.unknown == {"transaction", "outcome", "block"}
+
+
+@pytest.mark.parametrize("pruned", [True, False])
+def test_history_that_is_pruned_is_unknown(chain: TwinChain, node: rpc.JsonRpc, pruned: bool) -> None:
+    """EIP-4444: nodes answer with null, or with an error of their own."""
+    anchor = chain.publish(ROOT)
+    code = 4444 if pruned else -32000
+    error = {"code": code, "message": "pruned history unavailable"}
+    chain.override["eth_getTransactionByHash"] = JSONResponse({"jsonrpc": "2.0", "id": 4, "error": error})
+    if pruned:
+        assert rpc.gather(node, anchor, ROOT).unknown == {"transaction"}
+    else:
+        with pytest.raises(NodeError, match="pruned history"):
+            rpc.gather(node, anchor, ROOT)
+
+
+def test_without_a_receipt_the_block_of_the_anchor_is_asked_for(chain: TwinChain, node: rpc.JsonRpc) -> None:
+    anchor = chain.publish(ROOT)
+    chain.override["eth_getTransactionReceipt"] = None
+    facts = rpc.gather(node, anchor, ROOT)
+    assert (facts.transaction_block, facts.block_hash) == (None, anchor.block_hash)
+    assert facts.unknown == {"outcome"}
 
 
 def test_a_transaction_that_creates_a_contract(chain: TwinChain, node: rpc.JsonRpc) -> None:

@@ -118,6 +118,27 @@ def test_two_unknowns_are_not_equal(fact, anchor):
         verify_anchor(receipt_of(0, anchor), dataclasses.replace(FACTS, **{fact: None}))
 
 
+GONE = {
+    "transaction": {"transaction_contract": None, "transaction_publisher": None, "transaction_root": None},
+    "outcome": {"transaction_block": None},
+    "block": {"block_hash": None, "block_timestamp": None},
+}
+
+
+@pytest.mark.parametrize("unknown", [("transaction",), ("outcome",), ("block",), ("transaction", "outcome", "block")])
+def test_what_a_node_no_longer_knows_contradicts_nothing(unknown):
+    """B46: a node that prunes history made a true receipt fail."""
+    gone = {name: value for part in unknown for name, value in GONE[part].items()}
+    facts = dataclasses.replace(FACTS, unknown=frozenset(unknown), **gone)
+    assert verify_anchor(receipt_of(0), facts) == FACTS.anchored_at
+    with pytest.raises(VerificationError, match="has no anchor"):
+        verify_anchor(receipt_of(0), dataclasses.replace(facts, anchored_at=0))
+    for part, names in GONE.items():
+        for name in names if part not in unknown else ():
+            with pytest.raises(VerificationError, match="is not that of the receipt"):
+                verify_anchor(receipt_of(0), dataclasses.replace(facts, **{name: None}))
+
+
 @pytest.mark.parametrize("part", ["batch", "anchor"])
 @pytest.mark.parametrize("value", [[], "x", {}, {"state": "pending"}])
 def test_parts_that_are_none(part, value):

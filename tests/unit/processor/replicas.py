@@ -48,6 +48,7 @@ from sessions.runtime.tasks import end_all
 from sessions.storage import processor_routes, routes, submit
 from sessions.storage.activity import Activity, ActivityStore
 from sessions.storage.anchor import BatchReader
+from sessions.storage.chunk_limits import ChunkLimits
 from sessions.storage.evidence import Evidence
 from sessions.storage.heads import Sessions
 from sessions.storage.idle import IdleSealer
@@ -215,7 +216,12 @@ class _Host:
         self.app = app_of(
             routes.router(ledger, shredder, _Part(self, "evidence"), readiness, Reads(128 * MIB)),
             processor_routes.router(
-                _Part(self, "registry"), _Part(self, "sessions"), uptime, _Part(self, "terms"), readiness
+                _Part(self, "registry"),
+                _Part(self, "sessions"),
+                uptime,
+                _Part(self, "terms"),
+                readiness,
+                limits=ChunkLimits(MIB),
             ),
             authenticator=OneToken(),
             hot_routes=[submit.route(endpoint)],

@@ -17,6 +17,7 @@ from sessions.runtime.auth import Authenticator, Principal, Role
 from sessions.runtime.budget import ByteBudget
 from sessions.runtime.settings import ServiceSettings
 from sessions.storage import audit_routes, key_routes, processor_routes, routes, submit
+from sessions.storage.chunk_limits import ChunkLimits
 from sessions.storage.mongo import Readiness
 from tests.unit.runtime.apps import app_of
 from tests.unit.storage.chunks import House, ample_disk
@@ -128,7 +129,9 @@ def storage_app(house: House, chunk_max_bytes: int = 64 * MIB) -> Any:
     return app_of(
         routes.router(house.ledger, house.shredder, house.evidence, readiness, house.reads),
         key_routes.router(house.ledger, house.rings, readiness, house.reads),
-        processor_routes.router(house.registry, house.sessions, house.uptime, house.terms, readiness),
+        processor_routes.router(
+            house.registry, house.sessions, house.uptime, house.terms, readiness, limits=ChunkLimits(MIB)
+        ),
         audit_routes.router(house.trail, house.events, house.ledger, readiness, house.reads),
         authenticator=OneToken(),
         audit=house.audit,

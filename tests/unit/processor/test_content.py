@@ -39,7 +39,7 @@ A = SessionId("a")
         ("bytes=1-2,4-5", 10, None),
         ("items=1-2", 10, None),
         ("bytes 1-2", 10, None),
-        (f"bytes=5-{'9' * 20}", 10, None),
+        (f"bytes=5-{'9' * 20}", 10, (5, 10)),
         ("bytes=10-", 10, "refused"),
         ("bytes=10-12", 10, "refused"),
         ("bytes=-0", 10, "refused"),

@@ -436,6 +436,27 @@ async def test_a_chunk_after_the_order_of_its_token_is_taken_if_the_order_has_a_
     assert (await desk.put(1, b"x")).durability == "spooled"
 
 
+@pytest.mark.parametrize("kind", ["seal", "opening"])
+async def test_a_turn_in_which_nothing_is_delivered_is_followed_by_a_pause(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Its turns followed each other without end, at all of a processor's time."""
+    desk.away()
+    await desk.put(0, b"x")
+    if kind == "seal":
+        await desk.seal(1)
+    turns = 0
+
+    async def deliver(*_: Any) -> None:
+        nonlocal turns
+        turns += 1
+
+    monkeypatch.setattr(desk.drainer._delivery, "deliver", deliver)
+    async with desk.running():
+        await asyncio.sleep(0.3)
+    assert turns == 1
+
+
 async def test_a_seal_that_is_refused_leaves_the_session_open(desk: Desk, storage: StorageClient) -> None:
     desk.away()
     await desk.put(0, b"x")

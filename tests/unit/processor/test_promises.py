@@ -118,6 +118,32 @@ def test_requests_are_counted_from_zero_once_there_is_no_promise_any_more(promis
     assert _reported(promises) == Promise(None, 0.0)
 
 
+def test_a_request_that_nobody_heard_leaves_no_promise(promises: Promises) -> None:
+    promises.hold(A, 60.0)
+    promises.end(A, promises.begin(A), heard=False)
+    assert A not in promises
+
+
+@pytest.mark.parametrize("other", ["heard", "unknown", "asked", "earlier process"])
+def test_a_request_that_nobody_heard_ends_no_promise_that_something_else_binds(
+    promises: Promises, tmp_path: Path, other: str
+) -> None:
+    promises.hold(A, 60.0)
+    if other == "heard":
+        promises.end(A, promises.begin(A))
+    elif other == "unknown":
+        promises.begin(A)
+    elif other == "asked":
+        promises.bind(A, ASK)
+    else:
+        promises.end(A, promises.begin(A))
+        promises.save()
+        promises = _again(tmp_path)
+    promises.hold(A, 70.0)
+    promises.end(A, promises.begin(A), heard=False)
+    assert A in promises
+
+
 def test_requests_of_an_earlier_process_have_no_known_outcome(promises: Promises, tmp_path: Path) -> None:
     promises.hold(A, 60.0)
     promises.bind(B, ASK)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from sessions.core.types import ChunkIndex, SessionId
+from sessions.core.types import CHUNK_MAX_BYTES_LIMIT, ChunkIndex, SessionId
 from sessions.processor import reporting
 from sessions.processor.acknowledged import Acknowledged
 from sessions.processor.promises import Promises
@@ -226,6 +226,7 @@ async def test_what_a_report_says(one: Processor) -> None:
     first = one.storage.reports[-1].pop("run")
     assert re.fullmatch(r"[0-9a-f]{16}", first)
     assert one.storage.reports[-1] == {
+        "chunk_max_bytes": CHUNK_MAX_BYTES_LIMIT,
         "holdings": {
             "spooled_entries": 0,
             "spooled_bytes": 0,
@@ -246,6 +247,7 @@ async def test_what_a_report_says(one: Processor) -> None:
     await one.reporter.report()
     assert one.storage.reports[-1].pop("run") == first
     assert one.storage.reports[-1] == {
+        "chunk_max_bytes": CHUNK_MAX_BYTES_LIMIT,
         "holdings": {
             "spooled_entries": 2,
             "spooled_bytes": one.spool.used_bytes,

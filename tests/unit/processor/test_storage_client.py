@@ -279,6 +279,7 @@ REPORTED = {
     "uptime_seconds": 7.5,
     "generation": "g",
     "retain_days": 3,
+    "chunk_max_bytes": 1024,
 }
 
 
@@ -291,6 +292,7 @@ async def test_a_report(script: Script, scripted: StorageClient) -> None:
         uptime_seconds=7.5,
         generation="g",
         retain_days=3,
+        chunk_max_bytes=1024,
     )
     method, path, _, body = script.requests[0]
     assert (method, path, body) == ("POST", "/api/v1/processors/p/report", b'{"holdings": {}}')
@@ -298,6 +300,7 @@ async def test_a_report(script: Script, scripted: StorageClient) -> None:
 
 async def test_a_storage_that_is_older_takes_no_reports(script: Script, scripted: StorageClient) -> None:
     script.problem(404, "not-found")
+    script.json({"checks": {}})
     assert await scripted.report("p", {}) is None
 
 
@@ -369,7 +372,8 @@ async def _hanging(script: Script) -> asyncio.Event:
         if request.url.path.endswith("/report"):
             report = {"asks": [], "asked": {}, "shredded": [], "uptime_seconds": 1, "generation": "g", "retain_days": 0}
             return Response(json.dumps(report))
-        return Response(json.dumps({"keys": [], "root": "r"}))
+        session = {"keys": [key_json(_KEY)], "root": "r", "manifest_sha256": "m", "checks": {}, "session_id": "a"}
+        return Response(json.dumps(session))
 
     script.answers.append(seal)
     return goes_on
@@ -448,7 +452,7 @@ async def test_only_a_request_that_was_not_repeated_is_known_to_be_unheard(
 
 
 async def test_who_asks_whether_storage_is_ready_shares_a_probe(script: Script, scripted: StorageClient) -> None:
-    script.json({})
+    script.json({"checks": {}})
     assert await asyncio.gather(*(scripted.reachable() for _ in range(100))) == [None] * 100
     assert len(script.requests) == 1
     script.answers.clear()

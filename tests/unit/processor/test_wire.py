@@ -198,7 +198,7 @@ async def test_the_wait_for_a_connection_is_not_taken_for_a_server_that_does_not
 
 async def test_a_pool_with_a_limit_of_its_own() -> None:
     async with _against(lambda _, __: _OK) as (ours, server):
-        small = Wire(f"http://127.0.0.1:{ours._port}", {}, 5, None, 3)
+        small = Wire(f"http://127.0.0.1:{ours._dialer._port}", {}, 5, None, 3)
         await asyncio.gather(*(small.request("GET", "/") for _ in range(20)))
         assert server.connections == 3
         small.close()

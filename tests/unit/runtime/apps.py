@@ -11,6 +11,7 @@ from sessions.core.audit import AuditEvent
 from sessions.runtime.app import HotRoute, make_app
 from sessions.runtime.audit import Audit
 from sessions.runtime.auth import Authenticator
+from sessions.runtime.budget import ByteBudget
 from sessions.runtime.errors import DomainError
 from sessions.runtime.health import Check
 
@@ -48,6 +49,7 @@ def app_of(
         yield
 
     return make_app(
+        budget=ByteBudget(64 * 1024 * 1024),
         title="Small",
         service="small",
         authenticator=authenticator or Authenticator([]),

@@ -1,5 +1,6 @@
 import hashlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from fastapi import APIRouter, Depends, Request
@@ -36,30 +37,43 @@ def _part(data: bytes, more: bool) -> dict:
     return {"type": "http.request", "body": data, "more_body": more}
 
 
+async def _read(receive, limit: int, length: int | None = None) -> bytes:
+    async with ByteBudget(100).reserve(0) as room:
+        found = await body.read(receive, limit, room, length)
+        assert room.size_bytes == len(found)
+        return bytes(found)
+
+
 async def test_a_body_in_parts() -> None:
-    assert await body.read(_receive(_part(b"ab", True), _part(b"", True), _part(b"c", False)), 3) == b"abc"
-    assert await body.read(_receive({"type": "http.request"}), 3) == b""
-    assert await body.read(_receive(_part(b"abc", False)), 3) == b"abc"
+    assert await _read(_receive(_part(b"ab", True), _part(b"", True), _part(b"c", False)), 3) == b"abc"
+    assert await _read(_receive({"type": "http.request"}), 3) == b""
+    assert await _read(_receive(_part(b"abc", False)), 3) == b"abc"
 
 
 @pytest.mark.parametrize("length", [None, 0, 1, 5, 9])
-async def test_whatever_is_declared_the_body_is_what_comes(length: int | None) -> None:
-    parts = [_part(b"ab", True), _part(b"c", True), _part(b"", True), _part(b"de", False)]
-    assert await body.read(_receive(*parts), 9, length) == b"abcde"
+@pytest.mark.parametrize("pieces", [[b"abcde"], [b"ab", b"c", b"", b"de"]])
+async def test_a_body_is_as_long_as_it_is_declared_or_refused(length: int | None, pieces: list[bytes]) -> None:
+    parts = [_part(piece, True) for piece in pieces[:-1]] + [_part(pieces[-1], False)]
+    if length in (None, 5):
+        assert await _read(_receive(*parts), 9, length) == b"abcde"
+        return
+    with pytest.raises(DomainError) as caught:
+        await _read(_receive(*parts), 9, length)
+    assert caught.value.code == "incomplete-body"
 
 
 async def test_it_stops_at_the_first_byte_too_many() -> None:
     for parts in ((b"ab", b"cd"), (b"abcd",)):
         receive = _receive(*(_part(part, True) for part in parts), _part(b"never read", False))
         with pytest.raises(DomainError) as caught:
-            await body.read(receive, 3)
+            await _read(receive, 3)
         assert caught.value.code == "body-too-large"
         assert len(receive.left) == 1
 
 
 async def test_a_client_that_goes_away() -> None:
     with pytest.raises(DomainError) as caught:
-        await body.read(_receive(_part(b"ab", True), {"type": "http.disconnect"}), 3)
+        await _read(_receive(_part(b"ab", True), {"type": "http.disconnect"}), 3)
     assert caught.value.code == "incomplete-body"
 
 
@@ -68,11 +82,11 @@ def _request(receive, **headers: str) -> Request:
     return Request({"type": "http", "headers": raw}, receive)
 
 
-@pytest.mark.parametrize(("headers", "held"), [({"content_length": "2"}, 2), ({}, 8)])
-async def test_what_is_held_is_what_is_declared_else_the_limit(headers: dict[str, str], held: int) -> None:
+@pytest.mark.parametrize("headers", [{"content_length": "2"}, {}])
+async def test_what_is_held_is_what_has_come(headers: dict[str, str]) -> None:
     budget = ByteBudget(100)
-    async with body.bounded(_request(_receive(_part(b"ab", False)), **headers), budget, 8) as data:
-        assert (data, budget.used_bytes) == (b"ab", held)
+    async with body.bounded(_request(_receive(_part(b"ab", False)), **headers), budget, 8, "recorder") as data:
+        assert (data, budget.used_bytes) == (b"ab", 2)
     assert budget.used_bytes == 0
 
 
@@ -87,7 +101,7 @@ async def test_what_is_held_is_what_is_declared_else_the_limit(headers: dict[str
 async def test_a_refused_body_holds_nothing(message: dict, headers: dict[str, str], code: str) -> None:
     budget = ByteBudget(100)
     with pytest.raises(DomainError) as caught:
-        async with body.bounded(_request(_receive(message), **headers), budget, 8):
+        async with body.bounded(_request(_receive(message), **headers), budget, 8, "recorder"):
             pytest.fail("not reached")
     assert (caught.value.code, budget.used_bytes) == (code, 0)
 
@@ -148,3 +162,31 @@ async def test_whoever_may_not_is_refused_before_the_body_is_read() -> None:
             assert (sent > 0) == (status == 400)
         headers = {"authorization": "Bearer admin"}
         assert (await client.post("/guarded", json={"text": "abc"}, headers=headers)).json() == 3
+
+
+async def test_json_is_paid_for_at_what_it_costs_until_it_is_answered() -> None:
+    """H5: 8 MB of empty lists became 420 MB; nothing counted them."""
+    routes = APIRouter(route_class=JsonRoute)
+    held: list[int] = []
+
+    @routes.post("/lists")
+    async def lists(request: list[Any]) -> int:
+        held.append(app.state.budget.used_bytes)
+        return len(request)
+
+    app = app_of(routes)
+    async with client_of(app) as client:
+        for count, status in ((20_000, 200), (70_000, 400)):
+            data = f"[{','.join(['[]'] * count)}]".encode()
+            answer = await client.post("/lists", content=data, headers={"content-type": "application/json"})
+            assert answer.status_code == status, answer.text
+    assert held == [held[0]]
+    assert held[0] > 40_000 * 100
+    assert app.state.budget.used_bytes == 0
+
+
+async def test_coded_json_is_refused() -> None:
+    async with client_of(app_of(_json_routes())) as client:
+        headers = {"content-type": "application/json", "content-encoding": "gzip"}
+        answer = await client.post("/echo", content=b"{}", headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (415, "unsupported-media-type")

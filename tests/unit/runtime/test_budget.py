@@ -46,6 +46,7 @@ async def test_who_waits_too_long_is_told_to_come_back() -> None:
             async with budget.reserve(1):
                 pass
         assert (caught.value.code, caught.value.retry_after_seconds) == ("overloaded", 1)
+        assert budget.is_exhausted
         assert budget.used_bytes == 10
     assert budget.used_bytes == 0
     async with budget.reserve(10):
@@ -165,4 +166,59 @@ async def test_nothing_is_an_amount_too() -> None:
     budget = ByteBudget(10)
     async with budget.reserve(0, "a"), budget.reserve(0, "a"), budget.reserve(5, "a"):
         assert budget.used_bytes == 5
+    assert budget.used_bytes == 0
+
+
+async def test_parts_of_one_owner_take_turns_and_are_no_more_turns_for_it() -> None:
+    """A token with a thousand sessions has as many turns as one with a single session."""
+    budget = ByteBudget(10)
+    served: list[str] = []
+
+    async def take(owner: str, part: str) -> None:
+        async with budget.reserve(10, owner, part):
+            served.append(owner + part)
+
+    async with budget.reserve(10, "first"):
+        waiting = [("a", "1"), ("a", "1"), ("a", "2"), ("a", "3"), ("b", "1"), ("b", "1")]
+        tasks = [asyncio.create_task(take(*one)) for one in waiting]
+        await _settle()
+        assert budget.is_exhausted
+    await asyncio.gather(*tasks)
+    assert served == ["a1", "b1", "a2", "b1", "a3", "a1"]
+    assert not budget.is_exhausted, "nobody was refused"
+
+
+async def test_an_owner_holds_no_more_than_its_bound() -> None:
+    budget = ByteBudget(100, wait_seconds=0.02, owner_max_bytes=50)
+    async with budget.reserve(40, "a", "1"):
+        with pytest.raises(DomainError):
+            async with budget.reserve(20, "a", "2"):
+                pass
+        async with budget.reserve(60, "b"):  # alone it may be more
+            assert budget.used_bytes == 100
+
+
+async def test_who_may_hold_no_more_keeps_nobody_waiting() -> None:
+    budget = ByteBudget(100, wait_seconds=1, owner_max_bytes=50)
+    async with budget.reserve(50, "a"):
+        waiting = asyncio.create_task(budget.acquire(10, "a"))
+        await _settle()
+        async with asyncio.timeout(0.1), budget.reserve(50, "b"):
+            pass
+    await waiting
+    assert budget.used_bytes == 10
+
+
+async def test_a_reservation_grows_by_steps() -> None:
+    budget = ByteBudget(10 * 1024 * 1024)
+    async with budget.reserve(0, "a") as room:
+        assert room.try_grow(1, 5 * 1024 * 1024)
+        assert room.size_bytes == 64 * 1024
+        assert room.try_grow(64 * 1024 + 1, 5 * 1024 * 1024)
+        assert room.size_bytes == 128 * 1024
+        await room.grow(3 * 1024 * 1024)
+        assert room.try_grow(3 * 1024 * 1024 + 1, 3 * 1024 * 1024 + 7)
+        assert budget.used_bytes == room.size_bytes == 3 * 1024 * 1024 + 7
+        async with budget.reserve(7 * 1024 * 1024 - 7, "b"):
+            assert not room.try_grow(4 * 1024 * 1024, 5 * 1024 * 1024)
     assert budget.used_bytes == 0

@@ -85,3 +85,21 @@ def test_lines_of_the_field_are_one_list(lines: tuple[str, str]) -> None:
 
 def test_right_lines_of_the_field() -> None:
     _check(_header("sha-512", b"x"), b"x", "md5=:AAAA:", _header("sha-256", b"x"))
+
+
+def test_a_digest_after_the_body_counts_beside_the_one_before_it() -> None:
+    right, wrong = (("content-digest", digest.content_digest(data)) for data in (b"abc", b"xyz"))
+    for header, trailer, good in (
+        (None, right, True),
+        (right, right, True),
+        (None, wrong, False),
+        (right, wrong, False),
+    ):
+        headers = Headers(dict([header] if header else []))
+        trailers = [(trailer[0].encode(), trailer[1].encode()), (b"x-other", b"1")]
+        if good:
+            digest.check(headers, b"abc", trailers)
+            continue
+        with pytest.raises(DomainError) as caught:
+            digest.check(headers, b"abc", trailers)
+        assert caught.value.code == "digest-mismatch"

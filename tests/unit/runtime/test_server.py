@@ -6,8 +6,12 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
+
+from sessions.runtime import server
+from sessions.runtime.settings import ServiceSettings
 
 _PROGRAM = """
 import sys
@@ -109,3 +113,27 @@ def _served(url: str) -> None:
         except OSError:
             time.sleep(0.02)
     pytest.fail("it does not listen")
+
+
+def test_a_client_that_is_gone_without_a_word_is_noticed() -> None:
+    settings = ServiceSettings(service_name="x", host="127.0.0.1", port=0, tokens_file=Path("x"))
+    listening = server.listen(settings)
+    assert listening is not None
+    with listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+            found = [accepted.getsockopt(socket.IPPROTO_TCP, option) for option in options]
+            assert found == [30, 10, 3, 60_000]
+
+
+@pytest.mark.parametrize(("limit", "room"), [("ulimit -n 1024", 768), ("ulimit -Sn 300", 4096), ("ulimit -n 100", 1)])
+def test_connections_leave_room_for_files(limit: str, room: int) -> None:
+    """The soft limit is raised; below the hard one the bound on connections goes down, and it is said."""
+    program = "from sessions.runtime import open_files; print(open_files.connections_max(4096))"
+    command = ["sh", "-c", f'{limit} && exec "$0" -c "{program}"', sys.executable]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    said = done.stdout.splitlines()
+    assert said[-1] == str(room)
+    assert (len(said) > 1 and "few_open_files" in said[0]) == (room < 4096)

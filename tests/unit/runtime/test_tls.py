@@ -1,6 +1,8 @@
 """TLS of a service, over real sockets of the loopback, and what is wrong with its files."""
 
 import asyncio
+import contextlib
+import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator
@@ -12,8 +14,8 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from sessions.runtime import probe, protocol, server, tls
-from sessions.runtime.protocol import CertificateNeeded
+from sessions.runtime import probe, server, tls
+from sessions.runtime.http import connection
 from sessions.runtime.settings import ConfigurationError, ServiceSettings
 from tests.certificates import Authority, Pair
 from tests.unit.processor.servers import quiet_server
@@ -88,7 +90,7 @@ async def test_old_versions_are_refused(authority: Authority, pair: Pair) -> Non
 
 
 async def test_mutual_tls(authority: Authority, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "_log", structlog.get_logger())
+    monkeypatch.setattr(connection, "_log", structlog.get_logger())
     others = Authority(tmp_path, "others")
     async with served(pair, authority.file) as port:
         for _ in range(2):  # the second may resume the session of the first
@@ -166,11 +168,21 @@ def test_files_that_cannot_work(authority: Authority, pair: Pair, tmp_path: Path
         assert str(caught.value).count("\n") == 0
 
 
-def test_nothing_is_read_after_the_close() -> None:
-    class Closing:
-        def is_closing(self) -> bool:
-            return True
-
-    closing = CertificateNeeded.__new__(CertificateNeeded)  # without a parser that could read
-    closing.transport = Closing()
-    closing.data_received(b"GET / HTTP/1.1\r\n\r\n")
+@pytest.mark.parametrize("begun", [b"", b"\x16\x03\x01"])
+async def test_a_handshake_has_a_deadline(pair: Pair, begun: bytes) -> None:
+    """Without one a thousand connections that say nothing hold a thousand files for a minute each."""
+    settings = _settings(pair.cert, pair.key)
+    config = server.configuration(app_of(), settings, tls.server_context(settings, None))
+    config.lifespan = "off"
+    running = server.Server(config, handshake_seconds=0.3)
+    config.load()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        running.lifespan = config.lifespan_class(config)
+        await running.startup([listening])
+        reader, writer = await asyncio.open_connection(*listening.getsockname())
+        writer.write(begun)
+        async with asyncio.timeout(5):
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+        writer.close()
+        await running.shutdown([listening])

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,9 +13,10 @@ from sessions.core import merkle
 from sessions.core.receipt import AnchorState
 from sessions.core.types import SessionId
 from sessions.storage import anchorer as module
-from sessions.storage.anchor import ChainMisconfiguredError, ChainUnavailableError, StaleLeaderError
+from sessions.storage.anchor import ChainMisconfiguredError, ChainUnavailableError, StaleLeaderError, UnderpricedError
 from sessions.storage.anchorer import Anchorer
-from sessions.storage.memory_anchoring import GWEI, LeaseState, MemoryBatches, MemoryChain, MemoryLease
+from sessions.storage.memory_anchoring import LeaseState, MemoryBatches, MemoryLease
+from sessions.storage.memory_chain import GWEI, MemoryChain
 
 
 class Clock:
@@ -289,6 +291,28 @@ async def test_at_the_cap_a_stuck_transaction_is_only_sent_again(world: World) -
     await world.check_all_is_anchored_once(["a"])
 
 
+async def test_what_is_refused_as_underpriced_is_raised_at_once(world: World) -> None:
+    world.chain.least_fee_wei = 50 * GWEI
+    anchorer = world.start()
+    world.seal("a")
+    await anchorer.tick()
+    (record,) = await world.batches.unsettled()
+    assert [one.max_fee_wei // GWEI for one in record.transactions] == [2, 4, 8, 16, 32, 64]
+    assert world.chain.sent == [record.transactions[-1]]
+    world.chain.least_fee_wei = 500 * GWEI
+    world.chain._mempool.clear()
+    for _ in range(5):
+        with pytest.raises(UnderpricedError):
+            await anchorer.tick()
+    (record,) = await world.batches.unsettled()
+    assert [one.max_fee_wei // GWEI for one in record.transactions][6:] == [128, 200], "it ends at the cap"
+    world.chain.least_fee_wei = 0
+    await anchorer.tick()
+    world.chain.mine(2)
+    await anchorer.tick()
+    await world.check_all_is_anchored_once(["a"])
+
+
 async def test_a_nonce_that_went_to_somebody_else_is_given_up(world: World) -> None:
     anchorer = world.start()
     world.seal("a")
@@ -296,7 +320,38 @@ async def test_a_nonce_that_went_to_somebody_else_is_given_up(world: World) -> N
     world.chain.use_nonce()
     await anchorer.tick()
     (record,) = await world.batches.unsettled()
+    assert [transaction.nonce for transaction in record.transactions] == [0], "its block is not confirmed"
+    world.chain.mine()
+    await anchorer.tick()
+    (record,) = await world.batches.unsettled()
     assert [transaction.nonce for transaction in record.transactions] == [0, 1]
+    world.chain.mine(2)
+    await anchorer.tick()
+    await world.check_all_is_anchored_once(["a"])
+
+
+async def test_a_batch_is_not_signed_anew_without_end(world: World) -> None:
+    """Each transaction may cost a fee, and one that always comes too late would be paid for ever."""
+    anchorer = world.start(interval_seconds=60)
+    world.seal("a")
+
+    async def lose_nonces(times: int) -> int:
+        for _ in range(times):
+            with suppress(ChainMisconfiguredError):
+                await anchorer.tick()
+            world.chain.use_nonce()
+            world.chain.mine(2)
+            world.clock.pass_seconds(60)
+        (record,) = await world.batches.unsettled()
+        return len({one.nonce for one in record.transactions})
+
+    assert await lose_nonces(40) == 16
+    with pytest.raises(ChainMisconfiguredError, match="CHAIN_KEY_FILE"):
+        await anchorer.tick()
+    world.clock.pass_seconds(86_400)
+    assert await lose_nonces(40) == 17, "then it is one a day"
+    world.clock.pass_seconds(86_400)
+    await anchorer.tick()
     world.chain.mine(2)
     await anchorer.tick()
     await world.check_all_is_anchored_once(["a"])
@@ -313,7 +368,7 @@ async def test_of_two_batches_with_lost_nonces_the_older_one_goes_first(world: W
     world.chain.reorganise(2)
     world.chain.use_nonce()
     world.chain.use_nonce()
-    for _ in range(3):
+    for _ in range(30):
         await anchorer.tick()
         world.chain.mine()
     world.chain.mine(10)
@@ -562,6 +617,7 @@ async def test_a_number_below_that_of_a_write_from_before_a_set_back_grows_beyon
     await anchorer.tick()
     world.batches._batches[-1].fence = 7
     world.seal("b")
+    world.clock.pass_seconds(1)
     rounds = []
     while len(await world.states()) < 2:
         rounds.append((await anchorer._round(), anchorer.status.last_error)[1])
@@ -583,6 +639,7 @@ async def test_replicas_that_all_find_a_newer_leader_get_past_it_together(world:
     await one.tick()
     world.batches._batches[-1].fence = 5
     world.seal("b")
+    world.clock.pass_seconds(1)
     for _ in range(3):
         for replica in (one, two):
             await replica._round()
@@ -621,6 +678,62 @@ async def test_a_backlog_is_worked_off_without_waiting_for_the_interval(
     world.chain.mine(2)
     await anchorer.tick()
     await world.check_all_is_anchored_once(names)
+
+
+def most_in(times: list[datetime], seconds: float) -> int:
+    """The most batches that any span of that length has."""
+    return max(sum(first <= one < first + timedelta(seconds=seconds) for one in times) for first in times)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("interval_seconds", [60, 86_400])
+async def test_a_flood_of_seals_buys_few_transactions(world: World, restarts: bool, interval_seconds: float) -> None:
+    """L4: full batches cost a transaction each five seconds, whatever the interval, and each restart cost one."""
+    anchorer, steps = world.start("one", interval_seconds=interval_seconds, batch_max_sessions=2), 300
+    for step in range(steps):
+        world.seal(f"{step}-a", f"{step}-b", f"{step}-c")
+        if restarts:
+            anchorer = world.start("one", interval_seconds=interval_seconds, batch_max_sessions=2)
+        anchorer._batch_due_at = 0.0
+        await anchorer._round()
+        world.chain.mine()
+        world.clock.pass_seconds(interval_seconds / 15)
+    times = [record.created_at for record in await world.batches.list(1000)]
+    assert most_in(times, interval_seconds) == (1 if restarts else 4)
+    assert len(times) == pytest.approx(steps / 15 * (1 if restarts else 4), rel=0.1), "as many as it may, no fewer"
+    assert len(world.chain.sent) == len(times)
+
+
+async def test_a_clock_that_is_set_back_does_not_stop_batches(world: World) -> None:
+    for back in (0, 59, 3600, 10**7):
+        world.clock.pass_seconds(-back)
+        before = len(await world.states())
+        for _ in range(31):
+            anchorer = world.start("one", interval_seconds=60)
+            world.seal(f"{back}-{world.clock.time}")
+            await anchorer._round()
+            world.chain.mine(2)
+            world.clock.pass_seconds(4)
+            world.lease.expires_at = 0
+        assert len(await world.states()) > before
+
+
+async def test_the_interval_is_kept_to_the_second(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch is due an interval after the last one, not at the second round after that."""
+    anchorer = world.start(interval_seconds=60)
+    world.seal("a")
+    await anchorer._round()
+    world.chain.mine(2)
+    await anchorer._round()
+    world.clock.pass_seconds(59)
+    anchorer._batch_due_at = 0.0
+    world.seal("b")
+    assert await anchorer._round() == pytest.approx(1, abs=0.1)
+    assert len(await world.states()) == 1
+    world.clock.pass_seconds(1)
+    anchorer._batch_due_at = 0.0
+    await anchorer._round()
+    assert len(await world.states()) == 2
 
 
 async def test_the_loop_ends_also_when_the_lease_cannot_be_let_go(
@@ -728,9 +841,9 @@ async def test_where_the_newest_is_there_the_older_ones_are_not_asked_for(world:
     asked: list[int] = []
     find = world.chain.find
 
-    async def count(root: Any, transactions: Any, not_below: int = 0) -> Any:
-        asked.append(not_below)
-        return await find(root, transactions, not_below)
+    async def count(root: Any, transactions: Any, stored: Any) -> Any:
+        asked.append(stored.block_number)
+        return await find(root, transactions, stored)
 
     world.chain.find = count
     await anchorer.tick()

@@ -11,6 +11,7 @@ from sessions.core.types import SessionId
 from sessions.runtime.audit import Audit
 from sessions.runtime.auth import Authenticator, Principal, Role
 from sessions.storage import processor_routes, routes, seal_desk
+from sessions.storage.chunk_limits import ChunkLimits
 from sessions.storage.mongo import Readiness
 from sessions.storage.processor_models import MAX_LISTED
 from sessions.storage.processors import ASKS_AT_ONCE, PRESENT_SECONDS
@@ -19,6 +20,7 @@ from tests.unit.storage.chunks import House
 
 A = SessionId("a")
 ASK = "0" * 16
+LIMIT = 1024 * 1024
 
 
 class _Everybody(Authenticator):
@@ -53,7 +55,9 @@ def written() -> Written:
 async def client(house: House, readiness: Readiness, written: Written) -> AsyncIterator[httpx.AsyncClient]:
     app = app_of(
         routes.router(house.ledger, house.shredder, house.evidence, readiness, house.reads),
-        processor_routes.router(house.registry, house.sessions, house.uptime, house.terms, readiness),
+        processor_routes.router(
+            house.registry, house.sessions, house.uptime, house.terms, readiness, limits=ChunkLimits(LIMIT)
+        ),
         authenticator=_Everybody([]),
         audit=Audit("storage", written),
     )
@@ -79,6 +83,7 @@ async def test_a_report_and_its_answer(house: House, client: httpx.AsyncClient) 
         "asked": {},
         "shredded": [],
         "uptime_seconds": 7.5,
+        "chunk_max_bytes": LIMIT,
         "generation": house.uptime_store.uptime.generation,
         "retain_days": 3,
     }

@@ -186,7 +186,7 @@ async def test_the_seal_of_a_usual_session_waits_for_no_memory(house: House, cli
     assert record.seal is not None
     assert len(record.seal.manifest) <= UNRESERVED_MANIFEST_BYTES
     for pool in (house.reads.lists, house.reads.seals, house.reads.content):
-        await pool._all.acquire(pool._all.total_bytes, "")
+        await pool._budget.acquire(pool._budget.total_bytes, "")
     answer = await asyncio.wait_for(ask(client, SEAL), 2)
     assert answer.status_code == 200
 

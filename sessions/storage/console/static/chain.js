@@ -13,6 +13,8 @@ export const ANCHOR = "eecdf927";
 export const ANCHORED_AT = "f8c2919d";
 export const CODE_SHA256 = "c829281611b07c7c01dc905291f8e9390c078da4f10d88ca07b0a3fb2cd731e3";
 
+const PRUNED_HISTORY = 4444; // JSON-RPC code for what a node no longer keeps (EIP-4444)
+
 /** The node did not do its part: nothing is said about the receipt. */
 export class NodeError extends Error {}
 
@@ -57,6 +59,7 @@ export class Node {
       value = null;
     }
     if (typeof value !== "object" || value === null) throw new NodeError(`${this.name} answered no JSON-RPC: is this a node's address?`);
+    if (value.error?.code === PRUNED_HISTORY) return null;
     if (value.error) throw new NodeError(`the node at ${this.name} refused ${method}: ${String(value.error.message ?? value.error).slice(0, 200)}`);
     if (value.id !== id || !("result" in value)) throw new NodeError(`${this.name} answered ${method} with something that is not its answer`);
     return value.result;
@@ -68,10 +71,11 @@ export class Node {
     return fromHex(value.slice(2));
   }
 
+  /** An object, or null for what the node does not have, or not any more. */
   async object(method, ...params) {
     const value = await this.call(method, ...params);
     if (typeof value !== "object") throw new NodeError(`the node answered ${method} with something that is not an object`);
-    return value ?? {};
+    return value;
   }
 }
 
@@ -89,7 +93,8 @@ function optional(members, name) {
 
 /**
  * Holds a receipt's anchor against the chain, word by word; `tell(text)` hears what was proven on the way.
- * Gives the time, in seconds since 1970, at which the contract noted the root.
+ * Returns `anchoredAt`, the time in seconds since 1970 at which the contract noted the root, and `unknown`, what the node
+ * does not have of the transaction. Nodes forget history (EIP-4444), so nothing follows from that.
  */
 export async function verifyAnchor(node, anchor, root, tell) {
   if ([anchor.contract, anchor.publisher, anchor.transaction].includes(null)) {
@@ -107,33 +112,44 @@ export async function verifyAnchor(node, anchor, root, tell) {
   const anchoredAt = Number(new DataView(answer.buffer).getBigUint64(24));
   if (anchoredAt === 0) throw new VerificationError("the chain has no anchor of this batch root by this publisher");
   tell("the contract has noted this batch root, of this publisher");
-  await verifyTransaction(node, anchor, root);
-  tell(`transaction 0x${toHex(anchor.transaction)} in block ${anchor.blockNumber} anchored it, as the receipt says`);
-  return anchoredAt;
+  const unknown = await verifyTransaction(node, anchor, root);
+  if (unknown.length === 0) tell(`transaction 0x${toHex(anchor.transaction)} in block ${anchor.blockNumber} anchored it, as the receipt says`);
+  return { anchoredAt, unknown };
 }
 
 async function verifyTransaction(node, anchor, root) {
   const hash = `0x${toHex(anchor.transaction)}`;
   const transaction = await node.object("eth_getTransactionByHash", hash);
   const outcome = await node.object("eth_getTransactionReceipt", hash);
-  equal("transaction's contract", optional(transaction, "to"), anchor.contract);
-  equal("transaction's publisher", optional(transaction, "from"), anchor.publisher);
-  const input = optional(transaction, "input");
-  if (input === null || !same(input, joined(fromHex(ANCHOR), root))) throw mismatch("transaction's root");
-  // A transaction that failed is in a block, too, and anchored nothing.
-  const number = outcome.status === "0x1" ? quantity(outcome.blockNumber, "the block's number") : null;
-  equal("block number", number, anchor.blockNumber);
-  const block = await node.object("eth_getBlockByNumber", `0x${number.toString(16)}`, false);
-  equal("block hash", optional(block, "hash"), anchor.blockHash);
-  equal("block time", "timestamp" in block ? quantity(block.timestamp, "the block's time") : null, anchor.blockTimestamp);
+  const unknown = [];
+  if (transaction === null) unknown.push("transaction of that hash");
+  else {
+    equal("transaction's contract", optional(transaction, "to"), anchor.contract);
+    equal("transaction's publisher", optional(transaction, "from"), anchor.publisher);
+    const input = optional(transaction, "input");
+    if (input === null || !same(input, joined(fromHex(ANCHOR), root))) throw mismatch("transaction's root");
+  }
+  if (outcome === null) unknown.push("receipt of the transaction");
+  else {
+    // A transaction that failed is in a block, too, and anchored nothing.
+    equal("block number", outcome.status === "0x1" ? quantity(outcome.blockNumber, "the block's number") : null, anchor.blockNumber);
+  }
+  const number = anchor.blockNumber;
+  const block = number === null ? {} : await node.object("eth_getBlockByNumber", `0x${number.toString(16)}`, false);
+  if (block === null) unknown.push("block of that number");
+  else {
+    equal("block hash", optional(block, "hash"), anchor.blockHash);
+    equal("block time", "timestamp" in block ? quantity(block.timestamp, "the block's time") : null, anchor.blockTimestamp);
+  }
+  return unknown;
 }
 
 /** How many blocks are on top of a block, and whether it is final. A chain without finality says no. */
 export async function depth(node, blockNumber) {
-  const latest = await node.object("eth_getBlockByNumber", "latest", false);
+  const latest = (await node.object("eth_getBlockByNumber", "latest", false)) ?? {};
   let finalized = {};
   try {
-    finalized = await node.object("eth_getBlockByNumber", "finalized", false);
+    finalized = (await node.object("eth_getBlockByNumber", "finalized", false)) ?? {};
   } catch (error) {
     if (!(error instanceof NodeError)) throw error;
   }

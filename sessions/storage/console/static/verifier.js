@@ -97,17 +97,21 @@ async function batch({ manifest, batch: place, anchor }, { nodeUrl, publisher },
 
 async function chain(anchor, root, nodeUrl, say, run) {
   const node = new Node(nodeUrl);
-  let seconds;
+  let found;
   try {
-    seconds = await verifyAnchor(node, anchor, root, (text) => say(PROVEN, text));
+    found = await verifyAnchor(node, anchor, root, (text) => say(PROVEN, text));
   } catch (error) {
     say(FAILED, `the anchor does not hold: ${reason(error, VerificationError)}`);
     return;
   }
-  run.anchored = true;
-  const when = new Date(seconds * 1000);
-  const before = Number.isNaN(when.getTime()) ? `second ${seconds} of the Unix epoch` : when.toISOString().replace("T", " ").replace(".000Z", " UTC");
+  const when = new Date(found.anchoredAt * 1000);
+  const before = Number.isNaN(when.getTime()) ? `second ${found.anchoredAt} of the Unix epoch` : when.toISOString().replace("T", " ").replace(".000Z", " UTC");
   say(PROVEN, `all of the above existed before ${before}, and was not changed since`);
+  if (found.unknown.length > 0) {
+    say(NOT_CHECKED, `the transaction was not checked there: name another node. This one has no ${found.unknown.join(" and no ")}, as nodes that do not keep all history`);
+    return;
+  }
+  run.anchored = true;
   const { above, final } = await depth(node, anchor.blockNumber);
   if (final) say(PROVEN, "the block is final");
   else say(NOTE, `the block has ${above} on top and is not final (or this chain does not say so)`);
