@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from scripts.devstack import clock, leaks, mongod, partition, process
+from scripts.devstack import clock, leaks, mongod, partition, process, read_only
 from scripts.devstack.process import ROOT, StartError
 
 _PACKAGES: Final = {
@@ -127,6 +127,7 @@ GROUPS: Final[Mapping[str, Callable[[], str]]] = {
     "partition": partition.problem,
     "prometheus": partial(programs_problem, "prometheus", "promtool"),
     "replicas": partial(programs_problem, "haproxy"),
+    "root": read_only.problem,
     "rivals": partial(programs_problem, "restic", "borg"),
 }
 """Test groups, by marker, and what says why they cannot run here."""

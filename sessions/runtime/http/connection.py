@@ -40,8 +40,7 @@ class Connection(Link):
         self._seen = 0  # bytes of what is pending that hold no end of a head
         self._framing: Counted | Chunked | None = None
         self._exchange: Exchange | None = None
-        self._direct = False
-        self._input_ended = self._shutting_down = False
+        self._direct = self._input_ended = self._shutting_down = False
         self._next: asyncio.Handle | None = None
 
     # What the transport calls.
@@ -243,7 +242,7 @@ class Connection(Link):
             self._wait_for_head(self._edge.idle_seconds, "idle")
             if self._pending or self._input_ended:
                 self._soon()
-        self.want_body(wanted=True)  # what is left of it is dropped
+        self.want_body(wanted=True)  # the rest of it is dropped
 
     # Deadlines and ends.
 

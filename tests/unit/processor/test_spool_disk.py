@@ -3,13 +3,12 @@
 import asyncio
 import errno
 import os
-import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from scripts.devstack.read_only import read_only
 from sessions.core.types import SessionId
 from sessions.processor import spool
 from sessions.processor.promises import Promises
@@ -62,19 +61,6 @@ async def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     await one.spool.close()
 
 
-@contextmanager
-def read_only(folder: Path) -> Iterator[None]:
-    """A read-only file system in the folder's place."""
-    mounted = subprocess.run(["mount", "--bind", folder, folder], check=False, capture_output=True)
-    if mounted.returncode != 0:
-        pytest.skip("this user may not mount")
-    try:
-        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
-        yield
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
-
-
 async def _until(place: Place, part: str, status: str) -> str:
     async with asyncio.timeout(5):
         while (await place.health())[part][0] != status:
@@ -82,6 +68,7 @@ async def _until(place: Place, part: str, status: str) -> str:
     return (await place.health())[part][1]
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("asked", [False, True])
 async def test_a_disk_that_becomes_read_only(place: Place, tmp_path: Path, asked: bool) -> None:
     """B28: `/health` was 200 `degraded`, "chunks go to the spool", and each chunk was refused."""
