@@ -1,5 +1,6 @@
 """Orders to seal sessions at session-storage: each with the promise that this spool holds nothing of the session."""
 
+from contextlib import suppress
 from typing import Any
 
 from sessions.core.types import SessionId
@@ -52,8 +53,12 @@ class SealOrders:
             answer = await self._storage.seal(session_id, chunk_count, owner=by or "", **claims)
         except DomainError as error:
             # Of a verdict nothing is left at session-storage; of what got no answer, or was cancelled, there may be.
-            if isinstance(error, UnheardError) or not is_transient(error):
-                promises.end(session_id, request, heard=not isinstance(error, UnheardError))
+            if isinstance(error, UnheardError):
+                promises.end(session_id, request, heard=False)
+                with suppress(OSError):  # the process that comes after this one is not bound by it, either
+                    await self._spooling.spool.in_thread(promises.save)
+            elif not is_transient(error):
+                promises.end(session_id, request)
             raise
         if answer.sealed is not None:
             promises.release(session_id)

@@ -299,6 +299,8 @@ def test_an_order_that_storage_cannot_have_heard_keeps_no_chunk_out_of_the_spool
     for index in (1, 2):
         answer = api.put_chunk(session, index, b"%d" % index)
         assert (answer.status_code, answer.json().get("durability")) == (201, "spooled"), answer.text
+        stack.kill("processor")
+        stack.resume("processor")
     stack.resume("storage")
     assert wait_until(lambda: api.storage("GET", url).json().get("status") == "sealed", 30)
     assert api.processor("GET", f"{url}/content", "replay").content == b"012"
