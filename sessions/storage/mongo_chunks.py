@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, cast
 
-from bson import Binary, Int64, MaxKey
+from bson import Int64, MaxKey
 from pymongo.errors import BulkWriteError
 from pymongo.write_concern import WriteConcern
 
@@ -36,7 +36,7 @@ def _chunk_id(session_id: SessionId, index: int) -> Document:
 
 
 def _body_id(session_id: SessionId, index: int, envelope_sha256: bytes, part: Any) -> Document:
-    return {**_chunk_id(session_id, index), "e": Binary(envelope_sha256[:_BODY_KEY_BYTES]), "p": part}
+    return {**_chunk_id(session_id, index), "e": envelope_sha256[:_BODY_KEY_BYTES], "p": part}
 
 
 def of_session(session_id: SessionId) -> Document:
@@ -135,7 +135,7 @@ class MongoChunks:
             await self._chunks.delete_one(
                 {
                     "_id": _chunk_id(session_id, chunk.index),
-                    "envelope_sha256": Binary(chunk.fingerprint.envelope_sha256),
+                    "envelope_sha256": chunk.fingerprint.envelope_sha256,
                 }
             )
             reach(Point.CHUNK_RECORD_REMOVED)
@@ -189,8 +189,8 @@ class MongoChunks:
             "_id": _chunk_id(chunk.session_id, chunk.index),
             "plaintext_bytes": Int64(chunk.plaintext_bytes),
             "envelope_bytes": Int64(chunk.fingerprint.envelope_bytes),
-            "envelope_sha256": Binary(chunk.fingerprint.envelope_sha256),
-            "leaf_hash": Binary(chunk.fingerprint.leaf_hash),
+            "envelope_sha256": chunk.fingerprint.envelope_sha256,
+            "leaf_hash": chunk.fingerprint.leaf_hash,
         }
 
 
@@ -216,7 +216,7 @@ def _groups(chunks: Sequence[NewChunk]) -> Iterator[list[Document]]:
                 yield group
                 group, size = [], 0
             digest = chunk.fingerprint.envelope_sha256
-            group.append({"_id": _body_id(chunk.session_id, chunk.index, digest, part), "data": Binary(data)})
+            group.append({"_id": _body_id(chunk.session_id, chunk.index, digest, part), "data": bytes(data)})
             size += len(data)
     if group:
         yield group
