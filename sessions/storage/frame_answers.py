@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import Counter
 
 from sessions.core.types import Hash
 
-ENVELOPES = Counter("lucid_envelopes_total", "Envelopes by what became of them.", ("result",))
+_ENVELOPES = Counter("lucid_envelopes_total", "Envelopes by what became of them.", ("result",))
 
 
 class FrameResult(StrEnum):
@@ -25,8 +25,8 @@ class FrameResult(StrEnum):
     """The session's seal is being decided; repeat it."""
 
 
-for _result in FrameResult:
-    ENVELOPES.labels(_result.value)
+ENVELOPES: Final = {result: _ENVELOPES.labels(result.value) for result in FrameResult}
+"""The counter of each result."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from sessions.storage.mongo import Readiness
 
 PATH: Final = "/api/v1/envelopes"
 RESULTS: Final = "results"
+_RESULTS_2: Final = b"results=2"
 """Query parameter: with `2` the results `unknown-key` and `busy` are used."""
 SUBMIT_TARGET_BYTES: Final = 16 * 1024 * 1024
 """What a processor puts into one request, unless a single envelope is larger."""
@@ -107,7 +108,7 @@ class SubmitEndpoint:
         async with body.bounded(request, self._budget, self._limit_bytes, principal.name) as data:
             self._disk.take(len(data))
             answers = await self._intake.submit(data, principal.require_session)
-        if request.query_params.get(RESULTS) != "2":
+        if scope["query_string"] != _RESULTS_2 and request.query_params.get(RESULTS) != "2":
             answers = [_as_before(answer) for answer in answers]
         content = json.dumps({"results": [answer.to_json() for answer in answers]})
         await send_json(content, 200, scope, receive, send)
