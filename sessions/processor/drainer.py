@@ -1,8 +1,8 @@
-"""Brings what is in the spool to session-storage, each session on its own: one that fails delays no other.
+"""Delivers the spool to session-storage, each session separately: a session that fails delays no other.
 
-Sessions take turns. Of a session the opening goes before its envelopes, and these before its seal. What fails is tried
-again after longer and longer pauses. An entry that fails alone several times, while session-storage is there, goes to
-the quarantine.
+Sessions take turns. Within a session the opening is delivered before the envelopes, and the envelopes before the order
+to seal. After each failure the pause becomes longer. An entry that fails alone several times, while session-storage is
+reachable, goes to the quarantine.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from sessions.runtime.errors import DomainError
 from sessions.runtime.tasks import end_all, skipped
 
 SEAL_WAIT_SECONDS: Final = 20.0
-"""Longest time that a seal waits for what is still in the spool of its session, in seconds."""
+"""Longest time that a seal waits for its session's spooled entries, in seconds."""
 DELIVERY_ATTEMPTS: Final = 10
 """Deliveries of one entry alone that fail before it goes to the quarantine; with their pauses about two minutes."""
 _SESSIONS_AT_ONCE: Final = 8
@@ -163,7 +163,7 @@ class Drainer:
         else:
             if session.delivered == before and self._spool.sessions.get(session.session_id) is session:
                 await self._failed(session, DomainError("overloaded", "nothing of it could be delivered now"), ())
-                return  # without a pause its turns would follow each other for ever
+                return  # without a pause, its turns would follow each other endlessly
             if session.isolating and session.envelopes_wait:
                 return  # its turn ended before the entry that fails was tried
             session.failures = session.overloads = 0

@@ -78,7 +78,7 @@ class Promises:
         self._requests = {name: Requests(int(said.until_seconds > 0), heard=True) for name, said in self._saved.items()}
 
     def page(self, turn: int, limit: int) -> dict[SessionId, Promise]:
-        """Return so many promises at most, others in each turn."""
+        """Return at most `limit` promises; other turns return others."""
         pages = max(1, -(-len(self._promises) // limit))
         start = turn % pages * limit
         return dict(islice(self._promises.items(), start, start + limit))

@@ -1,6 +1,7 @@
-"""The spool: what was acknowledged while session-storage was away, durable here until it is there.
+"""The spool: chunks, openings and orders that were acknowledged during an outage of session-storage.
 
-In memory there is an index only; payloads are on disk. What arrives while an fsync is under way shares the next one.
+They are kept on disk until session-storage has them; only an index is in memory. Entries that arrive during an fsync
+share the next one.
 """
 
 import asyncio
@@ -77,7 +78,7 @@ class Spool:
             _log.warning("spool_quarantine", entries=self.quarantined)
 
     async def close(self) -> None:
-        """Finish what is being written, overwrite what is left over, and give the folder back."""
+        """Finish pending writes, overwrite leftovers, and release the folder."""
         await self.written()
         with suppress(OSError):  # it is logged, and delivered again
             await self.leftovers.erase_all()
@@ -100,22 +101,22 @@ class Spool:
 
     @property
     def entries(self) -> int:
-        """How many wait."""
+        """The number of waiting entries."""
         return self._index.entries
 
     @property
     def seals(self) -> int:
-        """How many of these are orders to seal."""
+        """The number of waiting orders to seal."""
         return self._index.seals
 
     @property
     def used_bytes(self) -> int:
-        """Bytes on disk, without the quarantine, which has bounds of its own."""
+        """Bytes on disk, not counting the quarantine."""
         return sum(tuple(self._segments.sizes.values())) + self._writing_bytes
 
     @property
     def quarantined(self) -> int:
-        """How many entries are in the quarantine."""
+        """The number of entries in the quarantine."""
         return len(self.quarantine.entries)
 
     @property
@@ -124,12 +125,12 @@ class Spool:
         return self._segments.unkept
 
     def holds(self, session_id: SessionId) -> bool:
-        """Return whether there is anything of a session, on the disk or on its way there, but the order to seal it."""
+        """Return whether the spool has, or is writing, any entry of a session other than an order to seal."""
         session = self.sessions.get(session_id)
         return (session is not None and session.holds) or session_id in self._arriving
 
     async def watch(self) -> None:
-        """Look at the disk now and then, and overwrite what is left over, until cancelled."""
+        """Check the disk and overwrite leftovers periodically, until cancelled."""
         while True:
             await self.in_thread(self.disk.look)
             self.note(await asyncio.to_thread(self._segments.free_bytes))
@@ -252,7 +253,7 @@ class Spool:
             raise
 
     async def delivered(self, entries: list[Entry]) -> None:
-        """Take out what session-storage has, or what was set aside; segments that nothing is left of go."""
+        """Remove entries that were delivered or quarantined, and drop segments that have become empty."""
         for entry in entries:
             # What is on its way to the disk needs the key of an opening, also one that was delivered.
             self._index.delivered(entry, more=entry.session.session_id in self._arriving)

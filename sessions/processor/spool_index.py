@@ -1,4 +1,4 @@
-"""The spool's index: of each entry where it lies, and of each segment what is left of it. Payloads are on disk."""
+"""The spool's index: the place of each entry, and the number of live entries of each segment. Payloads are on disk."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ WINDOW_ENTRIES: Final = 512
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One entry. `delivered`: session-storage has it. `index` is -1 for what is no envelope.
+    """One entry. `delivered`: session-storage has it. `index` is -1 unless it is an envelope.
 
     `by` is the name of the token that sent it; None: the entry does not say.
     `gone`: its bytes may be overwritten, as it has left the index or is being shredded.
@@ -39,7 +39,7 @@ class Entry:
 
 @dataclass(slots=True, eq=False)
 class SpooledSession:
-    """What the spool has of a session.
+    """The entries of one session.
 
     Openings stay until nothing else is left: their keys open the envelopes, should these turn out to be conflicts.
     """
@@ -59,7 +59,7 @@ class SpooledSession:
     brought_again: set[DekId] = field(default_factory=set)
     """Keys that session-storage had lost, and that were brought there again."""
     failures: int = 0
-    """Deliveries in a row that failed while session-storage was there."""
+    """Deliveries in a row that failed while session-storage was reachable."""
     failing_since: float = 0.0
     retry_at: float = 0.0
     """Monotonic time before which nothing of it is delivered."""
@@ -103,7 +103,7 @@ class SpooledSession:
         return window
 
     def waiting(self) -> Iterator[Entry]:
-        """What is to be delivered, in the order in which it has to be."""
+        """Return the entries that wait, in the order of delivery."""
         yield from (opening for opening in self.openings if not opening.delivered)
         yield from self.earlier
         yield from self.chunks.values()

@@ -1,4 +1,4 @@
-"""Who may do what: bearer tokens, of which only the SHA-256 is known, and what each is good for."""
+"""Authentication and authorization by bearer tokens, of which only the SHA-256 is known."""
 
 import hashlib
 import hmac
@@ -25,7 +25,7 @@ _CHECKED: Final = "lucid.access"
 
 
 class Role(StrEnum):
-    """What a token may be used for."""
+    """A permission of a token."""
 
     RECORD = "record"
     REPLAY = "replay"
@@ -36,7 +36,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Whoever holds a token: its name and what it is good for. The token itself is not kept.
+    """The holder of a token: its name and permissions. The token itself is not kept.
 
     `sessions` is what the ids of its sessions begin with (empty: all); from `expires` on it is good for nothing.
     """
@@ -109,7 +109,7 @@ class Authenticator:
         scope[WHEN_ANSWERED].append(usage.enter())
 
     def turns(self, principal: Principal) -> Turns | None:
-        """Return the turns of a token's questions; None for a processor's, which asks for many recorders."""
+        """Return the turns of a token's requests; None for a processor's token, which serves many recorders."""
         if Role.PROCESSOR in principal.roles:
             return None
         turns = self._turns.get(principal.name)

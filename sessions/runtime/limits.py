@@ -1,4 +1,4 @@
-"""How much one token may ask at once, and how often somebody without a valid one may try.
+"""Limits on the requests of one token, and on failed authentication.
 
 All of it is arithmetic on the event loop's thread: no locks, no timers, one small object for each token that is valid.
 """
@@ -18,19 +18,19 @@ for _limit in ("connections", "rate", "failures"):
     LIMITED.labels(_limit)
 FAILURES_PER_SECOND: Final = 20
 FAILURES_BURST: Final = 200
-"""So many answers of 401 at once, and then a second; a token that is valid is never refused for others' failures."""
+"""Limit on answers of 401, at once and then for each second. Failures of others never limit a valid token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What each token may use; 0 is no limit. The burst is what the rate gives in a second."""
+    """Limits of each token; 0 is no limit. The burst is the rate of one second."""
 
     rate_per_second: int = 0
     connections_max: int = 0
 
 
 class Bucket:
-    """A token bucket: `burst` at once, then so many a second."""
+    """A token bucket: `burst` at once, then `per_second`."""
 
     __slots__ = ("_at", "_burst", "_left", "_per_second")
 
@@ -52,7 +52,7 @@ class Bucket:
 
 
 class Usage:
-    """What one token uses now."""
+    """The present use of one token."""
 
     __slots__ = ("_bucket", "_connections_max", "in_flight")
 

@@ -11,13 +11,13 @@ from sessions.runtime.limits import LIMITED
 AT_ONCE: Final = 2
 """Questions of one token that are worked on at the same time."""
 PAUSE_FACTOR: Final = 3.0
-"""While chunks come in, a turn is handed on after a pause of so many times as long as it took."""
+"""While chunks come in, each turn is followed by a pause of this multiple of its length."""
 PAUSE_SECONDS: Final = 0.02
 """The longest pause."""
 TURN_SECONDS: Final = 0.1
 """The longest turn. A question that takes longer waits for something else, so the next one may begin."""
 WAIT_SECONDS: Final = 10.0
-"""A question that has waited for so long is refused."""
+"""The longest wait for a turn; after it the request is refused."""
 LIMITED.labels("turns")
 _COMING_SECONDS: Final = 0.1
 
@@ -31,12 +31,12 @@ class Traffic:
         self._at = -_COMING_SECONDS
 
     def note(self) -> None:
-        """Note that one has come."""
+        """Note that a chunk has come."""
         self._at = time.monotonic()
 
     @property
     def is_coming(self) -> bool:
-        """Whether one has come in the last 100 ms."""
+        """Whether a chunk has come in the last 100 ms."""
         return time.monotonic() < self._at + _COMING_SECONDS
 
 
