@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from abc import ABC, abstractmethod
 from functools import partial
 from typing import Final
 
@@ -22,7 +23,7 @@ _DROP_PAUSE_SECONDS: Final = 0.02
 _log = structlog.get_logger()
 
 
-class Link(asyncio.BufferedProtocol):
+class Link(asyncio.BufferedProtocol, ABC):
     """A connection, without the meaning of its bytes."""
 
     def __init__(
@@ -68,9 +69,9 @@ class Link(asyncio.BufferedProtocol):
             return False
         return True
 
+    @abstractmethod
     def give_up(self) -> str:
         """Handle the deadline that has passed; return its name."""
-        raise NotImplementedError
 
     @property
     def _over_tls(self) -> bool:
