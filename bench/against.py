@@ -29,7 +29,7 @@ class Comparison:
     version and directly afterwards by the other one, so both meet the same machine.
 
     Attributes:
-        source: What is recorded.
+        source: The corpus that both versions record.
         other: The other version's checkout.
         folder: For data and logs.
         told: Reports progress.

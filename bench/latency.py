@@ -1,6 +1,6 @@
-"""How long one chunk takes while many sessions record slowly, beside a bare insert at the same pace.
+"""Measures the latency of a chunk while many sessions record slowly, and compares it with a bare insert.
 
-And beside the least that two services can do, which says how near to a bare insert any of them could come.
+It also measures two services that do the minimum: their latency is the lower bound for any two services.
 """
 
 import random

@@ -111,6 +111,7 @@ class ChunkEndpoint:
         """Serve one request."""
         request = Request(scope, receive)
         principal = require(request, self._authenticator, (Role.RECORD,))
+        self._authenticator.traffic.note()
         session, index = session_id(request.path_params["session_id"]), parse_index(request.path_params["index"])
         declared = body.declared_length(request.headers.get("content-length"), self._limit.bytes)
         self._recording.require_room(session, declared or 0, principal.name)

@@ -42,7 +42,6 @@ class HotRoute(Route):
 
 async def _serve(scope: Scope, receive: Receive, send: Send) -> None:
     """Serve a request that `ServiceApp` has found a hot route for."""
-    scope["app"].state.authenticator.traffic.note()
     try:
         await scope["route"].app(scope, receive, send)
     except (DomainError, CoreError) as error:

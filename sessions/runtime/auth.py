@@ -56,14 +56,21 @@ class Principal:
             raise DomainError("forbidden", f"this token is only for sessions whose ids begin with {self.sessions}")
 
 
+@dataclass(frozen=True, slots=True)
+class _Account:
+    """What the service keeps of one token."""
+
+    usage: Usage
+    turns: Turns
+
+
 class Authenticator:
     """Knows the hashes of the tokens that are valid."""
 
     def __init__(self, entries: Iterable[tuple[bytes, Principal]], limits: Limits = _UNLIMITED) -> None:
         self._entries = tuple(entries)
         self._limits = limits
-        self._usages: dict[str, Usage] = {}
-        self._turns: dict[str, Turns] = {}
+        self._accounts: dict[str, _Account] = {}
         self.traffic = Traffic()
         self._failures = Failures()
 
@@ -71,8 +78,7 @@ class Authenticator:
         """From now on these tokens are valid and no others; requests that were let in before are answered."""
         self._entries = tuple(entries)
         names = {principal.name for _, principal in self._entries}
-        self._usages = {name: usage for name, usage in self._usages.items() if name in names}
-        self._turns = {name: turns for name, turns in self._turns.items() if name in names}
+        self._accounts = {name: account for name, account in self._accounts.items() if name in names}
 
     def authenticate(self, authorization: str | None) -> Principal:
         """Whose token an `Authorization` header holds.
@@ -103,19 +109,19 @@ class Authenticator:
         Raises:
             DomainError: `too-many-requests`.
         """
-        usage = self._usages.get(principal.name)
-        if usage is None:
-            usage = self._usages[principal.name] = Usage(self._limits)
-        scope[WHEN_ANSWERED].append(usage.enter())
+        scope[WHEN_ANSWERED].append(self._account(principal).usage.enter())
 
     def turns(self, principal: Principal) -> Turns | None:
         """Return the turns of a token's requests; None for a processor's token, which serves many recorders."""
         if Role.PROCESSOR in principal.roles:
             return None
-        turns = self._turns.get(principal.name)
-        if turns is None:
-            turns = self._turns[principal.name] = Turns(self.traffic)
-        return turns
+        return self._account(principal).turns
+
+    def _account(self, principal: Principal) -> _Account:
+        account = self._accounts.get(principal.name)
+        if account is None:
+            account = self._accounts[principal.name] = _Account(Usage(self._limits), Turns(self.traffic))
+        return account
 
 
 def require(

@@ -14,7 +14,7 @@ from prometheus_client import Counter
 from sessions.runtime.errors import DomainError
 
 LIMITED = Counter("lucid_requests_limited_total", "Requests that were answered with 429, by the limit.", ("limit",))
-for _limit in ("connections", "rate", "failures"):
+for _limit in ("connections", "rate", "failures", "turns"):
     LIMITED.labels(_limit)
 FAILURES_PER_SECOND: Final = 20
 FAILURES_BURST: Final = 200
@@ -70,9 +70,9 @@ class Usage:
         """
         if self.in_flight >= self._connections_max:
             detail = f"this token has {self.in_flight} requests in flight, the most that it may; let some be answered"
-            raise _too_many("connections", detail, 1)
+            raise too_many("connections", detail, 1)
         if self._bucket is not None and (wait := self._bucket.take()):
-            raise _too_many("rate", "this token asks more often than it may; slow down", wait)
+            raise too_many("rate", "this token asks more often than it may; slow down", wait)
         self.in_flight += 1
         return self._leave
 
@@ -90,10 +90,11 @@ class Failures:
         """The error for one more of them: `unauthorized`, or of too many `too-many-requests`, which tells nothing."""
         wait = self._bucket.take()
         if wait:
-            return _too_many("failures", "too many requests without a valid token; check yours, and come back", wait)
+            return too_many("failures", "too many requests without a valid token; check yours, and come back", wait)
         return DomainError("unauthorized", detail)
 
 
-def _too_many(limit: str, detail: str, wait_seconds: float) -> DomainError:
+def too_many(limit: str, detail: str, wait_seconds: float) -> DomainError:
+    """Count a refusal by the name of its limit, and return the error."""
     LIMITED.labels(limit).inc()
     return DomainError("too-many-requests", detail, retry_after_seconds=math.ceil(wait_seconds))

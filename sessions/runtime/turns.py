@@ -5,8 +5,7 @@ import time
 from types import TracebackType
 from typing import Final
 
-from sessions.runtime.errors import DomainError
-from sessions.runtime.limits import LIMITED
+from sessions.runtime.limits import too_many
 
 AT_ONCE: Final = 2
 """Questions of one token that are worked on at the same time."""
@@ -18,7 +17,6 @@ TURN_SECONDS: Final = 0.1
 """The longest turn. A question that takes longer waits for something else, so the next one may begin."""
 WAIT_SECONDS: Final = 10.0
 """The longest wait for a turn; after it the request is refused."""
-LIMITED.labels("turns")
 _COMING_SECONDS: Final = 0.1
 
 
@@ -73,9 +71,8 @@ class Turn:
             async with asyncio.timeout(WAIT_SECONDS):
                 await self._free.acquire()
         except TimeoutError:
-            LIMITED.labels("turns").inc()
             detail = f"this token asks more than {AT_ONCE} questions at a time; wait for answers before you ask more"
-            raise DomainError("too-many-requests", detail, retry_after_seconds=1) from None
+            raise too_many("turns", detail, 1) from None
         loop = asyncio.get_running_loop()
         self._began = loop.time()
         self._timer = loop.call_later(TURN_SECONDS, self._end)

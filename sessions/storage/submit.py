@@ -103,6 +103,7 @@ class SubmitEndpoint:
         """Serve one request."""
         request = Request(scope, receive)
         principal = require(request, self._authenticator, (Role.PROCESSOR,), session_in_body=True)
+        self._authenticator.traffic.note()
         self._readiness.require()
         self._disk.require()
         async with body.bounded(request, self._budget, self._limit_bytes, principal.name) as data:

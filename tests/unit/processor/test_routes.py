@@ -105,6 +105,17 @@ def _as(role: str) -> dict[str, str]:
     return {"authorization": f"Bearer {role}"}
 
 
+async def test_only_requests_with_a_token_count_as_chunks_that_come_in(storage_url: str, tmp_path: Path) -> None:
+    """Else anybody could slow down all questions."""
+    app = main.build(_settings(tmp_path, storage_url))
+    traffic = app.state.authenticator.traffic
+    async with app.router.lifespan_context(app), client_of(app) as client:
+        refused = await client.put(f"{URL}/chunks/0", content=b"x", headers=_as("nobody"))
+        assert (refused.status_code, traffic.is_coming) == (401, False)
+        stored = await client.put(f"{URL}/chunks/0", content=b"x", headers=_as("record"))
+        assert (stored.status_code, traffic.is_coming) == (201, True)
+
+
 async def test_a_session_from_open_to_shredded(client: httpx.AsyncClient) -> None:
     opened = await client.put(URL, json={"metadata": {"host": "x"}})
     assert (opened.status_code, opened.json()["status"], opened.json()["next_index"]) == (201, "open", 0)

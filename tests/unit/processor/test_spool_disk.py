@@ -25,7 +25,7 @@ A = SessionId("a")
 
 
 class Storage:
-    """session-storage; `problem` says why it is away."""
+    """A session-storage that is unreachable while it has a `problem`."""
 
     problem: str | None = None
 

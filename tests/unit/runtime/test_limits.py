@@ -112,7 +112,7 @@ async def test_one_token_at_its_limit_leaves_the_others_alone(clock: Clock) -> N
         assert (await client.get("/api/v1/quick", headers=_B)).status_code == 200
         known.replace([_entry("a", Role.AUDIT)])  # a file that is read again is no way around it
         assert (await client.get("/api/v1/quick", headers=_A)).status_code == 429
-        assert known._usages.keys() == {"a"}
+        assert known._accounts.keys() == {"a"}
 
 
 async def test_a_request_is_in_flight_until_it_is_answered_whichever_way() -> None:

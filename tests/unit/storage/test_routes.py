@@ -338,6 +338,7 @@ async def test_a_full_disk_refuses_content_before_it_is_read(house: House) -> No
     async with client_of(app, headers={"authorization": "Bearer processor"}) as client:
         answer = await client.post("/api/v1/envelopes", content=frames.join([envelope_of("a", 0)]))
     assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (507, "storage-full", "30")
+    assert everybody.traffic.is_coming
     assert not house.chunks.records
 
 
