@@ -59,7 +59,7 @@ from sessions.storage.ingest import Intake
 from sessions.storage.key_rings import Rings
 from sessions.storage.killpoints import Point
 from sessions.storage.ledger import Ledger
-from sessions.storage.mongo import Database, Readiness, connect
+from sessions.storage.mongo import Database, Readiness, close, connect
 from sessions.storage.mongo_chunks import MongoChunks
 from sessions.storage.mongo_clock import DatabaseClock
 from sessions.storage.mongo_lease import MongoLease
@@ -207,7 +207,7 @@ def build(settings: StorageSettings) -> FastAPI:
             yield
         finally:
             await end_all(tasks)
-            await client.close()
+            await close(client)
             _log.info("service_stopped")
 
     endpoint = submit.SubmitEndpoint(

@@ -7,7 +7,7 @@ has two writes in their order, the first is not waited for (`mongo_journal.py`).
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeAlias
 
 import pymongo
@@ -29,6 +29,7 @@ Database: TypeAlias = AsyncDatabase[Document]
 
 _log = structlog.get_logger()
 _RETRY_SECONDS: Final = 1.0
+_CLOSE_SECONDS: Final = 2.0
 COLLECTION_EXISTS: Final = 48
 _AUTHENTICATION_FAILED: Final = 18
 NEWEST: Final = (("opened_at", -1), ("_id", -1))
@@ -94,6 +95,13 @@ def connect(url: str, database: str) -> tuple[AsyncMongoClient[Document], Databa
         # What a majority has cannot be rolled back: a seal never covers a chunk that a failover takes away.
         read_concern=ReadConcern("majority"),
     )
+
+
+async def close(client: AsyncMongoClient[Document]) -> None:
+    """Close a client. Give up after some seconds: a call that was cancelled may have left its lock locked."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await client.close()
 
 
 async def ensure_collections(db: Database) -> None:
@@ -176,8 +184,11 @@ class Readiness:
         if not self.ready:
             return self.reason
         try:
-            await asyncio.wait_for(self._db.command("ping"), _RETRY_SECONDS * 2)
-        except (PyMongoError, TimeoutError) as error:
+            # Bounded by the driver: cancelling its calls before Python 3.12 can leave its lock locked for good, since
+            # `asyncio.wait_for`, which it waits with, may then go on without what it had wrapped.
+            with pymongo.timeout(_RETRY_SECONDS * 2):
+                await self._db.command("ping")
+        except PyMongoError as error:
             return _reason(error)
         return None
 
