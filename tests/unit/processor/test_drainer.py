@@ -74,7 +74,7 @@ class Desk:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def drain(self, seconds: float = 5) -> None:
+    async def drain(self, seconds: float = 30) -> None:
         async with self.running(), asyncio.timeout(seconds):
             while self.spool.entries or self.spool.arrived.is_set():  # the last segment goes after its entries
                 await asyncio.sleep(0.005)
