@@ -36,8 +36,7 @@ class Connection(Link):
     ) -> None:
         super().__init__(connections, server_state, _loop, certificate_needed=certificate_needed)
         self._app, self._app_state = config.loaded_app, app_state
-        self._pending = b""
-        self._seen = 0  # bytes of what is pending that hold no end of a head
+        self._pending, self._seen = b"", 0  # so many bytes of what is pending hold no end of a head
         self._framing: Counted | Chunked | None = None
         self._exchange: Exchange | None = None
         self._direct = self._input_ended = self._shutting_down = False
@@ -120,6 +119,8 @@ class Connection(Link):
                 break
         if self._input_ended and self._exchange is None:
             self._close()
+        elif self._input_ended and self._framing is not None and not self._pending:
+            self._fail_body(body.incomplete())
 
     def _soon(self) -> None:
         if self._next is None:
@@ -224,8 +225,8 @@ class Connection(Link):
             return False
         if self._exchange.body_is_whole:
             return True
-        few = isinstance(self._framing, Counted) and self._framing.left <= _DRAINED_MAX_BYTES
-        return few and not self._exchange.waits_for_continue
+        few_left = isinstance(self._framing, Counted) and self._framing.left <= _DRAINED_MAX_BYTES
+        return few_left and not self._exchange.waits_for_continue
 
     def answered(self) -> None:
         """Continue after the answer: with the next request, or the end of the connection."""
@@ -255,8 +256,7 @@ class Connection(Link):
         reason = self._deadline.reason
         self._deadline.clear()
         if reason == "body":
-            detail = "the body made no progress, or too little; send it again"
-            self._fail_body(DomainError("request-timeout", detail))
+            self._fail_body(DomainError("request-timeout", "the body made no progress, or too little; send it again"))
         elif reason == "head" and self._pending:
             self._refuse(DomainError("request-timeout", "the head of the request took too long; send it again"))
         elif reason in ("head", "idle"):

@@ -171,6 +171,9 @@ async def test_a_client_that_says_it_sends_no_more_is_answered() -> None:
     app, answer = await told(put(body)[:-1], end=True)
     assert statuses(answer) == [400]
     assert app.seen == ["incomplete-body"]
+    app, answers = await told(put(b"one") + put(b"two")[:-1], end=True)
+    assert statuses(answers) == [200, 400]
+    assert app.seen == [b"one", "incomplete-body"]
     _, answer = await told(b"GET / HTTP/1.1\r\nHost:", end=True)
     assert answer == b""
 
