@@ -23,7 +23,6 @@ from sessions.core.strict import MAX_JSON_INTEGER
 from sessions.core.types import Hash, SessionId
 from sessions.runtime.errors import DomainError
 from sessions.runtime.killpoints import reach
-from sessions.runtime.tasks import end_all
 from sessions.runtime.times import Clock, now, to_rfc3339
 from sessions.storage import problems
 from sessions.storage.as_asked import require_as_asked
@@ -251,7 +250,8 @@ class Sealer:
 
 
 async def _give_up(reading: deque[asyncio.Task[Leaves]]) -> None:
-    await end_all(reading)
+    """Let readings end that nobody needs. They are not cancelled: see `Readiness.ping`."""
+    await asyncio.gather(*reading, return_exceptions=True)
     reading.clear()
 
 
