@@ -23,7 +23,7 @@ BEFORE: Final = "before"
 
 @dataclass
 class Comparison:
-    """The present version and the one in the folder `other`, in rounds of their own.
+    """Rounds of the present version and of the version in the folder `other`.
 
     Each round starts one mongod and the services of both versions, with a database each. A case is recorded by one
     version and directly afterwards by the other one, so both meet the same machine.

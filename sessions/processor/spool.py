@@ -147,7 +147,7 @@ class Spool:
         plaintext_bytes: int = 0,
         by: str | None = None,
     ) -> tuple[Entry, bool]:
-        """Write an entry to the disk, sent `by` a token.
+        """Write an entry to disk for the token named `by`.
 
         For an index that is there, or under way, return that one and False.
 

@@ -98,7 +98,7 @@ def connect(url: str, database: str) -> tuple[AsyncMongoClient[Document], Databa
 
 
 async def close(client: AsyncMongoClient[Document]) -> None:
-    """Close a client. Give up after some seconds: a call that was cancelled may have left its lock locked."""
+    """Close a client, or give up after two seconds: a cancelled call may have left its lock locked."""
     with suppress(TimeoutError):
         async with asyncio.timeout(_CLOSE_SECONDS):
             await client.close()
@@ -184,8 +184,8 @@ class Readiness:
         if not self.ready:
             return self.reason
         try:
-            # Bounded by the driver: cancelling its calls before Python 3.12 can leave its lock locked for good, since
-            # `asyncio.wait_for`, which it waits with, may then go on without what it had wrapped.
+            # The driver bounds its call. Before Python 3.12, cancelling one can leave the driver's lock locked forever:
+            # its own `asyncio.wait_for` may then return before the task that it has wrapped.
             with pymongo.timeout(_RETRY_SECONDS * 2):
                 await self._db.command("ping")
         except PyMongoError as error:

@@ -250,7 +250,7 @@ class Sealer:
 
 
 async def _give_up(reading: deque[asyncio.Task[Leaves]]) -> None:
-    """Let readings end that nobody needs. They are not cancelled: see `Readiness.ping`."""
+    """Wait for reads whose result is not needed. Cancelling them is unsafe, see `Readiness.ping`."""
     await asyncio.gather(*reading, return_exceptions=True)
     reading.clear()
 

@@ -36,7 +36,7 @@ class Connection(Link):
     ) -> None:
         super().__init__(connections, server_state, _loop, certificate_needed=certificate_needed)
         self._app, self._app_state = config.loaded_app, app_state
-        self._pending, self._seen = b"", 0  # so many bytes of what is pending hold no end of a head
+        self._pending, self._seen = b"", 0  # of the pending bytes, the first `_seen` contain no end of a head
         self._framing: Counted | Chunked | None = None
         self._exchange: Exchange | None = None
         self._direct = self._input_ended = self._shutting_down = False
@@ -225,8 +225,8 @@ class Connection(Link):
             return False
         if self._exchange.body_is_whole:
             return True
-        few_left = isinstance(self._framing, Counted) and self._framing.left <= _DRAINED_MAX_BYTES
-        return few_left and not self._exchange.waits_for_continue
+        few = isinstance(self._framing, Counted) and self._framing.left <= _DRAINED_MAX_BYTES
+        return few and not self._exchange.waits_for_continue
 
     def answered(self) -> None:
         """Continue after the answer: with the next request, or the end of the connection."""

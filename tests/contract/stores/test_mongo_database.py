@@ -214,7 +214,7 @@ async def test_readiness_of_a_server_that_is_away(monkeypatch) -> None:
 
 
 async def test_no_number_of_health_checks_wedges_the_driver(monkeypatch) -> None:
-    """Its waits end every 0.5 s; a call that is cancelled just then took its lock along, and all calls hung for good."""
+    """The driver waits in steps of 0.5 s. A call cancelled at the end of a step left its lock locked, and all calls hung."""
     async with _away() as db:
         readiness = Readiness(db)
         readiness.established.set()

@@ -211,7 +211,7 @@ async def test_terms_of_a_session_and_what_is_due(house: House, client: httpx.As
         answer = await client.put("/api/v1/sessions/a/retention", json=wrong, headers=admin)
         assert (answer.status_code, answer.json()["code"]) == (400, "invalid-request")
     shredded = await client.delete("/api/v1/sessions/a?requested_by=boss", headers=admin)
-    assert shredded.json()["shredded_by"] == "x"  # whoever is no processor asks for himself
+    assert shredded.json()["shredded_by"] == "x"  # only a processor can ask for another token
     gone = (await client.get("/api/v1/sessions/a/chunks/0/envelope")).json()
     assert (gone["code"], gone["shred_reason"], gone["shredded_by"]) == ("session-shredded", "requested", "x")
 
